@@ -1,0 +1,44 @@
+"""What every dynamics yields: one record per recorded step of the members that took it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+# Why a member stopped.
+REASONS = ("converged", "max_time", "max_steps", "diverged", "precision_floor", "interrupted")
+
+
+@dataclass(slots=True)
+class Record:
+    """The state of m members of a batch after one recorded step, on the host.
+
+    Attributes:
+        members: batch indices of these members, shape (m,).
+        time: gradient-flow time t (for gradient descent, step·η), shape (m,).
+        step: accepted steps so far, shape (m,).
+        evaluations: gradient evaluations so far, shape (m,).
+        excess: C(A) − C_min, shape (m,).
+        gradient_norm: ‖∇𝓛(θ)‖, shape (m,).
+        A: end-to-end matrices, shape (m, d_out, d_in).
+        reasons: one of REASONS for members that end here, else None.
+        weights: call it before the next record to get the layers of record-member i
+            in the frame the run started in: ``weights(i)`` is a list of (n_l, n_{l-1}) arrays.
+        note: a line for people about what just happened, or "".
+    """
+
+    members: np.ndarray
+    time: np.ndarray
+    step: np.ndarray
+    evaluations: np.ndarray
+    excess: np.ndarray
+    gradient_norm: np.ndarray
+    A: np.ndarray
+    reasons: list[str | None]
+    weights: Callable[[int], list[np.ndarray]]
+    note: str = field(default="")
+
+
+Dynamics = Iterator[Record]
