@@ -1,0 +1,42 @@
+# Everything a newcomer or a CI run needs. Each target sets up what it uses; `make help` lists them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# One thread per process: these matrices are small, and the test run has a process per core.
+ONE_THREAD := OMP_NUM_THREADS=1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types docs bench smoke gallery
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*##  *\(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(STAMP)  ## set up, run the main job on its defaults, show its tables
+	$(BIN)/dlnphase train --out runs/demo --overwrite
+
+smoke: $(STAMP)  ## the same in seconds, small
+	$(BIN)/dlnphase train --task factorization --dim 4 --depth 2 --width 20 --rank 2 --out runs/smoke --overwrite
+
+test: $(STAMP)  ## all tests, one process per core
+	$(ONE_THREAD) $(BIN)/python -m pytest -n 2
+
+lint: $(STAMP)  ## style of every Python file
+	$(BIN)/ruff check .
+
+types: $(STAMP)  ## the type checker on the package
+	$(BIN)/mypy
+
+docs: $(STAMP)  ## the pages, into site/
+	$(BIN)/mkdocs build --strict --quiet
+
+bench: $(STAMP)  ## one table of the standing figures
+	$(ONE_THREAD) $(BIN)/python -m bench
+
+gallery: $(STAMP)  ## every figure of the documentation
+	$(BIN)/python docs/gallery/make.py
