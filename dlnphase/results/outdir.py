@@ -1,0 +1,159 @@
+"""The output directory: one result each, one process at a time, nothing overwritten unasked.
+
+    with OutputDirectory(path, main="run.yaml", mode="new") as out:
+        ...
+        commit(out.path, {"trajectory.npz": …, "run.yaml": …}, main="run.yaml")
+
+``mode`` is ``new`` (refuse a directory that holds a result), ``overwrite`` or ``resume``. Entering checks everything
+that can be checked before any work is done; leaving removes a directory that was made for nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+from dlnphase.errors import InputError
+
+try:
+    import fcntl
+except ImportError:  # pragma: no cover - systems without POSIX locks
+    fcntl = None  # type: ignore[assignment]
+
+Mode = Literal["new", "overwrite", "resume"]
+LOCK = ".dlnphase.lock"
+
+
+def mode_of(overwrite: bool, resume: bool) -> Mode:
+    """The mode that two flags ask for; InputError when both are given."""
+    if overwrite and resume:
+        raise InputError("--overwrite and --resume: found both, expected one (start anew, or go on)")
+    return "overwrite" if overwrite else "resume" if resume else "new"
+
+
+class OutputDirectory:
+    """A directory that is checked, created and locked on entering.
+
+    Args:
+        path: where the result goes.
+        main: the file that tells that a result is there (``run.yaml``).
+        mode: ``new``, ``overwrite`` or ``resume``.
+
+    Raises (on entering):
+        InputError: a result is there and the mode is ``new``; the path is not a directory or cannot be written;
+            another process is at work there.
+    """
+
+    def __init__(self, path: Path | str, *, main: str, mode: Mode = "new") -> None:
+        self.path = Path(path)
+        self.main = self.path / main
+        self.mode = mode
+        self._made: list[Path] = []
+        self._lock: int | None = None
+
+    def __enter__(self) -> OutputDirectory:
+        self._refuse_what_is_there()
+        try:
+            self._create()
+            self._acquire()
+            self._refuse_what_is_there()  # another process may have finished between the look and the lock
+            if self.mode == "overwrite":
+                self._probe()
+        except BaseException:
+            self._release()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._release()
+
+    def _refuse_what_is_there(self) -> None:
+        if self.path.exists() and not self.path.is_dir():
+            raise InputError(f"--out: {self.path} is a file, expected a directory")
+        if self.mode == "new" and self.main.exists():
+            raise InputError(
+                f"--out: {self.path} already holds a result ({self.main.name}); "
+                "--overwrite starts anew, --resume goes on, another --out keeps both"
+            )
+
+    def _create(self) -> None:
+        missing = []
+        parent = self.path
+        while not parent.exists():
+            missing.append(parent)
+            parent = parent.parent
+        try:
+            for directory in reversed(missing):
+                directory.mkdir(exist_ok=True)
+                self._made.append(directory)
+        except OSError as error:
+            raise InputError(f"--out: {self.path} cannot be created ({error.strerror or error})") from None
+        self._probe()
+
+    def _probe(self) -> None:
+        """A directory that cannot be written is told now, not after the work."""
+        try:
+            with tempfile.TemporaryFile(dir=self.path):
+                pass
+        except OSError as error:
+            raise InputError(f"--out: {self.path} cannot be written ({error.strerror or error})") from None
+
+    def _acquire(self) -> None:
+        if fcntl is None:  # pragma: no cover
+            return
+        path = self.path / LOCK
+        while True:
+            try:
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            except OSError as error:
+                raise InputError(f"--out: {self.path} cannot be written ({error.strerror or error})") from None
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                owner = os.read(descriptor, 64).decode(errors="replace").strip() or "unknown"
+                os.close(descriptor)
+                raise InputError(f"--out: {self.path} is in use by another dlnphase (process {owner})") from None
+            # The lock dies with its process. A file removed by its last owner is not the one others would lock.
+            with contextlib.suppress(FileNotFoundError):
+                if os.stat(path).st_ino == os.fstat(descriptor).st_ino:
+                    break
+            os.close(descriptor)
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, str(os.getpid()).encode())
+        self._lock = descriptor
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(self.path / LOCK)
+            os.close(self._lock)
+            self._lock = None
+        for directory in reversed(self._made):
+            with contextlib.suppress(OSError):
+                directory.rmdir()  # only an empty directory goes
+
+
+def refuse_different(before: Mapping[str, Any], now: Mapping[str, Any], where: str) -> None:
+    """Refuse to go on with other settings than the result was begun with.
+
+    Args:
+        before, now: settings as plain mappings.
+        where: the result, for the message.
+
+    Raises:
+        InputError: with one line per key that differs.
+    """
+    lines = [
+        f"  {key}: {before.get(key, '(absent)')} there, {now.get(key, '(absent)')} asked for"
+        for key in sorted(set(before) | set(now))
+        if before.get(key, "(absent)") != now.get(key, "(absent)")
+    ]
+    if lines:
+        raise InputError(f"--resume: {where} was begun with other settings:\n" + "\n".join(lines))
