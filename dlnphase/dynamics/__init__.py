@@ -1,0 +1,6 @@
+"""Floor 2: how a network moves. Each dynamics is a generator of :class:`~dlnphase.dynamics.records.Record`."""
+
+from dlnphase.dynamics.flow import gradient_flow
+from dlnphase.dynamics.records import REASONS, Dynamics, Record
+
+__all__ = ["REASONS", "Dynamics", "Record", "gradient_flow"]
