@@ -1,0 +1,343 @@
+"""Settings that several commands share: the machine, the task, the network, the dynamics."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from dlnphase.errors import InputError
+from dlnphase.settings.parse import (
+    Parser,
+    auto_or,
+    choice,
+    integer,
+    members,
+    number,
+    numbers,
+    optional,
+    path,
+    shape,
+)
+from dlnphase.settings.table import Settings, option
+
+TASK_NAMES = ("completion", "factorization", "sensing", "regression")
+DYNAMICS_NAMES = ("flow", "gd", "greedy")
+OBSERVED = 0.8  # fraction of entries a completion sees; a sensing task takes as many measurements
+
+_PLANTED = ("shape", "rank", "singular_values", "observed", "measurements", "noise", "data_seed")
+
+
+def _device(value: Any) -> str:
+    if not isinstance(value, str) or re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,4})?", value) is None:
+        raise ValueError
+    return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineSettings(Settings):
+    """Where the numbers are computed, and the seed they start from."""
+
+    seed: int = option(0, integer(0), "seed of the initial weights (each member has its own stream)", panel="Machine")
+    device: str = option(
+        "auto",
+        Parser(_device, "auto, cpu, cuda or cuda:N", "DEVICE"),
+        "where to compute: auto (CUDA if usable), cpu, cuda or cuda:N",
+        panel="Machine",
+        identity=False,
+    )
+    dtype: str = option("float64", choice("float64", "float32"), "precision of the run", panel="Machine")
+    threads: int | None = option(
+        None,
+        optional(integer(1, 4096)),
+        "CPU threads torch may use",
+        panel="Machine",
+        default_words="torch's choice",
+        identity=False,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSettings(Settings):
+    """What the network is to learn: a planted matrix, or the user's own files."""
+
+    DEFAULT_TASK: ClassVar[str] = "completion"
+    DEFAULT_RANK: ClassVar[int | None] = 3  # None: full
+
+    task: str | None = option(
+        None,
+        choice(*TASK_NAMES),
+        "kind of task",
+        panel="Task",
+        default_words="completion",
+        replaces=("observed", "measurements", "target", "data"),
+    )
+    dim: int | None = option(
+        None,
+        integer(1, 2**31),
+        "a square shape: the same as --shape DIMxDIM",
+        panel="Task",
+        alias=True,
+        replaces=("shape", "target", "data"),
+    )
+    shape: tuple[int, int] | None = option(
+        None,
+        shape(),
+        "d_out x d_in of the end-to-end matrix",
+        panel="Task",
+        default_words="10x10",
+        replaces=("dim", "target", "data"),
+    )
+    rank: int | None = option(
+        None,
+        integer(1, 2**31),
+        "rank of the planted matrix",
+        panel="Task",
+        default_words="3",
+        replaces=("singular_values", "target", "data"),
+    )
+    singular_values: tuple[float, ...] | None = option(
+        None,
+        numbers(positive=True, unique=False),
+        "singular values of the planted matrix",
+        panel="Task",
+        default_words="10,6,3 at rank 3, else evenly spaced from 10",
+        replaces=("rank", "target", "data"),
+    )
+    observed: float | None = option(
+        None,
+        number(positive=True, below=1),
+        "completion: fraction of entries seen",
+        panel="Task",
+        default_words=f"{OBSERVED:g}",
+        replaces=("target", "data"),
+    )
+    measurements: int | None = option(
+        None,
+        integer(1, 2**31),
+        "sensing: number of measurements; regression: of samples",
+        panel="Task",
+        default_words="0.8 of the entries; 10 per input",
+        replaces=("target", "data"),
+    )
+    noise: float | None = option(
+        None,
+        number(0.0),
+        "standard deviation of the noise on what training sees",
+        panel="Task",
+        default_words="0",
+        replaces=("target", "data"),
+    )
+    data_seed: int | None = option(
+        None,
+        integer(0),
+        "seed of the planted matrix, mask, measurements and noise",
+        panel="Task",
+        default_words="0",
+        replaces=("target", "data"),
+    )
+    target: str | None = option(
+        None,
+        path("a .npy, .npz or .csv file"),
+        "your matrix (.npy, .npz, .csv): completion if entries are missing, else factorization",
+        panel="Task",
+        replaces=("task", "dim", *_PLANTED, "data"),
+    )
+    data: str | None = option(
+        None,
+        path("an .npz file"),
+        "your data for regression: .npz with X (N x d_in), Y (N x d_out), also X_test, Y_test",
+        panel="Task",
+        replaces=("task", "dim", *_PLANTED, "target"),
+    )
+
+    def _settle(self) -> None:
+        super()._settle()
+        if self.dim is not None:
+            if self.shape not in (None, (self.dim, self.dim)):
+                raise InputError(f"dim: found {self.dim} beside shape {self.shape[0]}x{self.shape[1]}, expected one")
+            self._set("shape", (self.dim, self.dim))
+            self._set("dim", None)
+        if self.target is not None or self.data is not None:
+            self._check_files()
+        else:
+            self._settle_planted()
+
+    def _check_files(self) -> None:
+        source = "target" if self.target is not None else "data"
+        if self.target is not None and self.data is not None:
+            raise InputError("target: found beside data, expected one of them")
+        for name in _PLANTED:
+            if getattr(self, name) is not None:
+                raise InputError(
+                    f"{name.replace('_', '-')}: found beside {source}, which is a task of its own; drop one"
+                )
+        fits = ("completion", "factorization") if source == "target" else ("regression",)
+        if self.task is not None and self.task not in fits:
+            raise InputError(f"task: found {self.task!r} beside {source}, expected {' or '.join(fits)}")
+
+    def _settle_planted(self) -> None:
+        task = self.task or self.DEFAULT_TASK
+        shape = self.shape or (10, 10)
+        self._set("task", task)
+        self._set("shape", shape)
+        if self.rank is not None and self.rank > min(shape):
+            raise InputError(f"rank: found {self.rank}, expected at most {min(shape)} for shape {shape[0]}x{shape[1]}")
+        if self.singular_values is not None:
+            count = len(self.singular_values)
+            if count > min(shape):
+                raise InputError(
+                    f"singular-values: found {count}, expected at most {min(shape)} for shape {shape[0]}x{shape[1]}"
+                )
+            if self.rank not in (None, count):
+                raise InputError(
+                    f"singular-values: found {count} beside rank {self.rank}, expected as many as the rank"
+                )
+            self._set("rank", count)
+        elif self.rank is None:
+            self._set("rank", min(self.DEFAULT_RANK or min(shape), *shape))
+        self._only("observed", task, ("completion",), OBSERVED)
+        size = shape[0] * shape[1]
+        samples = max(1, round(OBSERVED * size)) if task == "sensing" else 10 * shape[1]
+        self._only("measurements", task, ("sensing", "regression"), samples)
+        for name, default in (("noise", 0.0), ("data_seed", 0)):
+            if getattr(self, name) is None:
+                self._set(name, default)
+
+    def _only(self, name: str, task: str, tasks: tuple[str, ...], default: Any) -> None:
+        """A setting of some tasks: its default there, an error elsewhere."""
+        if task in tasks and getattr(self, name) is None:
+            self._set(name, default)
+        elif task not in tasks and getattr(self, name) is not None:
+            raise InputError(
+                f"{name}: found {getattr(self, name)} with task {task}, expected only with {' or '.join(tasks)}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkSettings(Settings):
+    """One architecture and its initialisation, or the user's own weights."""
+
+    depth: int | None = option(
+        None,
+        integer(2, 1000),
+        "number of layers L",
+        panel="Network",
+        short="-L",
+        default_words="4",
+        replaces=("init_weights",),
+    )
+    width: int | None = option(
+        None,
+        integer(1, 10**15),
+        "hidden width w",
+        panel="Network",
+        short="-w",
+        default_words="100",
+        replaces=("init_weights",),
+    )
+    gamma: float | None = option(
+        None,
+        number(),
+        "initial weights are N(0, w^-gamma)",
+        panel="Network",
+        short="-g",
+        default_words="2.0",
+        replaces=("init_weights",),
+    )
+    representation: str | None = option(
+        None,
+        choice("auto", "full", "krylov"),
+        "full weights, or the part gradients can reach (exact in law, any width)",
+        panel="Network",
+        default_words="auto",
+        replaces=("init_weights",),
+    )
+    krylov_order: int | str | None = option(
+        None,
+        auto_or(integer(1, 100)),
+        "rounds of the reduction; auto picks them from the error",
+        panel="Network",
+        default_words="auto",
+        replaces=("init_weights",),
+    )
+    seeds: tuple[int, ...] = option(
+        (0,), members(), "how many initialisations to follow at once (64), or which (10:19)", panel="Network"
+    )
+    init_weights: str | None = option(
+        None,
+        path("an .npz file or a torch state dict"),
+        "your own start: .npz with W1…WL, or a torch state dict",
+        panel="Network",
+        replaces=("depth", "width", "gamma", "representation", "krylov_order", "seeds"),
+    )
+
+    def _settle(self) -> None:
+        super()._settle()
+        defaults = {"depth": 4, "width": 100, "gamma": 2.0, "representation": "auto", "krylov_order": "auto"}
+        for name, default in defaults.items():
+            if self.init_weights is not None and getattr(self, name) is not None:
+                raise InputError(f"{name.replace('_', '-')}: found beside init-weights, which decides it; drop one")
+            if self.init_weights is None and getattr(self, name) is None:
+                self._set(name, default)
+        if self.representation == "full" and self.krylov_order not in (None, "auto"):
+            raise InputError(
+                f"krylov-order: found {self.krylov_order} with representation full, expected krylov or auto"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DynamicsSettings(Settings):
+    """How the network is followed, and when to stop."""
+
+    dynamics: str = option(
+        "flow",
+        choice(*DYNAMICS_NAMES),
+        "gradient flow, gradient descent, or the greedy path of the limit alpha -> 0",
+        panel="Dynamics",
+        replaces=("rtol", "max_time", "lr", "max_steps"),
+    )
+    rtol: float | None = option(
+        None,
+        number(positive=True, below=0.1),
+        "flow: relative error allowed per step",
+        panel="Dynamics",
+        default_words="1e-4",
+    )
+    max_time: float | None = option(
+        None,
+        optional(number(positive=True), "inf"),
+        "flow: stop at this time",
+        panel="Dynamics",
+        default_words="no limit",
+    )
+    lr: float | str | None = option(
+        None,
+        auto_or(number(positive=True)),
+        "gd: step size; auto takes a stable one from the curvature",
+        panel="Dynamics",
+        default_words="auto",
+    )
+    max_steps: int | None = option(
+        None, integer(1, 10**12), "stop after so many steps", panel="Dynamics", default_words="flow 1e5, gd 1e6"
+    )
+    tol: float = option(
+        1e-8,
+        number(0.0, below=1.0),
+        "stop when C - C_min is below this times its initial value; 0 = never",
+        panel="Dynamics",
+    )
+
+    def _settle(self) -> None:
+        super()._settle()
+        defaults = {"rtol": (1e-4, "flow", "greedy"), "lr": ("auto", "gd"), "max_time": (None, "flow", "greedy")}
+        for name, (default, *where) in defaults.items():
+            value = getattr(self, name)
+            if value is not None and self.dynamics not in where:
+                raise InputError(
+                    f"{name.replace('_', '-')}: found with dynamics {self.dynamics}, expected only with {where[0]}"
+                )
+            if value is None and self.dynamics in where:
+                self._set(name, default)
+        if self.max_steps is None:
+            self._set("max_steps", 1_000_000 if self.dynamics == "gd" else 100_000)

@@ -1,0 +1,176 @@
+"""Settings as one table: a frozen dataclass whose fields carry their parser, help, panel and flag.
+
+Flags, ``--config`` files, error messages, the ``config:`` block of results and the reference in the docs are all read
+off that table:
+
+    @dataclass(frozen=True, kw_only=True)
+    class MySettings(MachineSettings):
+        widths: tuple[int, ...] = option((100,), integers(1), "hidden widths", panel="Sweep", short="-w")
+
+Whatever way a value comes in (flag, YAML, Python), it is parsed and checked the same, in ``__post_init__``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from dlnphase.errors import InputError
+from dlnphase.settings.parse import Parser
+
+S = TypeVar("S", bound="Settings")
+
+
+@dataclass(frozen=True)
+class Option:
+    """The row of one setting.
+
+    Attributes:
+        parser: what it accepts.
+        help: one line for people.
+        panel: under which heading ``--help`` shows it.
+        short: a one-letter flag such as ``-L``, or "".
+        default_words: how the default is told when it depends on other settings, or "".
+        replaces: settings of a lower layer (a configuration file) that giving this one makes void.
+        alias: a second name for another setting; never written to results.
+        identity: whether it decides the numbers; ``--resume`` compares these alone.
+    """
+
+    parser: Parser
+    help: str
+    panel: str
+    short: str = ""
+    default_words: str = ""
+    replaces: tuple[str, ...] = ()
+    alias: bool = False
+    identity: bool = True
+
+
+def option(default: Any, parser: Parser, help: str, *, panel: str, **rest: Any) -> Any:
+    """A dataclass field that is a setting; the arguments are those of :class:`Option`."""
+    return dataclasses.field(default=default, metadata={"option": Option(parser, help, panel, **rest)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Base of the settings of every command.
+
+    Subclasses override :meth:`_settle` to fill in what depends on other settings and to check them together.
+    """
+
+    def __post_init__(self) -> None:
+        for name, row in options(type(self)).items():
+            self._set(name, parse_value(row, name, getattr(self, name), default_of(type(self), name)))
+        self._settle()
+
+    def _settle(self) -> None:
+        """Fill in derived defaults and check settings against each other; raises InputError."""
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+    def to_plain(self) -> dict[str, Any]:
+        """Every setting as plain Python, in order: the ``config:`` block of a result."""
+        rows = options(type(self))
+        return {n: _plain(row.parser, getattr(self, n)) for n, row in rows.items() if not row.alias}
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that decide the numbers (no device, threads or number of jobs)."""
+        rows, plain = options(type(self)), self.to_plain()
+        return {name: value for name, value in plain.items() if rows[name].identity}
+
+    @classmethod
+    def from_plain(cls: type[S], data: Any, where: str) -> S:
+        """Settings from plain Python; InputError naming the key of anything unknown or wrong."""
+        return resolve(cls, config=data, where=where)
+
+
+def options(cls: type[Settings]) -> dict[str, Option]:
+    """The table of a settings class: name → row, in order."""
+    return {f.name: f.metadata["option"] for f in dataclasses.fields(cls) if "option" in f.metadata}
+
+
+def default_of(cls: type[Settings], name: str) -> Any:
+    """The default of a setting."""
+    return next(f.default for f in dataclasses.fields(cls) if f.name == name)
+
+
+def default_words(cls: type[Settings], name: str) -> str:
+    """The default of a setting in words; "" for a setting that is off unless given."""
+    row, default = options(cls)[name], default_of(cls, name)
+    if row.default_words or default is None:
+        return row.default_words
+    plain = _plain(row.parser, default)
+    if isinstance(plain, list):
+        return ("x" if row.parser.metavar == "SHAPE" else ",").join(f"{v:g}" for v in plain)
+    return f"{plain:g}" if isinstance(plain, float) else str(plain)
+
+
+def parse_value(row: Option, where: str, value: Any, default: Any = dataclasses.MISSING) -> Any:
+    """One value through its parser; a default passes as it is.
+
+    Raises:
+        InputError: ``where: found …, expected …``.
+    """
+    if value is default or (value is None and default is None):
+        return value
+    try:
+        return row.parser.convert(value)
+    except (ValueError, TypeError, KeyError, OverflowError, ArithmeticError):
+        found = repr(value)
+        found = found if len(found) <= 60 else found[:57] + "..."
+        raise InputError(f"{where}: found {found}, expected {row.parser.expected}") from None
+
+
+def resolve(
+    cls: type[S],
+    *,
+    config: Mapping[str, Any] | None = None,
+    flags: Mapping[str, Any] | None = None,
+    where: str = "config",
+    base: Path | None = None,
+) -> S:
+    """Settings from a configuration, overridden by flags.
+
+    Args:
+        config: plain values by key, or None.
+        flags: values of the flags that were given, by key.
+        where: the configuration's name, for messages.
+        base: directory that relative file names of the configuration belong to.
+
+    Raises:
+        InputError: naming the key or flag.
+    """
+    rows = options(cls)
+    if config is not None and not isinstance(config, Mapping):
+        raise InputError(f"{where}: found {type(config).__name__}, expected settings as key: value lines")
+    merged: dict[str, Any] = {}
+    for layer, label in ((config or {}, f"{where}: {{}}"), (flags or {}, "--{}")):
+        given = {}
+        for key, value in layer.items():
+            if key not in rows:
+                raise InputError(f"{label.format(key)}: unknown key{_suggest(str(key), list(rows))}")
+            row = rows[key]
+            if base is not None and layer is config and row.parser.is_path and isinstance(value, str):
+                value = str(base / Path(value).expanduser())
+            given[key] = parse_value(
+                row, label.format(key.replace("_", "-") if layer is flags else key), value, default_of(cls, key)
+            )
+        for key in given:
+            for void in rows[key].replaces:
+                merged.pop(void, None)
+        merged.update(given)
+    return cls(**merged)
+
+
+def _plain(parser: Parser, value: Any) -> Any:
+    return None if value is None else parser.plain(value)
+
+
+def _suggest(key: str, names: list[str]) -> str:
+    close = difflib.get_close_matches(key.replace("-", "_"), names, 1)
+    return f", did you mean {close[0]}?" if close else f", expected one of {', '.join(names)}"
