@@ -17,7 +17,6 @@ from torch import Tensor
 from dlnphase.costs import Cost
 from dlnphase.dynamics import dormand_prince, rosenbrock
 from dlnphase.dynamics.frames import Frames, align, direction_weights, inverse_scale
-from dlnphase.dynamics.framed_cost import FramedCost
 from dlnphase.dynamics.records import Record
 from dlnphase.dynamics.rosenbrock import Point
 from dlnphase.errors import InputError
@@ -81,7 +80,7 @@ class _Flow:
         like = network.theta
         self.cost, self.method, self.rtol, self.aligned = cost, method, rtol, aligned
         self.network = network.clone()
-        self.frames = Frames.identity(network)
+        self.frames = Frames.identity(network, cost)
         self.members = np.arange(network.batch)
         self.time = np.zeros(network.batch)
         self.time_rest = np.zeros(network.batch)
@@ -225,7 +224,7 @@ class _Flow:
 
     # ---- frames, scales, batches -----------------------------------------------------------
     def _new_frame(self) -> None:
-        self.framed = FramedCost(self.cost, self.frames.rotations[-1], self.frames.rotations[0])
+        self.framed = self.frames.cost
         self._new_scale()
 
     def _new_scale(self) -> None:

@@ -2,52 +2,102 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from dlnphase.costs import Cost, QuadraticCost
 
 
+def turn_rows(matrix: Tensor, i: int, head: Tensor, tail: Tensor) -> None:
+    """Rotate rows i, i+1, … of a batch of matrices, in place, by the direct rotation that maps x to axis i.
+
+    x = (head, tail) is a unit vector on those rows with head ≥ 0: row i becomes xᵀ times the rows, the others are
+    pushed back along x. Small tails give small changes, accurate relatively.
+
+    Args:
+        matrix: (…, n, m).
+        head: (…), tail: (…, n − i − 1).
+    """
+    first, others = matrix[..., i, :], matrix[..., i + 1 :, :]
+    z = (tail.unsqueeze(-2) @ others).squeeze(-2)
+    pushed = first + z / (1.0 + head).unsqueeze(-1)
+    new_first = head.unsqueeze(-1) * first + z
+    others -= tail.unsqueeze(-1) * pushed.unsqueeze(-2)
+    matrix[..., i, :] = new_first
+
+
 class FramedCost:
     """What the flow asks of a cost, in the frame of each member.
 
-    A quadratic cost is rotated once per change of frame, H → (O_L⊗O_0) H (O_L⊗O_0)ᵀ and its minimiser along,
-    so that entries of Â − Â_min are formed without mixing large and small ones. Any other convex cost is
-    evaluated in its own frame and rotated back at every call.
+    A quadratic cost turns with the frame: H → (O_L⊗O_0) H (O_L⊗O_0)ᵀ and its minimiser along, one small
+    rotation after the other, so that entries of Â − Â_min are formed without mixing large and small ones.
+    Any other convex cost is evaluated in its own frame and rotated back at every call.
 
     Args:
         cost: the cost in the original frame.
-        left: O_L, shape (B, d_out, d_out).
-        right: O_0, shape (B, d_in, d_in).
+        batch: number of members B.
     """
 
-    def __init__(self, cost: Cost, left: Tensor, right: Tensor) -> None:
+    def __init__(self, cost: Cost, batch: int, like: Tensor) -> None:
         self.cost = cost
-        self.left = left
-        self.right = right
+        d_out, d_in = cost.shape
+        eye = {"dtype": like.dtype, "device": like.device}
+        self.left = torch.eye(d_out, **eye).repeat(batch, 1, 1)
+        self.right = torch.eye(d_in, **eye).repeat(batch, 1, 1)
         self.operator: Tensor | None = None
+        self.minimizer: Tensor | None = None
         self.structure = "general"
         if isinstance(cost, QuadraticCost):
-            self.minimizer = left @ cost.minimizer @ right.mT
-            self._rotate_operator(cost)
+            self.minimizer = cost.minimizer.repeat(batch, 1, 1)
+            if cost.structure == "mask" and bool((cost.operator == 1).all()):
+                self.structure = "identity"
+            elif cost.structure == "right":
+                self.structure = "right"
+                self.operator = cost.operator.repeat(batch, 1, 1)
+            else:
+                self.structure = "dense"
+                self.operator = cost.curvature().repeat(batch, 1, 1)
 
-    def _rotate_operator(self, cost: QuadraticCost) -> None:
-        if cost.structure == "mask" and bool((cost.operator == 1).all()):
-            self.structure = "identity"
-        elif cost.structure == "right":
-            self.structure = "right"
-            self.operator = self.right @ cost.operator @ self.right.mT
-        else:
-            self.structure = "dense"
-            d_out, d_in = cost.shape
-            h = cost.curvature().view(d_out, d_in, d_out * d_in)
-            batch = self.left.shape[0]
-            half = (self.left @ h.reshape(d_out, -1)).view(batch, d_out, d_in, -1)
-            half = torch.matmul(self.right.unsqueeze(1), half)
-            h = half.reshape(batch, d_out * d_in, d_out, d_in).permute(0, 2, 3, 1)
-            half = (self.left @ h.reshape(batch, d_out, -1)).view(batch, d_out, d_in, -1)
-            half = torch.matmul(self.right.unsqueeze(1), half)
-            self.operator = half.reshape(batch, d_out * d_in, d_out * d_in)
+    def select(self, members: Tensor) -> FramedCost:
+        """Some members of the batch."""
+        out = object.__new__(FramedCost)
+        out.cost, out.structure = self.cost, self.structure
+        out.left, out.right = self.left[members], self.right[members]
+        out.operator = None if self.operator is None else self.operator[members]
+        out.minimizer = None if self.minimizer is None else self.minimizer[members]
+        return out
+
+    def turn_output(self, i: int, head: Tensor, tail: Tensor) -> None:
+        """The output frame has been turned, see :func:`turn_rows`."""
+        turn_rows(self.left, i, head, tail)
+        if self.minimizer is not None:
+            turn_rows(self.minimizer, i, head, tail)
+        if self.structure == "dense":
+            d_out = self.cost.shape[0]
+            self._turn_operator(lambda h: turn_rows(h.view(h.shape[0], d_out, -1), i, head, tail))
+
+    def turn_input(self, i: int, head: Tensor, tail: Tensor) -> None:
+        """The input frame has been turned."""
+        turn_rows(self.right, i, head, tail)
+        if self.minimizer is not None:
+            turn_rows(self.minimizer.mT, i, head, tail)
+        if self.structure == "right":
+            assert self.operator is not None
+            turn_rows(self.operator, i, head, tail)
+            turn_rows(self.operator.mT, i, head, tail)
+        if self.structure == "dense":
+            d_out, d_in = self.cost.shape
+            heads, tails = head.unsqueeze(1), tail.unsqueeze(1)
+            self._turn_operator(lambda h: turn_rows(h.view(h.shape[0], d_out, d_in, -1), i, heads, tails))
+
+    def _turn_operator(self, turn: Callable[[Tensor], None]) -> None:
+        """Turn the rows of the symmetric matrix H, then its columns."""
+        assert self.operator is not None
+        turn(self.operator)
+        self.operator = self.operator.mT.contiguous()
+        turn(self.operator)
 
     def original(self, a: Tensor) -> Tensor:
         """A = O_Lᵀ Â O_0."""

@@ -12,11 +12,13 @@ accurate relatively, so that re-aligning an aligned frame does not spoil the gra
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from dlnphase.costs import Cost
+from dlnphase.dynamics.framed_cost import FramedCost, turn_rows
 from dlnphase.network import Network
 
 EMERGENCE = 30.0  # a direction leads its space when its weight λ exceeds this multiple of the mean of the rest
@@ -28,27 +30,33 @@ class Frames:
     """Frames of all spaces of a batch: the network holds Ŵ_l = O_l W_l O_{l-1}ᵀ.
 
     Attributes:
-        rotations: O_0, …, O_L, each (B, n_l, n_l).
+        cost: the cost in these frames; it keeps O_0 and O_L.
+        hidden: O_1, …, O_{L-1}, each (B, n_l, n_l).
         leading: number of aligned leading directions of each space and member, each (B,).
+        balance: conserved D_l = W_{l+1}ᵀW_{l+1} − W_lW_lᵀ of the hidden spaces in their frames, each (B, n_l, n_l).
     """
 
-    rotations: list[Tensor]
-    leading: list[Tensor] = field(default_factory=list)
+    cost: FramedCost
+    hidden: list[Tensor]
+    leading: list[Tensor]
+    balance: list[Tensor]
 
     @classmethod
-    def identity(cls, network: Network) -> Frames:
+    def identity(cls, network: Network, cost: Cost) -> Frames:
         """The frame a network comes in."""
         like = network.theta
-        eyes = [torch.eye(n, dtype=like.dtype, device=like.device).repeat(network.batch, 1, 1) for n in network.dims]
-        return cls(eyes, [torch.zeros(network.batch, dtype=torch.long, device=like.device) for _ in network.dims])
+        eyes = [torch.eye(n, dtype=like.dtype, device=like.device).repeat(network.batch, 1, 1) for n in network.hidden]
+        leading = [torch.zeros(network.batch, dtype=torch.long, device=like.device) for _ in network.dims]
+        return cls(FramedCost(cost, network.batch, like), eyes, leading, network.balancedness())
 
     def select(self, members: Tensor) -> Frames:
         """Some members of the batch."""
-        return Frames([o[members] for o in self.rotations], [k[members] for k in self.leading])
+        hidden, leading, balance = ([x[members] for x in xs] for xs in (self.hidden, self.leading, self.balance))
+        return Frames(self.cost.select(members), hidden, leading, balance)
 
     def to_original(self, network: Network, member: int) -> list[Tensor]:
         """Layers of one member in the frame the run started in: W_l = O_lᵀ Ŵ_l O_{l-1}."""
-        o = self.rotations
+        o = [self.cost.right, *self.hidden, self.cost.left]
         return [o[i + 1][member].T @ w[member] @ o[i][member] for i, w in enumerate(network.weights)]
 
 
@@ -78,6 +86,8 @@ def align(network: Network, frames: Frames) -> bool:
         _realign(network, frames, space)
     for space in spaces:
         _promote(network, frames, space)
+    for space in spaces[1:-1]:
+        _restore_balance(network, frames, space)
     return any(bool((k > 0).any()) for k in frames.leading)
 
 
@@ -123,20 +133,35 @@ def _turn(network: Network, frames: Frames, space: int, i: int, tail: Tensor) ->
     """Rotate one space so that the unit vector x = (√(1−|tail|²), tail) on its axes i, i+1, … becomes axis i."""
     head = (1.0 - tail.square().sum(-1)).clamp_min(0.0).sqrt()
     if space > 0:
-        _turn_rows(network.weights[space - 1], i, head, tail)
+        turn_rows(network.weights[space - 1], i, head, tail)
     if space < network.depth:
-        _turn_rows(network.weights[space].mT, i, head, tail)
-    _turn_rows(frames.rotations[space], i, head, tail)
+        turn_rows(network.weights[space].mT, i, head, tail)
+    if space == 0:
+        frames.cost.turn_input(i, head, tail)
+    elif space == network.depth:
+        frames.cost.turn_output(i, head, tail)
+    else:
+        balance = frames.balance[space - 1]
+        for matrix in (frames.hidden[space - 1], balance, balance.mT):
+            turn_rows(matrix, i, head, tail)
 
 
-def _turn_rows(matrix: Tensor, i: int, head: Tensor, tail: Tensor) -> None:
-    """Rows i, i+1, … of a batch of matrices, in place: the direct rotation that maps x to e_i."""
-    first, others = matrix[:, i], matrix[:, i + 1 :]
-    z = (tail.unsqueeze(-2) @ others).squeeze(-2)
-    pushed = first + z / (1.0 + head).unsqueeze(-1)
-    new_first = head.unsqueeze(-1) * first + z
-    others -= tail.unsqueeze(-1) * pushed.unsqueeze(-2)
-    matrix[:, i] = new_first
+def _restore_balance(network: Network, frames: Frames, space: int) -> None:
+    """Put the conserved coupling D_ij of leading directions i to smaller ones j back to its value.
+
+    Round-off of ∇C along learned directions, times plateaus of length α^−(L−2), tilts the output of a learned
+    direction in W_l against its input in W_{l+1}; learned and unlearned modes then mix through the tilt.
+    D_ij tells the tilt apart from a rotation, and the flow conserves it.
+    """
+    leading, balance = frames.leading[space], frames.balance[space - 1]
+    below, above = network.weights[space - 1], network.weights[space].mT
+    for i in range(int(leading.max())):
+        row, column = below[:, i], above[:, i]
+        found = (above[:, i + 1 :] @ column.unsqueeze(-1) - below[:, i + 1 :] @ row.unsqueeze(-1)).squeeze(-1)
+        half = 0.5 * (found - balance[:, i, i + 1 :]) * (leading > i).unsqueeze(-1)
+        tiny = torch.finfo(row.dtype).tiny
+        below[:, i + 1 :] += half.unsqueeze(-1) * (row / row.square().sum(-1, keepdim=True).clamp_min(tiny)).unsqueeze(-2)
+        above[:, i + 1 :] -= half.unsqueeze(-1) * (column / column.square().sum(-1, keepdim=True).clamp_min(tiny)).unsqueeze(-2)
 
 
 def _gram_times(network: Network, space: int, x: Tensor) -> Tensor:

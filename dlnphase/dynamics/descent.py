@@ -1,0 +1,155 @@
+"""Gradient descent θ ← θ − η∇𝓛(θ): the discrete algorithm at a stated step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from dlnphase.backend import stream
+from dlnphase.costs import Cost
+from dlnphase.dynamics.records import Record
+from dlnphase.errors import InputError
+from dlnphase.network import Network
+
+RECORD_CHANGE = 0.02  # record when the excess cost or the gradient norm changed by this fraction …
+RECORD_STRETCH = 1.05  # … or the step count grew by this factor
+DIVERGED = 1e6  # excess cost over its first value that no descent with a useful step reaches
+STABILITY_MARGIN = 0.5
+LANCZOS_STEPS = 30
+
+
+def gradient_descent(
+    network: Network,
+    cost: Cost,
+    *,
+    lr: float,
+    max_steps: int,
+    tol: float = 1e-8,
+    record_every: int | None = None,
+) -> Iterator[Record]:
+    """Run gradient descent on a batch of networks with one fixed step.
+
+    Args:
+        network: where to start; not modified.
+        lr: step η; record times are step·η.
+        max_steps: steps before reason ``max_steps``.
+        tol: stop when C − C_min is at most tol times its first value; 0 = never. C_min is the minimum over
+            matrices that fit through the narrowest layer, where that is known.
+        record_every: record every so many steps; None records when something changed by 2 %, or the step
+            count grew by 5 %.
+
+    Members that end leave the batch. The last state is always recorded: each state is evaluated before
+    the step that leaves it.
+
+    Raises:
+        InputError: for a step that is not a positive number.
+    """
+    if not (np.isfinite(lr) and lr > 0):
+        raise InputError(f"lr: found {lr}, expected a positive number")
+    with torch.no_grad():
+        yield from _descend(network.clone(), cost, lr, max_steps, tol, record_every)
+
+
+def _descend(
+    net: Network, cost: Cost, lr: float, max_steps: int, tol: float, record_every: int | None
+) -> Iterator[Record]:
+    members = np.arange(net.batch)
+    reachable = cost.minimum_at_rank(min(net.dims))
+    offset = 0.0 if reachable is None else reachable - cost.minimum
+    first: np.ndarray | None = None
+    seen_excess = seen_norm = np.full(net.batch, np.inf)
+    seen_step = 0
+    for step in range(max_steps + 1):
+        prefixes, suffixes = net.prefixes(), net.suffixes()
+        a = prefixes[-1]
+        gradient = net.gradient(cost.gradient(a), prefixes, suffixes)
+        excess = cost.excess(a).cpu().numpy().astype(float)
+        norm = torch.linalg.vector_norm(gradient, dim=-1).cpu().numpy().astype(float)
+        if first is None:
+            first = np.maximum(excess, np.finfo(float).tiny)
+        reasons = [_reason(e, f, step, offset, tol, max_steps) for e, f in zip(excess, first, strict=True)]
+        if record_every is not None:
+            due = step % record_every == 0
+        else:
+            with np.errstate(invalid="ignore", divide="ignore"):
+                moved = (abs(excess - seen_excess) > RECORD_CHANGE * excess) | (abs(norm - seen_norm) > RECORD_CHANGE * norm)
+            due = step == 0 or step >= RECORD_STRETCH * seen_step or bool(moved.any())
+        if due or any(reasons):
+            seen_excess, seen_norm, seen_step = excess, norm, step
+            yield _record(net, members, step, step * lr, excess, norm, a, reasons)
+        keep = np.array([r is None for r in reasons])
+        if not keep.any():
+            return
+        if not keep.all():
+            index = torch.as_tensor(np.flatnonzero(keep), device=net.theta.device)
+            net, gradient = net.select(index), gradient[index]
+            members, first, seen_excess, seen_norm = members[keep], first[keep], seen_excess[keep], seen_norm[keep]
+        net = net.with_theta(net.theta.sub(gradient, alpha=lr))
+
+
+def _reason(excess: float, first: float, step: int, offset: float, tol: float, max_steps: int) -> str | None:
+    if not np.isfinite(excess) or excess > DIVERGED * first:
+        return "diverged"
+    if tol > 0 and excess - offset <= tol * (first - offset):
+        return "converged"
+    return "max_steps" if step >= max_steps else None
+
+
+def _record(
+    net: Network, members: np.ndarray, step: int, time: float, excess: np.ndarray, norm: np.ndarray,
+    a: torch.Tensor, reasons: list[str | None],
+) -> Record:  # fmt: skip
+    count = len(members)
+    return Record(
+        members=members,
+        time=np.full(count, time),
+        step=np.full(count, step, dtype=np.int64),
+        evaluations=np.full(count, step + 1, dtype=np.int64),
+        excess=excess,
+        gradient_norm=norm,
+        A=a.cpu().numpy().astype(float),
+        reasons=reasons,
+        weights=lambda i: [w[i].cpu().numpy().copy() for w in net.weights],
+    )
+
+
+def stable_step(network: Network, cost: Cost, *, seed: int = 0) -> tuple[float, str]:
+    """A step at which gradient descent is stable from this start to the minimum, and the reason in words.
+
+    The limit is 2/λ_max. Two curvatures bound λ_max along the path: the Gauss–Newton part JᵀHJ measured at
+    the start (power iteration, all members), and λ_H·L·s^(2−2/L) at a balanced network that has learned a
+    minimiser of top singular value s (theory sheet, section 4), λ_H the top curvature of the cost.
+    The step is half the limit of the larger one.
+    """
+    at_start = _gauss_newton_top(network, cost, seed)
+    d_out, d_in = cost.shape
+    zero = torch.zeros((1, d_out, d_in), dtype=network.theta.dtype, device=network.theta.device)
+    h = cost.curvature(zero)
+    top = float(torch.linalg.eigvalsh(h if h.ndim == 2 else h[0])[-1])
+    minimizer = getattr(cost, "minimizer", None)
+    learned = 0.0
+    if minimizer is not None:
+        s = float(torch.linalg.svdvals(minimizer)[0])
+        learned = top * network.depth * s ** (2 - 2 / network.depth)
+    curvature = max(at_start, learned)
+    if not (np.isfinite(curvature) and curvature > 0):
+        raise InputError("lr: the curvature at the start is not a positive number, give --lr a value")
+    lr = STABILITY_MARGIN * 2 / curvature
+    where = "at the start" if at_start >= learned else "once the target is learned"
+    return lr, f"η = {lr:.4g}, half the stability limit 2/λ_max for λ_max = {curvature:.4g} {where}"
+
+
+def _gauss_newton_top(network: Network, cost: Cost, seed: int) -> float:
+    """Largest eigenvalue of JᵀHJ over the batch, by power iteration in function space (H K there)."""
+    prefixes, suffixes = network.prefixes(), network.suffixes()
+    a = prefixes[-1]
+    rng = stream(seed, "lanczos")
+    x = torch.as_tensor(rng.standard_normal(tuple(a.shape)), dtype=a.dtype, device=a.device)
+    top = torch.zeros(a.shape[0], dtype=a.dtype, device=a.device)
+    for _ in range(LANCZOS_STEPS):
+        x = cost.apply_curvature(network.jvp(network.gradient(x, prefixes, suffixes), prefixes, suffixes), a)
+        top = torch.linalg.vector_norm(x, dim=(-2, -1))
+        x = x / top.clamp_min(torch.finfo(x.dtype).tiny).view(-1, 1, 1)
+    return float(top.max())
