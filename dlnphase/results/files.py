@@ -94,12 +94,12 @@ def _sync_directory(directory: Path) -> None:
 
 
 def npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """The arrays as a compressed .npz file; the same arrays give the same bytes."""
+    """The arrays as an .npz file; the same arrays give the same bytes."""
     for name, array in arrays.items():
         if np.asarray(array).dtype.hasobject:
             raise TypeError(f"{name}: arrays of objects cannot be written")
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **dict(arrays))  # type: ignore[arg-type]
+    np.savez(buffer, allow_pickle=False, **dict(arrays))  # type: ignore[arg-type]
     return buffer.getvalue()
 
 

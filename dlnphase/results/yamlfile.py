@@ -17,7 +17,7 @@ from dlnphase.errors import InputError
 
 MAX_BYTES = 256 * 2**20
 MAX_DEPTH = 40
-FLOW_WIDTH = 110  # a list or mapping of plain values that fits in this many characters stays on one line
+FLOW_WIDTH = 110  # mappings of plain values, and lists of lists, that fit in so many characters stay on one line
 
 _CLoader: type = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -90,9 +90,12 @@ _Dumper.add_representer(dict, _represent_mapping)
 
 
 def _fits(data: Any) -> bool:
-    """Whether a list of plain values (or of short lists of them) fits on one line."""
-    if isinstance(data, (list, tuple)) and any(isinstance(v, dict) for v in data):
-        return False
+    """Whether to write it in brackets: a list of plain values always, anything else without mappings if it is short."""
+    if isinstance(data, (list, tuple)):
+        if any(isinstance(v, dict) for v in data):
+            return False
+        if not any(isinstance(v, (list, tuple)) for v in data):
+            return True
     return len(repr(data)) <= FLOW_WIDTH
 
 

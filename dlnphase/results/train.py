@@ -1,0 +1,280 @@
+"""The result of ``dlnphase train``: run.yaml and trajectory.npz, as values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from dlnphase.errors import InputError
+from dlnphase.results.codec import memory_only
+from dlnphase.results.files import commit, npz_bytes, read_npz
+from dlnphase.results.provenance import Provenance
+from dlnphase.results.schema import load_result, result_text
+from dlnphase.saddles.visits import RankTransition
+from dlnphase.settings import TrainSettings
+
+RUN_FILE = "run.yaml"
+TRAJECTORY_FILE = "trajectory.npz"
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """What was recorded, T rows; with several members their rows follow each other.
+
+    Attributes:
+        member: which initialisation a row belongs to, shape (T,).
+        t, step: time and accepted steps, shape (T,).
+        cost, excess: C(A) and C(A) − C_min, shape (T,).
+        test_cost: cost on what training does not see, shape (T,); NaN where there is none.
+        gradient_norm: ‖∇𝓛(θ)‖, shape (T,).
+        singular_values: of A, largest first, shape (T, min(d_out, d_in)).
+        A: end-to-end matrices, shape (T, d_out, d_in).
+        weights: layers at some of the rows, each of shape (V, n_l, n_{l-1}).
+        weights_index: the rows the weights belong to, shape (V,).
+    """
+
+    member: np.ndarray
+    t: np.ndarray
+    step: np.ndarray
+    cost: np.ndarray
+    excess: np.ndarray
+    test_cost: np.ndarray
+    gradient_norm: np.ndarray
+    singular_values: np.ndarray
+    A: np.ndarray
+    weights: tuple[np.ndarray, ...]
+    weights_index: np.ndarray
+
+    _ROWS: ClassVar[tuple[str, ...]] = ("member", "t", "step", "cost", "excess", "test_cost", "gradient_norm")
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What trajectory.npz holds, by name."""
+        out = {name: getattr(self, name) for name in (*self._ROWS, "singular_values", "A", "weights_index")}
+        return out | {f"W{k}": layer for k, layer in enumerate(self.weights, 1)}
+
+    def rows_of(self, member: int) -> np.ndarray:
+        """Indices of the rows of one member, in order of time."""
+        return np.flatnonzero(self.member == member)
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, np.ndarray], where: str) -> Trajectory:
+        """Check and assemble; InputError naming the array that is missing or of the wrong shape."""
+        for name in (*cls._ROWS, "singular_values", "A", "weights_index", "W1", "W2"):
+            if name not in arrays:
+                raise InputError(f"{where}: {name} is missing, expected a trajectory of dlnphase")
+        rows = arrays["t"].shape[0] if arrays["t"].ndim == 1 else -1
+        d_out, d_in = arrays["A"].shape[-2:] if arrays["A"].ndim == 3 else (0, 0)
+        shapes: dict[str, tuple[int, ...]] = dict.fromkeys(cls._ROWS, (rows,))
+        shapes |= {"A": (rows, d_out, d_in), "singular_values": (rows, min(d_out, d_in))}
+        for name, shape in shapes.items():
+            if arrays[name].shape != shape:
+                raise InputError(f"{where}: {name} has shape {arrays[name].shape}, expected {shape}")
+        index = arrays["weights_index"]
+        count = sum(1 for k in range(1, len(arrays) + 1) if f"W{k}" in arrays)
+        weights = tuple(arrays[f"W{k}"] for k in range(1, count + 1) if f"W{k}" in arrays)
+        if len(weights) != count or any(w.ndim != 3 or len(w) != len(index) for w in weights):
+            raise InputError(f"{where}: W1 … W{count} do not hold {len(index)} networks each")
+        if (
+            index.ndim != 1
+            or index.dtype.kind not in "iu"
+            or (len(index) and not (0 <= index.min() <= index.max() < rows))
+        ):
+            raise InputError(f"{where}: weights_index does not point into the {rows} rows")
+        values = {name: arrays[name] for name in (*cls._ROWS, "singular_values", "A")}
+        return cls(**values, weights=weights, weights_index=index)
+
+
+@dataclass(frozen=True)
+class NetworkInfo:
+    """What was trained.
+
+    Attributes:
+        depth, width, gamma: L, w, γ; width and gamma are None for weights from a file.
+        sigma, alpha: standard deviation of the entries, and σ√w; from a file: measured on the weights, per layer of
+            the mean hidden width.
+        representation: ``full`` or ``krylov``.
+        hidden: sizes of the hidden layers as computed with.
+        krylov_order, truncation_error: of a reduced network: the order, and the estimated relative error of A(t).
+    """
+
+    depth: int
+    width: int | None
+    gamma: float | None
+    sigma: float
+    alpha: float
+    representation: str
+    hidden: tuple[int, ...]
+    krylov_order: int | None = None
+    truncation_error: float | None = None
+
+
+@dataclass(frozen=True)
+class TaskInfo:
+    """What it was trained on: kind, shape (d_out, d_in), C_min, whether the minimiser is unique, and ‖∇C(0)‖_op."""
+
+    kind: str
+    shape: tuple[int, int]
+    minimum: float
+    unique: bool
+    top_gradient: float
+
+
+@dataclass(frozen=True)
+class Regime:
+    """The numbers the regime was told from.
+
+    Attributes:
+        saddles_visited: visits, before the end, of critical points that are no minima.
+        prominence: of the clearest of them, in decades of ‖∇𝓛‖ (0 when there is none).
+        parameter_movement: ‖θ_end − θ_0‖ / ‖θ_0‖.
+        ntk_change: ‖K_end − K_0‖_F / ‖K_0‖_F.
+    """
+
+    saddles_visited: int
+    prominence: float
+    parameter_movement: float
+    ntk_change: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How it ended.
+
+    Attributes:
+        reason: converged, max_time, max_steps, diverged, precision_floor or interrupted.
+        regime: lazy, mean-field or saddle-to-saddle, from ``evidence`` alone; None when the path is too short to tell.
+        time, steps, evaluations: at the end.
+        cost, test_cost, excess: C, test cost and C − C_min at the end.
+        initial_cost, initial_test_cost: at the start.
+        rank: of the critical point the end is near, or the numerical rank where there is none.
+        evidence: what the regime was told from.
+        advice: what to do about a run that did not converge, or "".
+    """
+
+    reason: str
+    regime: str | None
+    time: float
+    steps: int
+    evaluations: int
+    cost: float
+    test_cost: float | None
+    excess: float
+    initial_cost: float
+    initial_test_cost: float | None
+    rank: int
+    evidence: Regime
+    advice: str = ""
+
+
+@dataclass(frozen=True)
+class Plateau:
+    """The cost at a visit: as predicted (min C at that rank, where a closed form is known), refined, and measured."""
+
+    rank: int
+    predicted: float | None
+    refined: float
+    measured: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A number of the theory beside the measured one; ``formula`` says where it comes from."""
+
+    formula: str
+    predicted: float
+    measured: float | None
+
+
+@dataclass(frozen=True)
+class Theory:
+    """What theory says for these settings, beside what was measured.
+
+    Attributes:
+        regime: what γ says as w → ∞; None for weights from a file.
+        plateaus: one per visit, in order.
+        predictions: by name: escape_time, growth_rate, movement, ntk_rate, …; only those that apply.
+    """
+
+    regime: str | None
+    plateaus: tuple[Plateau, ...] = ()
+    predictions: dict[str, Prediction] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Member:
+    """One initialisation of several."""
+
+    member: int
+    outcome: Outcome
+    rank_transitions: tuple[RankTransition, ...]
+    theory: Theory
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A transition over several members: how many made it, and mean, standard deviation and range of its time."""
+
+    from_rank: int
+    to_rank: int
+    members: int
+    time_mean: float
+    time_std: float
+    time_min: float
+    time_max: float
+    dwell_mean: float
+    dwell_std: float
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """Everything ``dlnphase train`` found.
+
+    With several members ``outcome`` and ``rank_transitions`` hold means over the members (``reason`` the worst one,
+    ``regime`` the most common), ``spread`` how they vary, and ``members`` each of them.
+    """
+
+    SCHEMA: ClassVar[str] = "dlnphase/train@1"
+
+    config: TrainSettings
+    provenance: Provenance
+    network: NetworkInfo
+    task: TaskInfo
+    outcome: Outcome
+    rank_transitions: tuple[RankTransition, ...]
+    theory: Theory
+    members: tuple[Member, ...] = ()
+    spread: tuple[Spread, ...] = ()
+    notes: tuple[str, ...] = ()
+    sparsity: dict[str, Any] | None = None
+    files: dict[str, str] = field(default_factory=lambda: {"trajectory": TRAJECTORY_FILE})
+    trajectory: Trajectory | None = memory_only()
+
+
+def save_train(result: TrainResult, directory: Path) -> None:
+    """Write run.yaml and trajectory.npz as one; RunError when the disk refuses."""
+    files: dict[str, str | bytes] = {RUN_FILE: result_text(result)}
+    if result.trajectory is not None:
+        files[result.files["trajectory"]] = npz_bytes(result.trajectory.arrays())
+    commit(directory, files, main=RUN_FILE)
+
+
+def load_train(source: Path | str) -> TrainResult:
+    """Read a run: its directory, or its run.yaml; with the trajectory where its file is there.
+
+    Raises:
+        InputError: when it is not a run of dlnphase, or a file is damaged.
+    """
+    path = Path(source)
+    if path.is_dir():
+        path = path / RUN_FILE
+    result = load_result(path, TrainResult)
+    name = result.files.get("trajectory", TRAJECTORY_FILE)
+    if Path(name).name != name:
+        raise InputError(f"{path}: files.trajectory: found {name!r}, expected a file beside it")
+    if (path.parent / name).exists():
+        arrays = read_npz(path.parent / name)
+        object.__setattr__(result, "trajectory", Trajectory.from_arrays(arrays, str(path.parent / name)))
+    return result
