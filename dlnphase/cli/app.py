@@ -1,0 +1,108 @@
+"""The command ``dlnphase``: one file per command, registered here, errors turned into one line and an exit code.
+
+To add a command: write ``dlnphase/cli/<name>.py`` with a function ``register(app)``, and list the module in COMMANDS.
+A command file imports typer, its settings and the helpers of this package at the top, and everything that needs
+torch, scipy or matplotlib inside the command's body, so that ``--help`` stays instant. The body returns its exit code
+(None is 0); it raises InputError or RunError, and :func:`run` does the rest.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+from dlnphase import __version__
+from dlnphase.cli.console import print_error
+from dlnphase.errors import InputError, RunError
+
+COMMANDS = ("dlnphase.cli.train",)
+
+DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"dlnphase {__version__}")
+        raise typer.Exit()
+
+
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Deep linear networks, from the lazy to the saddle-to-saddle regime.
+
+    Follow one network from its start to the minimum, measure the phase transition at γ = 1, certify the saddles a
+    path visits, draw it all.
+    """
+
+
+def build_app() -> typer.Typer:
+    """The application with every command registered."""
+    app = typer.Typer(
+        name="dlnphase",
+        no_args_is_help=True,
+        rich_markup_mode="rich",
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["--help", "-h"]},
+        epilog="Start with:  dlnphase train      then:  dlnphase COMMAND --help",
+    )
+    app.callback()(_root)
+    for module in COMMANDS:
+        importlib.import_module(module).register(app)
+    return app
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code (0 done, 1 failed, 2 bad usage or input, 130 interrupted)."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal that cannot write γ gets a ?, not a traceback
+    try:
+        code = typer.main.get_command(build_app()).main(
+            list(sys.argv[1:] if arguments is None else arguments), prog_name="dlnphase", standalone_mode=False
+        )
+        sys.stdout.flush()
+        return code if isinstance(code, int) else DONE
+    except InputError as error:
+        print_error(str(error))
+        return USAGE
+    except RunError as error:
+        print_error(str(error))
+        return FAILED
+    except (KeyboardInterrupt, typer.Abort):
+        print_error("interrupted before there was anything to save")
+        return INTERRUPTED
+    except MemoryError:
+        print_error("not enough memory for these settings")
+        return FAILED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read the output has left
+        return DONE
+    except Exception as error:
+        return _usage(error)
+
+
+def _usage(error: Exception) -> int:
+    """Typer's own complaints (an unknown option or command) as one line; anything else is a bug and shows itself."""
+    message: Any = getattr(error, "format_message", None)
+    if message is None or not hasattr(error, "exit_code"):
+        raise error
+    context: Any = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        typer.echo(message(), err=True)
+        return USAGE
+    where = f" (see {context.command_path} --help)" if context is not None else ""
+    print_error(message().rstrip(".") + where)
+    return USAGE
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    sys.exit(run())

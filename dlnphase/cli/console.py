@@ -1,0 +1,38 @@
+"""Where the command line writes: results to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+NARROW = 80  # columns assumed where there is no terminal and COLUMNS does not say
+
+
+def stdout_console() -> Console:
+    """The console of results: plain off a terminal, with NO_COLOR or TERM=dumb in mind."""
+    return _console(stderr=False)
+
+
+def stderr_console() -> Console:
+    """The console of progress and warnings."""
+    return _console(stderr=True)
+
+
+def _console(*, stderr: bool) -> Console:
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    width = None
+    if not stream.isatty() and not os.environ.get("COLUMNS", "").isdigit():
+        width = NARROW
+    return Console(stderr=stderr, highlight=False, emoji=False, width=width, soft_wrap=False)
+
+
+def print_error(message: str) -> None:
+    """``dlnphase: …`` on stderr, as it is: no wrapping, so that one problem is one line."""
+    sys.stderr.write(f"dlnphase: {message}\n")
+    sys.stderr.flush()

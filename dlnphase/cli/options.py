@@ -1,0 +1,159 @@
+"""Commands from settings tables: flags, help, defaults and panels read off ``dlnphase.settings``.
+
+    def register(app):
+        settings_command(app, "train", TrainSettings, train_cli, example="dlnphase train -g 2 -w 1000")
+
+    def train_cli(call: Call[TrainSettings]) -> int: ...
+
+The function gets a :class:`Call` (settings resolved from ``--config`` and flags, and the output options). Further
+parameters of the function (a SOURCE argument, say) are ordinary typer parameters.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Generic, TypeVar
+
+import typer
+
+from dlnphase.errors import InputError
+from dlnphase.settings.table import Option, Settings, default_words, options, resolve
+
+S = TypeVar("S", bound=Settings)
+
+OUTPUT_PANEL = "Output"
+
+
+@dataclass(frozen=True)
+class Call(Generic[S]):
+    """One call of a command.
+
+    Attributes:
+        settings: resolved from ``--config`` and flags.
+        out: ``--out``, or None for the default directory.
+        overwrite, resume: what to do with a result that is there.
+        json: print one JSON document instead of tables.
+        quiet: print errors alone.
+    """
+
+    settings: S
+    out: Path | None
+    overwrite: bool
+    resume: bool
+    json: bool
+    quiet: bool
+
+    def directory(self, slug: str) -> Path:
+        """``--out``, or ``runs/<slug>``."""
+        return self.out if self.out is not None else Path("runs") / slug
+
+
+def _common() -> list[inspect.Parameter]:
+    def flag(
+        name: str, *flags: str, help: str, kind: Any = bool, default: Any = False, metavar: str | None = None
+    ) -> Any:
+        info = typer.Option(*flags, help=help, rich_help_panel=OUTPUT_PANEL, show_default=False, metavar=metavar)
+        return inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, info]
+        )
+
+    text = {"kind": str | None, "default": None}
+    return [
+        flag(
+            "config",
+            "--config",
+            help="settings from a YAML file, or from a result file; flags win",
+            metavar="FILE",
+            **text,
+        ),
+        flag("out", "--out", help=f"where the result goes {_dim('runs/<command>-<settings>')}", metavar="DIR", **text),
+        flag("overwrite", "--overwrite", help="replace a result that is there"),
+        flag("resume", "--resume", help="go on with a result that is there (same settings only)"),
+        flag("json", "--json", help="print one JSON document instead of tables"),
+        flag("quiet", "--quiet", "-q", help="print errors alone"),
+    ]
+
+
+def settings_command(
+    app: typer.Typer, name: str, cls: type[S], function: Callable[..., int | None], *, example: str
+) -> None:
+    """Register a command whose options are a settings table.
+
+    Args:
+        name: of the command.
+        cls: its settings.
+        function: takes a Call and its own typer parameters, returns the exit code; its docstring is the help.
+        example: a command line shown under the help.
+    """
+    own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
+    table = options(cls)
+    common = _common()
+    names = {p.name for p in common}
+
+    def command(**given: Any) -> int:
+        extra = {p.name: given.pop(p.name) for p in own}
+        shared = {n: given.pop(n) for n in names}
+        flags = {n: value for n, value in given.items() if value is not None}
+        call = Call(
+            _resolve(cls, shared["config"], flags),
+            _directory(shared["out"]),
+            shared["overwrite"],
+            shared["resume"],
+            shared["json"],
+            shared["quiet"],
+        )
+        return function(call, **extra) or 0
+
+    rows = [_parameter(cls, n, row) for n, row in table.items()]
+    parameters = [*(p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own), *rows, *common]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    command.__doc__ = function.__doc__
+    command.__name__ = name.replace("-", "_")
+    app.command(name, epilog=f"Example:  {example}", no_args_is_help=False)(command)
+
+
+def _parameter(cls: type[Settings], name: str, row: Option) -> inspect.Parameter:
+    flag = f"--{name.replace('_', '-')}"
+    is_flag = row.parser.metavar == "BOOL"
+    words = default_words(cls, name)
+    if is_flag:
+        words = {"True": flag.removeprefix("--"), "False": f"no-{flag.removeprefix('--')}"}.get(words, words)
+    info = typer.Option(
+        *([f"{flag}/--no-{flag.removeprefix('--')}"] if is_flag else [flag]),
+        *([row.short] if row.short else []),
+        help=_escape(row.help) + (f" {_dim(words)}" if words else ""),
+        rich_help_panel=row.panel,
+        show_default=False,
+        metavar=None if is_flag else _escape(row.parser.metavar),
+    )
+    kind = Annotated[bool | None, info] if is_flag else Annotated[str | None, info]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
+
+
+def _dim(words: str) -> str:
+    return rf"[dim]\[default: {_escape(words)}][/dim]"
+
+
+def _escape(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+def _resolve(cls: type[S], config: str | None, flags: dict[str, Any]) -> S:
+    if config is None:
+        return resolve(cls, flags=flags)
+    from dlnphase.settings.configfile import read_config
+
+    path = Path(config)
+    return resolve(cls, config=read_config(path), flags=flags, where=config, base=path.absolute().parent)
+
+
+def _directory(text: str | None) -> Path | None:
+    if text is None:
+        return None
+    if not text.strip() or "\0" in text:
+        raise InputError(f"--out: found {text!r}, expected a directory")
+    return Path(text)

@@ -1,0 +1,124 @@
+"""Tables of results on the terminal, and the one JSON document of ``--json``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from dlnphase.results.train import TrainResult
+from dlnphase.words import train_sentence
+
+REGIME_STYLE = {"lazy": "cyan", "mean-field": "yellow", "saddle-to-saddle": "magenta"}
+MAX_SIZES = 4  # singular values shown per row
+
+
+def print_json(result: Any) -> None:
+    """One JSON document on stdout; NaN and infinities become null."""
+    from dlnphase.results import json_ready, to_document
+
+    sys.stdout.write(json.dumps(json_ready(to_document(result)), ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def new_table(title: str) -> Table:
+    """An empty table in the style of this project."""
+    return Table(
+        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1)
+    )
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """A number for a table cell; a dash where there is none."""
+    if value is None or value != value:
+        return "–"
+    return f"{value:.{digits}g}"
+
+
+def regime_text(regime: str | None) -> Text:
+    """The regime in its colour."""
+    return Text(regime or "not told", style=REGIME_STYLE.get(regime or "", "dim"))
+
+
+def print_train(console: Console, result: TrainResult, directory: Path) -> None:
+    """Headline, rank transitions, theory beside measurement, one sentence, where it is saved."""
+    console.print()
+    console.print(_headline(result))
+    if result.rank_transitions:
+        console.print(_transitions(result))
+    if result.theory.plateaus and any(p.predicted is not None for p in result.theory.plateaus):
+        console.print(_plateaus(result))
+    if result.theory.predictions:
+        console.print(_predictions(result))
+    console.print(train_sentence(result))
+    console.print(Text(f"Saved in {directory} (run.yaml, {result.files['trajectory']})", style="dim"))
+
+
+def _headline(result: TrainResult) -> Text:
+    network, task, outcome = result.network, result.task, result.outcome
+    start = f"w = {network.width:.6g}, γ = {network.gamma:g}" if network.width is not None else "weights from a file"
+    words = f"{task.kind} {task.shape[0]}×{task.shape[1]}, L = {network.depth}, {start}, σ = {network.sigma:.4g}: "
+    return Text(words, style="bold") + regime_text(outcome.regime)
+
+
+def _transitions(result: TrainResult) -> Table:
+    several = bool(result.spread)
+    table = new_table("Rank transitions" + (f" (mean over {len(result.members)} starts)" if several else ""))
+    table.add_column("rank", no_wrap=True)
+    for name in ("time", "dwell", "step", "cost before", "after", "decades"):
+        table.add_column(name, justify="right", no_wrap=True)
+    if several:
+        table.add_column("± time", justify="right", no_wrap=True)
+        table.add_column("starts", justify="right", no_wrap=True)
+    else:
+        table.add_column("singular values after", overflow="ellipsis", no_wrap=True)
+    for i, row in enumerate(result.rank_transitions):
+        cells = [
+            f"{row.from_rank} → {row.to_rank}",
+            number(row.time),
+            number(row.dwell),
+            str(row.step),
+            number(row.cost_before),
+            number(row.cost_after),
+            f"{row.prominence:.1f}",
+        ]
+        if several:
+            spread = result.spread[i]
+            cells += [number(spread.time_std, 2), f"{spread.members}/{len(result.members)}"]
+        else:
+            shown = row.singular_values[: min(row.to_rank, MAX_SIZES)]
+            cells.append(", ".join(number(s, 3) for s in shown) + (", …" if row.to_rank > MAX_SIZES else ""))
+        table.add_row(*cells)
+    return table
+
+
+def _plateaus(result: TrainResult) -> Table:
+    table = new_table("Cost at the visits")
+    for name in ("rank", "measured", "at the critical point", "theory"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for plateau in result.theory.plateaus:
+        table.add_row(
+            str(plateau.rank), number(plateau.measured, 6), number(_zero(plateau.refined, result), 6),
+            number(None if plateau.predicted is None else _zero(plateau.predicted, result), 6),
+        )  # fmt: skip
+    return table
+
+
+def _zero(cost: float, result: TrainResult) -> float:
+    """Round-off of an exact fit is shown as 0."""
+    return 0.0 if abs(cost) < 1e-24 * max(result.outcome.initial_cost, 1e-300) else cost
+
+
+def _predictions(result: TrainResult) -> Table:
+    table = new_table("Theory")
+    table.add_column("", overflow="fold")
+    table.add_column("predicted", justify="right", no_wrap=True)
+    table.add_column("measured", justify="right", no_wrap=True)
+    for prediction in result.theory.predictions.values():
+        table.add_row(prediction.formula, number(prediction.predicted), number(prediction.measured))
+    return table

@@ -1,0 +1,90 @@
+"""``dlnphase train``: parse, call :func:`dlnphase.train`, show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from dlnphase.cli.options import Call, settings_command
+from dlnphase.cli.progress import Interrupts, LiveLine
+from dlnphase.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from dlnphase.results.train import TrainResult
+    from dlnphase.training import Run
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    settings_command(
+        app, "train", TrainSettings, train_cli, example="dlnphase train --gamma 2 --width 1000 --out runs/first"
+    )
+
+
+def train_cli(call: Call[TrainSettings]) -> int:
+    """Follow one network from its initialisation to the minimum.
+
+    Tells at which times the rank of the end-to-end matrix jumps, how long it dwells at each saddle, in which regime
+    it learns, and what theory predicts. Writes run.yaml and trajectory.npz.
+    """
+    from dlnphase.results import OutputDirectory, mode_of
+    from dlnphase.results.train import RUN_FILE, save_train
+    from dlnphase.training import failed, prepare
+
+    mode = mode_of(call.overwrite, call.resume)
+    run = prepare(call.settings)
+    directory = call.directory(run.settings.slug())
+    with OutputDirectory(directory, main=RUN_FILE, mode=mode):
+        result = _finished(directory, run) if call.resume else None
+        if result is not None:
+            LiveLine(call.quiet).say(f"nothing left to do: {directory} holds the whole run")
+        else:
+            result = _follow(run, call.quiet)
+            save_train(result, directory)
+    _show(result, directory, call)
+    if result.outcome.reason == "interrupted":
+        return 130
+    return 1 if failed(result) else 0
+
+
+def _finished(directory: Path, run: Run) -> TrainResult | None:
+    """The result that is there, if the same settings led to it and it needs no more work."""
+    from dlnphase.results import refuse_different
+    from dlnphase.results.train import RUN_FILE, load_train
+
+    if not (directory / RUN_FILE).exists():
+        return None
+    result = load_train(directory)
+    refuse_different(result.config.identity(), run.settings.identity(), str(directory))
+    return None if result.outcome.reason == "interrupted" else result
+
+
+def _follow(run: Run, quiet: bool) -> TrainResult:
+    from dlnphase.status import Status
+    from dlnphase.training import train
+
+    status = Status(run)
+    with Interrupts() as stop, LiveLine(quiet) as line:
+        for note in run.notes:
+            line.say(note)
+
+        def on_record(record: object) -> None:
+            status.feed(record)
+            line.update(status.words)
+
+        return train(run, on_record=on_record, should_stop=stop.requested)
+
+
+def _show(result: TrainResult, directory: Path, call: Call[TrainSettings]) -> None:
+    from dlnphase.cli import tables
+    from dlnphase.cli.console import print_error, stdout_console
+
+    if result.outcome.advice and not (call.quiet and result.outcome.reason in ("max_time", "max_steps")):
+        words = {"interrupted": f"interrupted: what is done is saved in {directory}"}
+        print_error(f"{words.get(result.outcome.reason, result.outcome.reason)}; {result.outcome.advice}")
+    if call.json:
+        tables.print_json(result)
+    elif not call.quiet:
+        tables.print_train(stdout_console(), result, directory)
