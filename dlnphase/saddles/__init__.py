@@ -1,5 +1,6 @@
 """Floor 2: visits along a path, refinement to a critical point, certificates."""
 
+from dlnphase.saddles.certify import KINDS, Certificate, Descent, certify
 from dlnphase.saddles.matrix import HostCost, MatrixPoint, refine_matrix
 from dlnphase.saddles.visits import (
     MIN_PROMINENCE,
@@ -10,16 +11,25 @@ from dlnphase.saddles.visits import (
     rank_transitions,
     transition_times,
 )
+from dlnphase.saddles.weights import ParameterPoint, minimal_point, nearest_point, refine_weights
 
 __all__ = [
+    "KINDS",
     "MIN_PROMINENCE",
+    "Certificate",
+    "Descent",
     "HostCost",
     "MatrixPoint",
+    "ParameterPoint",
     "RankTransition",
     "Visit",
     "WeightKeeper",
+    "certify",
     "find_visits",
+    "minimal_point",
+    "nearest_point",
     "rank_transitions",
     "refine_matrix",
+    "refine_weights",
     "transition_times",
 ]
