@@ -22,7 +22,10 @@ def train_sentence(result: TrainResult) -> str:
         story = f"{who} is still at a saddle of rank {outcome.rank}"
     elif outcome.regime == "lazy":
         change = outcome.evidence.ntk_change
-        story = f"{who} learned all modes at once and hardly moved (its NTK changed by {change:.2g} of itself): no saddle visited"
+        story = (
+            f"{who} learned all modes at once and hardly moved "
+            f"(its NTK changed by {change:.2g} of itself): no saddle visited"
+        )
     elif outcome.regime == "mean-field":
         change = outcome.evidence.ntk_change
         story = f"{who} learned features (its NTK changed by {change:.2g} of itself) without visiting a saddle"

@@ -18,6 +18,7 @@ import typer
 
 from dlnphase import __version__
 from dlnphase.cli.console import print_error
+from dlnphase.cli.options import paragraphs
 from dlnphase.errors import InputError, RunError
 
 COMMANDS = ("dlnphase.cli.train",)
@@ -53,7 +54,7 @@ def build_app() -> typer.Typer:
         context_settings={"help_option_names": ["--help", "-h"]},
         epilog="Start with:  dlnphase train      then:  dlnphase COMMAND --help",
     )
-    app.callback()(_root)
+    app.callback(help=paragraphs(_root.__doc__ or ""))(_root)
     for module in COMMANDS:
         importlib.import_module(module).register(app)
     return app

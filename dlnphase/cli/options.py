@@ -52,29 +52,30 @@ class Call(Generic[S]):
 
 
 def _common() -> list[inspect.Parameter]:
-    def flag(
-        name: str, *flags: str, help: str, kind: Any = bool, default: Any = False, metavar: str | None = None
-    ) -> Any:
-        info = typer.Option(*flags, help=help, rich_help_panel=OUTPUT_PANEL, show_default=False, metavar=metavar)
-        return inspect.Parameter(
-            name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, info]
-        )
-
-    text = {"kind": str | None, "default": None}
+    """The options every command has besides its settings."""
+    where = f"where the result goes {_dim('runs/<command>-<settings>')}"
     return [
-        flag(
-            "config",
-            "--config",
-            help="settings from a YAML file, or from a result file; flags win",
-            metavar="FILE",
-            **text,
-        ),
-        flag("out", "--out", help=f"where the result goes {_dim('runs/<command>-<settings>')}", metavar="DIR", **text),
-        flag("overwrite", "--overwrite", help="replace a result that is there"),
-        flag("resume", "--resume", help="go on with a result that is there (same settings only)"),
-        flag("json", "--json", help="print one JSON document instead of tables"),
-        flag("quiet", "--quiet", "-q", help="print errors alone"),
+        _text("config", "settings from a YAML file, or from a result file; flags win", "FILE"),
+        _text("out", where, "DIR"),
+        _switch("overwrite", "replace a result that is there"),
+        _switch("resume", "go on with a result that is there (same settings only)"),
+        _switch("json", "print one JSON document instead of tables"),
+        _switch("quiet", "print errors alone", "-q"),
     ]
+
+
+def _text(name: str, help: str, metavar: str) -> inspect.Parameter:
+    info = typer.Option(f"--{name}", help=help, rich_help_panel=OUTPUT_PANEL, show_default=False, metavar=metavar)
+    return _keyword(name, None, Annotated[str | None, info])
+
+
+def _switch(name: str, help: str, *short: str) -> inspect.Parameter:
+    info = typer.Option(f"--{name}", *short, help=help, rich_help_panel=OUTPUT_PANEL, show_default=False)
+    return _keyword(name, False, Annotated[bool, info])
+
+
+def _keyword(name: str, default: Any, annotation: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
 def settings_command(
@@ -111,9 +112,14 @@ def settings_command(
     parameters = [*(p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own), *rows, *common]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in parameters}
-    command.__doc__ = function.__doc__
+    command.__doc__ = paragraphs(function.__doc__ or "")
     command.__name__ = name.replace("-", "_")
     app.command(name, epilog=f"Example:  {example}", no_args_is_help=False)(command)
+
+
+def paragraphs(docstring: str) -> str:
+    """A docstring with each paragraph on one line: the terminal breaks lines where it is narrow, not where we did."""
+    return "\n\n".join(" ".join(part.split()) for part in inspect.cleandoc(docstring).split("\n\n"))
 
 
 def _parameter(cls: type[Settings], name: str, row: Option) -> inspect.Parameter:
@@ -131,7 +137,7 @@ def _parameter(cls: type[Settings], name: str, row: Option) -> inspect.Parameter
         metavar=None if is_flag else _escape(row.parser.metavar),
     )
     kind = Annotated[bool | None, info] if is_flag else Annotated[str | None, info]
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
+    return _keyword(name, None, kind)
 
 
 def _dim(words: str) -> str:

@@ -29,7 +29,13 @@ def print_json(result: Any) -> None:
 def new_table(title: str) -> Table:
     """An empty table in the style of this project."""
     return Table(
-        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1)
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 1),
     )
 
 
@@ -47,16 +53,20 @@ def regime_text(regime: str | None) -> Text:
 
 def print_train(console: Console, result: TrainResult, directory: Path) -> None:
     """Headline, rank transitions, theory beside measurement, one sentence, where it is saved."""
-    console.print()
     console.print(_headline(result))
     if result.rank_transitions:
-        console.print(_transitions(result))
+        _section(console, _transitions(result))
     if result.theory.plateaus and any(p.predicted is not None for p in result.theory.plateaus):
-        console.print(_plateaus(result))
+        _section(console, _plateaus(result))
     if result.theory.predictions:
-        console.print(_predictions(result))
-    console.print(train_sentence(result))
+        _section(console, _predictions(result))
+    console.print("\n" + train_sentence(result))
     console.print(Text(f"Saved in {directory} (run.yaml, {result.files['trajectory']})", style="dim"))
+
+
+def _section(console: Console, table: Table) -> None:
+    console.print()
+    console.print(table)
 
 
 def _headline(result: TrainResult) -> Text:
@@ -70,21 +80,22 @@ def _transitions(result: TrainResult) -> Table:
     several = bool(result.spread)
     table = new_table("Rank transitions" + (f" (mean over {len(result.members)} starts)" if several else ""))
     table.add_column("rank", no_wrap=True)
-    for name in ("time", "dwell", "step", "cost before", "after", "decades"):
+    for name in ("time", "dwell", "step"):
         table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("cost", no_wrap=True)
+    table.add_column("decades", justify="right", no_wrap=True)
     if several:
         table.add_column("± time", justify="right", no_wrap=True)
         table.add_column("starts", justify="right", no_wrap=True)
     else:
-        table.add_column("singular values after", overflow="ellipsis", no_wrap=True)
+        table.add_column("modes then", overflow="fold")
     for i, row in enumerate(result.rank_transitions):
         cells = [
             f"{row.from_rank} → {row.to_rank}",
             number(row.time),
             number(row.dwell),
             str(row.step),
-            number(row.cost_before),
-            number(row.cost_after),
+            f"{number(row.cost_before)} → {number(row.cost_after, 3)}",
             f"{row.prominence:.1f}",
         ]
         if several:
