@@ -28,6 +28,7 @@ SAFETY, SHRINK, GROW = 0.9, 0.2, 4.0  # step-size control: margin, and the least
 FIRST_STEP = 0.05  # first step, as a fraction of the time in which θ changes by its own size
 END_OF_TIME = 1e100  # a flow that has not converged by then never will
 MAX_STEPS = 200_000
+DEEP = 1e-3  # h times the round-off of ∇C from which frames are aligned after every step
 SMALLEST_STEP = 1e-250
 LARGEST_SOLVE = 4096  # D above which the D × D solve of the stiff method is refused
 PER_MEMBER = ("members", "time", "time_rest", "h", "last_h", "last_ratio", "steps", "evaluations", "next_output", "rejected", "threshold")
@@ -126,9 +127,10 @@ class _Flow:
                 point = Point(self.network, self.framed)
             point = self._advance(point)
             count += 1
-            if self.aligned and count % ALIGN_EVERY == 0:
+            if self.aligned and (count % ALIGN_EVERY == 0 or self._deep()):
                 if align(self.network, self.frames):
-                    self._new_frame()
+                    self.framed.measure_noise(self.network.product())
+                    self._new_scale()
                     point = Point(self.network, self.framed)
                 else:
                     self._new_scale()
@@ -221,6 +223,11 @@ class _Flow:
                 reason = "max_steps"
             out.append(reason)
         return out
+
+    def _deep(self) -> bool:
+        """Whether a step multiplies round-off of ∇C to something that could be seen."""
+        noise = self.framed.noise
+        return noise is not None and bool((self.h * noise.amax((-2, -1)).cpu().numpy() > DEEP).any())
 
     # ---- frames, scales, batches -----------------------------------------------------------
     def _new_frame(self) -> None:

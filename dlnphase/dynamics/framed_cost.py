@@ -9,6 +9,8 @@ from torch import Tensor
 
 from dlnphase.costs import Cost, QuadraticCost
 
+NOISE = 8.0  # round-offs of one entry of ∇C that add up before it is read as zero
+
 
 def turn_rows(matrix: Tensor, i: int, head: Tensor, tail: Tensor) -> None:
     """Rotate rows i, i+1, … of a batch of matrices, in place, by the direct rotation that maps x to axis i.
@@ -48,6 +50,7 @@ class FramedCost:
         self.right = torch.eye(d_in, **eye).repeat(batch, 1, 1)
         self.operator: Tensor | None = None
         self.minimizer: Tensor | None = None
+        self.noise: Tensor | None = None
         self.structure = "general"
         if isinstance(cost, QuadraticCost):
             self.minimizer = cost.minimizer.repeat(batch, 1, 1)
@@ -67,6 +70,7 @@ class FramedCost:
         out.left, out.right = self.left[members], self.right[members]
         out.operator = None if self.operator is None else self.operator[members]
         out.minimizer = None if self.minimizer is None else self.minimizer[members]
+        out.noise = None if self.noise is None else self.noise[members]
         return out
 
     def turn_output(self, i: int, head: Tensor, tail: Tensor) -> None:
@@ -103,33 +107,51 @@ class FramedCost:
         """A = O_Lᵀ Â O_0."""
         return self.left.mT @ a @ self.right
 
+    def measure_noise(self, a: Tensor) -> None:
+        """Bound the round-off of ∇C, NOISE·ε·max |H|(|Â| + |Â_min|), and from now on read entries below that as 0.
+
+        A learned direction rests where ∇C is below what its numbers can resolve. That rest is multiplied by steps
+        as long as a plateau; unfiltered, it makes learned layers wander and closes the door on plateaus of 1e15.
+        """
+        if self.minimizer is not None:
+            eps = torch.finfo(a.dtype).eps
+            bound = self._apply(a.abs() + self.minimizer.abs(), absolute=True)
+            self.noise = NOISE * eps * bound.amax((-2, -1), keepdim=True)
+
     def value_and_gradient(self, a: Tensor) -> tuple[Tensor, Tensor]:
         """(C − C_min of shape (B,), O_L ∇C O_0ᵀ of shape (B, d_out, d_in))."""
-        if self.structure == "general":
+        if self.minimizer is None:
             plain = self.original(a)
             return self.cost.excess(plain), self.left @ self.cost.gradient(plain) @ self.right.mT
         residual = a - self.minimizer
-        g = self.apply(residual, a)
-        return 0.5 * (residual * g).sum((-2, -1)), g
+        g = self._apply(residual)
+        return 0.5 * (residual * g).sum((-2, -1)), self._resolved(g)
 
     def gradient(self, a: Tensor) -> Tensor:
         """O_L ∇C O_0ᵀ."""
-        if self.structure == "general":
+        if self.minimizer is None:
             return self.left @ self.cost.gradient(self.original(a)) @ self.right.mT
-        return self.apply(a - self.minimizer, a)
+        return self._resolved(self._apply(a - self.minimizer))
 
     def apply(self, v: Tensor, a: Tensor) -> Tensor:
         """The Hessian of the cost at Â applied to V."""
-        if self.structure == "identity":
-            return v
-        if self.structure == "right":
-            assert self.operator is not None
-            return v @ self.operator
-        if self.structure == "dense":
-            assert self.operator is not None
-            return (self.operator @ v.flatten(1).unsqueeze(-1)).view(v.shape)
+        if self.minimizer is not None:
+            return self._apply(v)
         plain = self.cost.apply_curvature(self.original(v), self.original(a))
         return self.left @ plain @ self.right.mT
+
+    def _resolved(self, g: Tensor) -> Tensor:
+        return g if self.noise is None else torch.where(g.abs() > self.noise, g, 0.0)
+
+    def _apply(self, v: Tensor, absolute: bool = False) -> Tensor:
+        """H V, or |H| V for bounds."""
+        if self.structure == "identity":
+            return v
+        assert self.operator is not None
+        operator = self.operator.abs() if absolute else self.operator
+        if self.structure == "right":
+            return v @ operator
+        return (operator @ v.flatten(1).unsqueeze(-1)).view(v.shape)
 
     def times(self, k: Tensor, a: Tensor) -> Tensor:
         """H K for K of shape (B, D, D)."""

@@ -70,14 +70,15 @@ def slope_at(network: Network, cost: FramedCost) -> Tensor:
 
 
 class GaussNewtonSolver:
-    """(I + c JᵀHJ)⁻¹ on flat vectors, for one step size c per member, shape (B,)."""
+    """(I + c JᵀHJ)⁻¹ at a point, for one step size c per member, shape (B, 1, 1)."""
 
     def __init__(self, point: Point, cost: FramedCost, c: Tensor) -> None:
         self.point, self.cost, self.c = point, cost, c
         k = point.network.ntk(point.prefixes, point.suffixes)
-        diagonal = k.diagonal(dim1=-2, dim2=-1)
-        self.column = (1.0 + c.unsqueeze(-1) * diagonal).reciprocal_()
-        matrix = cost.times(k, point.a) * (c.unsqueeze(-1) * self.column).unsqueeze(-2)
+        diagonal = k.diagonal(dim1=-2, dim2=-1).unsqueeze(-2)
+        column = (1.0 + c * diagonal).reciprocal_()
+        matrix = cost.times(k, point.a) * (c * column)
+        self.column = column.squeeze(-2)
         matrix.diagonal(dim1=-2, dim2=-1).add_(self.column)
         self.lu, self.pivots = torch.linalg.lu_factor_ex(matrix)[:2]
 
@@ -86,17 +87,19 @@ class GaussNewtonSolver:
         y = torch.linalg.lu_solve(self.lu, self.pivots, g.flatten(1).unsqueeze(-1)).squeeze(-1)
         return (y * self.column).view(g.shape)
 
-    def slope(self) -> Tensor:
-        """(I + c JᵀHJ)⁻¹ (−Jᵀ ∇C) = −Jᵀ (I + c H K)⁻¹ ∇C, without cancellation."""
-        p = self.point
-        return p.network.gradient(self.dual(p.g), p.prefixes, p.suffixes).neg_()
+    def stage(self, g: Tensor, rest: Tensor | None, gh: Tensor) -> Tensor:
+        """(I + c JᵀHJ)⁻¹ (rest − γh Jᵀg) for g of shape (B, d_out, d_in) and flat rest of shape (B, P).
 
-    def __call__(self, v: Tensor) -> Tensor:
-        """(I + c JᵀHJ)⁻¹ v for flat v of shape (B, P)."""
+        Fast directions of Jᵀg are damped before Jᵀ is applied: formed first and damped by subtraction, the round-off
+        of h·Jᵀg would stay behind, and h reaches 1e20.
+        """
         p = self.point
-        image = self.cost.apply(p.network.jvp(v, p.prefixes, p.suffixes), p.a)
-        x = self.dual(image).mul_(self.c.view(-1, 1, 1))
-        return v - p.network.gradient(x, p.prefixes, p.suffixes)
+        dual = g * gh
+        if rest is not None:
+            image = self.cost.apply(p.network.jvp(rest, p.prefixes, p.suffixes), p.a)
+            dual = torch.addcmul(dual, image, self.c)
+        out = p.network.gradient(self.dual(dual), p.prefixes, p.suffixes)
+        return out.neg_() if rest is None else rest - out
 
 
 def step(point: Point, cost: FramedCost, h: Tensor) -> tuple[Tensor, Tensor]:
@@ -106,18 +109,19 @@ def step(point: Point, cost: FramedCost, h: Tensor) -> tuple[Tensor, Tensor]:
     """
     network = point.network
     theta = network.theta
-    solve = GaussNewtonSolver(point, cost, GAMMA * h)
-    gh = (GAMMA * h).unsqueeze(-1)
-    stages = [solve.slope() * gh]
+    c = (GAMMA * h).view(-1, 1, 1)
+    gh = c.squeeze(-1)
+    solver = GaussNewtonSolver(point, cost, c)
+    stages = [solver.stage(point.g, None, c)]
     for i in range(1, STAGES):
-        at = _combine(theta, A[i], stages)
-        coupling = _combine(None, C[i] * GAMMA, stages)
+        at = network.with_theta(_combine(theta, A[i], stages))
+        prefixes, suffixes = at.prefixes(), at.suffixes()
+        g = cost.gradient(prefixes[-1])
+        bend = network.gradient(g, point.prefixes, point.suffixes) - at.gradient(g, prefixes, suffixes)
         # C_ij/h · u_j · γh = C_ij γ u_j: the coupling needs no step size.
-        right = torch.addcmul(coupling, slope_at(network.with_theta(at), cost), gh)
-        stages.append(solve(right))
-    new = _combine(theta, M, stages)
-    error = _combine(None, E, stages)
-    return new, error
+        rest = torch.addcmul(_combine(None, C[i] * GAMMA, stages), bend, gh)
+        stages.append(solver.stage(g, rest, c))
+    return _combine(theta, M, stages), _combine(None, E, stages)
 
 
 def _combine(base: Tensor | None, coefficients: np.ndarray, stages: list[Tensor]) -> Tensor:
