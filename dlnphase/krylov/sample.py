@@ -2,16 +2,17 @@
 
 A Gaussian layer is revealed only where the sweeps apply it (Householder dice, Lu 2021, arXiv 2101.07464). Applied to
 b fresh vectors X, orthogonal to those it was applied to before, W has on the m directions already kept in
-the target space the entries already drawn there, and outside them the R factor of a (w − m) × b Gaussian matrix on b new
-directions: σχ_{w−m}, σχ_{w−m−1}, … on the diagonal, N(0, σ²) above it. Seen from the new directions, W has
-that factor on X, zero on the vectors it was applied to before, and is Gaussian on the rest; the other layer that
-meets them is zero where it was already applied from its other side, and Gaussian on the rest.
+the target space the entries already drawn there, and outside them the R factor of a (w − m) × b Gaussian matrix
+on b new directions: σχ_{w−m}, σχ_{w−m−1}, … on the diagonal, N(0, σ²) above it. Seen from the new directions,
+W has that factor on X, zero on the vectors it was applied to before, and is Gaussian on the rest; the other layer
+that meets them is zero where it was already applied from its other side, and Gaussian on the rest.
 All of it is exact for every w: where a space is full, nothing new is found.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -109,7 +110,7 @@ class _Dice(Sweep[np.ndarray]):
         if self.depth == 1:
             self.layers = [self._normal(*self.dims[::-1])]
         else:
-            self.layers = [np.zeros((len(streams), above, below)) for below, above in zip(kept, kept[1:], strict=False)]
+            self.layers = [np.zeros((len(streams), above, below)) for below, above in pairwise(kept)]
         nothing = [np.zeros((len(streams), n, 0)) for n in kept]
         self.pushed = {up: list(nothing) for up in (True, False)}
 

@@ -49,7 +49,7 @@ class Sweep(ABC, Generic[V]):
 
     @abstractmethod
     def push(self, space: int, up: bool, vectors: V) -> V:
-        """Apply the layer above (W) or below (Wᵀ) to fresh vectors of a space and keep what is new; returns the images."""
+        """Apply the layer above (W) or below (Wᵀ) to fresh vectors of a space, keep what is new, return the images."""
 
     @abstractmethod
     def ends(self, space: int) -> V:
