@@ -2,6 +2,16 @@
 
 from dlnphase.dynamics.descent import gradient_descent, stable_step
 from dlnphase.dynamics.flow import gradient_flow
+from dlnphase.dynamics.greedy import GreedyPoint, greedy_path
 from dlnphase.dynamics.records import REASONS, Dynamics, Record
 
-__all__ = ["REASONS", "Dynamics", "Record", "gradient_descent", "gradient_flow", "stable_step"]
+__all__ = [
+    "REASONS",
+    "Dynamics",
+    "GreedyPoint",
+    "Record",
+    "gradient_descent",
+    "gradient_flow",
+    "greedy_path",
+    "stable_step",
+]

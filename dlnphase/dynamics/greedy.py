@@ -1,9 +1,9 @@
 """The greedy low-rank path: what gradient flow does in the limit α → 0 (theory sheet, section 6).
 
-From a critical matrix A_k of rank k one channel of size ε is opened in every layer along the top singular pair (u, v) of
-−∇C(A_k), and the flow is followed to the next critical point; then again, until ∇C = 0. Each orbit starts from balanced
-factors of A_k (balancedness is conserved, and zero in the limit) in a network of k + 1 channels: by rotation and
-inclusion that is the orbit in a network of any width, and no round-off can open a further channel.
+From a critical matrix A_k of rank k one channel of size ε is opened in every layer along the top singular pair (u, v)
+of −∇C(A_k), and the flow is followed to the next critical point; then again, until ∇C = 0. Each orbit starts from
+balanced factors of A_k (balancedness is conserved, and zero in the limit) in a network of k + 1 channels: by rotation
+and inclusion that is the orbit in a network of any width, and no round-off can open a further channel.
 
 Times have no limit, every dwell time grows without bound as ε → 0: those recorded are those of this ε. The
 matrices visited do have one, and each orbit is run again from a smaller ε to see that it ends in the same matrix.
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -23,11 +24,14 @@ from dlnphase.dynamics.records import Record
 from dlnphase.errors import InputError
 from dlnphase.network import Network
 from dlnphase.saddles.certify import TIE
-from dlnphase.saddles.matrix import HostCost, MatrixPoint, refine_matrix
+from dlnphase.saddles.matrix import HostCost, MatrixPoint, is_stable, refine_matrix
 
 EPSILON = 1e-3  # size of a new channel, in units of a layer of the mode that it will grow into
-ARRIVED = 1e-7  # an orbit has arrived when ‖∇𝓛‖ has fallen below this part of its largest value
-CHECK = 8.0  # an orbit is checked by starting it from ε over this
+VISIBLE = 1e-9  # a new channel's share of its gradient, ε^(L−1), is kept above this: well clear of round-off
+# An orbit has arrived when ‖∇𝓛‖ has fallen below the first part of its largest value and a stable critical point of
+# its rank is within the second of A, in the units of ``MatrixPoint.nearness``; or when ‖∇𝓛‖ is below the third.
+NEARLY, CLOSE, ARRIVED = 1e-2, 1e-2, 1e-7
+CHECK, CHECK_RTOL = 8.0, 1e-3  # an orbit is checked by starting it from ε over this, followed with this tolerance
 SAME = 1e-6  # two matrices closer than this, relative to the larger, are the same critical point
 
 
@@ -62,7 +66,7 @@ def greedy_path(
     depth: int,
     *,
     width: int | None = None,
-    epsilon: float = EPSILON,
+    epsilon: float | None = None,
     rtol: float = 1e-4,
     tol: float = 1e-8,
     max_time: float | None = None,
@@ -70,13 +74,14 @@ def greedy_path(
     check: bool = True,
     points: list[GreedyPoint] | None = None,
 ) -> Iterator[Record]:
-    """Follow the greedy path from the origin; yields records of one member like any run, computed on the CPU in float64.
+    """Follow the greedy path from the origin; yields records of one member like any run, on the CPU in float64.
 
     Args:
         cost: convex cost on the end-to-end matrix.
         depth: L ≥ 2.
         width: hidden width, which bounds the rank (default min(d_out, d_in)); layers in records have no more channels.
-        epsilon: size of a new channel, in units of a layer of the mode that it grows into.
+        epsilon: size of a new channel, in units of a layer of the mode that it grows into (default 1e-3, larger for
+            L > 4 so that ε^(L−1) stays clear of round-off).
         rtol: of the flow on each orbit.
         tol: stop when C − C_min is at most tol times its value at the origin; 0: stop only where ∇C = 0.
         max_time, max_steps: budgets of the whole path.
@@ -91,6 +96,8 @@ def greedy_path(
     """
     if depth < 2:
         raise InputError(f"depth: found {depth}, the greedy path needs at least 2 layers")
+    if epsilon is None:
+        epsilon = min(max(EPSILON, VISIBLE ** (1 / (depth - 1))), 0.1)
     if not 0 < epsilon <= 0.1:
         raise InputError(f"epsilon: found {epsilon}, expected a number in (0, 0.1]")
     walk = _Walk(HostCost(cost), depth, width, epsilon, rtol, max_steps, np.inf if max_time is None else max_time)
@@ -101,7 +108,14 @@ class _Walk:
     """The state of one path: where it is, and the time, steps and evaluations spent so far."""
 
     def __init__(
-        self, cost: HostCost, depth: int, width: int | None, epsilon: float, rtol: float, max_steps: int, max_time: float
+        self,
+        cost: HostCost,
+        depth: int,
+        width: int | None,
+        epsilon: float,
+        rtol: float,
+        max_steps: int,
+        max_time: float,
     ) -> None:
         self.cost, self.depth, self.epsilon, self.rtol = cost, depth, epsilon, rtol
         self.max_steps, self.max_time = max_steps, max_time
@@ -118,7 +132,8 @@ class _Walk:
             return
         while True:
             last: Record | None = None
-            for record in self._orbit(here.point, self.epsilon, threshold, self.max_steps - self.steps):
+            left = self.max_steps - self.steps
+            for record in self._orbit(here.point, self.epsilon, self.rtol, threshold, left):
                 if last is not None:
                     yield last
                 last = record
@@ -128,7 +143,9 @@ class _Walk:
                 return
             self.time, self.steps, self.evaluations = (float(last.time[0]), int(last.step[0]), int(last.evaluations[0]))
             before = here
-            here = self._arrive(last.A[0], self._same_from_smaller(before.point, last.A[0], threshold) if check else None)
+            here = self._arrive(
+                last.A[0], self._same_from_smaller(before.point, last.A[0], threshold) if check else None
+            )
             points.append(here)
             moved = self.cost.excess(before.point.A) - self.cost.excess(here.point.A)
             final = self._final(here, threshold)
@@ -152,28 +169,39 @@ class _Walk:
     def _same_from_smaller(self, start: MatrixPoint, reached: np.ndarray, threshold: float) -> bool:
         """Whether the orbit from a smaller ε ends in the same matrix."""
         end = None
-        for record in self._orbit(start, self.epsilon / CHECK, threshold, self.max_steps):
+        rtol = max(self.rtol, CHECK_RTOL)
+        for record in self._orbit(start, self.epsilon / CHECK, rtol, threshold, self.max_steps):
             end = record.A[0]
         assert end is not None
         first, second = refine_matrix(reached, self.cost).A, refine_matrix(end, self.cost).A
         return bool(np.linalg.norm(first - second) <= SAME * np.linalg.norm(first))
 
-    def _orbit(self, start: MatrixPoint, epsilon: float, threshold: float, max_steps: int) -> Iterator[Record]:
+    def _orbit(
+        self, start: MatrixPoint, epsilon: float, rtol: float, threshold: float, max_steps: int
+    ) -> Iterator[Record]:
         """From a critical matrix with one channel opened to the next critical point."""
         method = "stiff" if self.cost.shape[0] * self.cost.shape[1] <= LARGEST_SOLVE else "explicit"
         network = Network.from_weights([torch.as_tensor(w) for w in opened(start, self.cost, self.depth, epsilon)])
-        left = None if np.isinf(self.max_time) else max(self.max_time - self.time, np.finfo(float).tiny)
+        end = None if np.isinf(self.max_time) else max(self.max_time - self.time, np.finfo(float).tiny)
+        # The new channel is far above round-off, and the directions that carry exactly nothing have no frame to align.
         flow = gradient_flow(
-            network, self.cost.cost, rtol=self.rtol, tol=0.0, max_steps=max(max_steps, 1), max_time=left, method=method
-        )
-        largest = 0.0
+            network, self.cost.cost, rtol=rtol, tol=0.0, max_steps=max(max_steps, 1), max_time=end,
+            method=method, align_frames=False,
+        )  # fmt: skip
+        largest, next_look = 0.0, np.inf
         for record in flow:
             norm = float(record.gradient_norm[0])
             largest = max(largest, norm)
             arrived = norm <= ARRIVED * largest or float(record.excess[0]) <= threshold
+            if not arrived and norm <= NEARLY * largest and norm <= next_look:
+                arrived, next_look = self._close(record.A[0], start.rank + 1), norm / 3
             yield self._shifted(record, arrived)
             if arrived:
                 return
+
+    def _close(self, a: np.ndarray, rank: int) -> bool:
+        point = refine_matrix(a, self.cost, rank=rank)
+        return point.converged and point.nearness <= CLOSE and is_stable(point, self.cost)
 
     def _shifted(self, record: Record, arrived: bool) -> Record:
         """A record of one orbit as one of the path: time and work go on, layers have a fixed number of channels."""
@@ -195,7 +223,7 @@ class _Walk:
         return Record(
             np.zeros(1, dtype=int), zero, zero.astype(int), zero.astype(int),
             np.array([self.cost.excess(here.point.A)]), zero, here.point.A[None], ["converged"],
-            lambda i: [np.zeros((n, m)) for m, n in zip(sizes[:-1], sizes[1:], strict=True)], here.note,
+            lambda i: [np.zeros((n, m)) for m, n in pairwise(sizes)], here.note,
         )  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """Floor 2: visits along a path, refinement to a critical point, certificates."""
 
 from dlnphase.saddles.certify import KINDS, Certificate, Descent, certify
-from dlnphase.saddles.matrix import HostCost, MatrixPoint, refine_matrix
+from dlnphase.saddles.matrix import HostCost, MatrixPoint, is_stable, merge_same, refine_matrix
 from dlnphase.saddles.visits import (
     MIN_PROMINENCE,
     RankTransition,
@@ -26,6 +26,8 @@ __all__ = [
     "WeightKeeper",
     "certify",
     "find_visits",
+    "is_stable",
+    "merge_same",
     "minimal_point",
     "nearest_point",
     "rank_transitions",

@@ -13,17 +13,20 @@ Minima may form a continuum that holds points of every rank; of those, the small
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from dlnphase.costs import Cost
+from dlnphase.saddles.visits import Visit
 
 NEAR_SADDLE = 0.5  # a saddle is near when A is closer to it than half of its smallest learned and of its next mode
 NEAR = 0.1  # nearer than this, no other candidate is looked at; and what a low-rank minimum must satisfy
 ROUND_OFF = 1e-12  # gradients below this, in the natural unit, are zero
 ZERO_MODE = 1e-11  # ‖∇C‖_op below this, in the natural unit, is a minimum
+SAME = 1e-8  # two critical matrices closer than this, relatively, are one
 MAX_NEWTON = 60
 NULL_DIRECTION = 1e-9  # Hessian eigenvalues below this, relative to the largest, are directions of no change
 
@@ -76,8 +79,8 @@ class HostCost:
         return self.minimum + self.excess(a)
 
     def excess(self, a: np.ndarray) -> float:
-        """C(A) − C_min."""
-        return float(self.cost.excess(torch.as_tensor(a)[None])[0])
+        """C(A) − C_min, never negative by round-off."""
+        return max(float(self.cost.excess(torch.as_tensor(a)[None])[0]), 0.0)
 
     def curvature(self, v: np.ndarray, a: np.ndarray) -> np.ndarray:
         """Hessian of C at A on a stack of matrices V, shape (n, d_out, d_in)."""
@@ -122,6 +125,31 @@ def _best(candidates: list[MatrixPoint], full: MatrixPoint) -> MatrixPoint:
     if not best.converged and full.next_mode == 0 and full.distance <= NEAR * min(others, default=np.inf):
         return replace(full, converged=True)
     return best
+
+
+def merge_same(visits: Sequence[Visit], points: Sequence[MatrixPoint]) -> tuple[list[Visit], list[MatrixPoint]]:
+    """Join neighbouring visits of one and the same critical matrix; the closest record is that of the nearer one."""
+    kept: list[tuple[Visit, MatrixPoint]] = []
+    for visit, point in zip(visits, points, strict=True):
+        if kept:
+            before, same = kept[-1]
+            size = max(float(np.linalg.norm(point.A)), float(np.linalg.norm(same.A)))
+            if same.rank == point.rank and np.linalg.norm(point.A - same.A) <= SAME * size:
+                near, nearest = (before, same) if same.distance <= point.distance else (visit, point)
+                prominence = max(before.prominence, visit.prominence)
+                kept[-1] = (Visit(near.index, before.enter, visit.exit, prominence), nearest)
+                continue
+        kept.append((visit, point))
+    return [v for v, _ in kept], [p for _, p in kept]
+
+
+def is_stable(point: MatrixPoint, cost: HostCost) -> bool:
+    """Whether a critical point is a (weak) local minimum of C among matrices of its rank."""
+    if point.rank == 0:
+        return True
+    frame, g, _, _ = _gradient_at(point.A, cost, point.rank)
+    values = np.linalg.eigvalsh(_riemannian_hessian(frame, cost, point.A, g))
+    return bool(values[0] >= -NULL_DIRECTION * np.abs(values).max())
 
 
 def _refine_at(a: np.ndarray, host: HostCost, rank: int) -> MatrixPoint:
@@ -206,18 +234,24 @@ class _Frame:
         return (self.u @ m + self.u_perp @ b) @ self.v.T + self.u @ np.swapaxes(c, -1, -2) @ self.v_perp.T
 
 
+def _riemannian_hessian(frame: _Frame, host: HostCost, a: np.ndarray, g: np.ndarray) -> np.ndarray:
+    """Hessian of C on the manifold of matrices of this rank, in the coordinates of the frame."""
+    size = a.size - frame.u_perp.shape[1] * frame.v_perp.shape[1]
+    basis = np.eye(size)
+    hessian = frame.coordinates(host.curvature(frame.ambient(basis), a))
+    _, b, c = frame.split(basis)
+    cross = frame.u_perp.T @ g @ frame.v_perp
+    zero = np.zeros((size, frame.rank * frame.rank))
+    bend = (cross @ (c / frame.s), cross.T @ (b / frame.s))
+    hessian = hessian + np.concatenate([zero, *(x.reshape(size, -1) for x in bend)], -1)
+    return (hessian + hessian.T) / 2
+
+
 def _newton_step(
     frame: _Frame, host: HostCost, a: np.ndarray, g: np.ndarray, gradient: np.ndarray, radius: float
 ) -> np.ndarray:
     """−H⁺ grad in coordinates, damped to this length; directions of (nearly) zero curvature take no step."""
-    basis = np.eye(gradient.size)
-    hessian = frame.coordinates(host.curvature(frame.ambient(basis), a))
-    _, b, c = frame.split(basis)
-    cross = frame.u_perp.T @ g @ frame.v_perp
-    zero = np.zeros((gradient.size, frame.rank * frame.rank))
-    bend = (cross @ (c / frame.s), cross.T @ (b / frame.s))
-    hessian = hessian + np.concatenate([zero, *(x.reshape(gradient.size, -1) for x in bend)], -1)
-    values, vectors = np.linalg.eigh((hessian + hessian.T) / 2)
+    values, vectors = np.linalg.eigh(_riemannian_hessian(frame, host, a, g))
     kept = np.abs(values) > NULL_DIRECTION * np.abs(values).max()
     values, vectors = values[kept], vectors[:, kept]
     parts = vectors.T @ gradient
