@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -12,9 +12,10 @@ from dlnphase import inputs
 from dlnphase.backend import Backend, resolve_backend
 from dlnphase.costs import QuadraticCost
 from dlnphase.errors import InputError
+from dlnphase.krylov import Representation, choose_representation, initial_network, represent, unrevealed_square_norm
 from dlnphase.network import Network
 from dlnphase.results.train import NetworkInfo, TaskInfo
-from dlnphase.sampling import alpha_of, gaussian_network, hidden_dims, sigma_of
+from dlnphase.sampling import alpha_of, sigma_of
 from dlnphase.settings import MachineSettings, NetworkSettings, TaskSettings
 from dlnphase.tasks import Task, default_singular_values, matrix_task, planted_task, regression_task
 
@@ -113,35 +114,68 @@ def build_start(settings: NetworkSettings, cost: QuadraticCost, backend: Backend
         InputError: for weights that do not fit the task, a scale outside the dtype, or networks too large for memory.
     """
     if settings.init_weights is not None:
-        return _start_from_file(settings.init_weights, cost, backend)
+        return _start_from_file(settings, settings.init_weights, cost, backend)
     assert settings.depth and settings.width and settings.gamma is not None
-    sigma, alpha = sigma_of(settings.width, settings.gamma), alpha_of(settings.width, settings.gamma)
-    limits = torch.finfo(backend.dtype)
-    if not limits.tiny < sigma < limits.max:
-        raise InputError(
-            f"gamma: found {settings.gamma:g}, sigma = w^(-gamma/2) = {sigma:g} is outside {backend.dtype_name}"
-        )
-    dims = hidden_dims(settings.depth, settings.width, cost.shape)
-    members = np.asarray(settings.seeds)
-    if settings.representation != "krylov":
-        inputs.check_memory(dims, len(members), limits.bits // 8)
-    network = gaussian_network(dims, sigma, backend, seed=seed, members=settings.seeds)
-    info = NetworkInfo(settings.depth, settings.width, settings.gamma, sigma, alpha, "full", network.hidden)
-    return Start(network, info, members, _square_norm(network))
+    depth, width, gamma = settings.depth, settings.width, settings.gamma
+    sigma, alpha = _scale(width, gamma, backend)
+    chosen = choose_representation(
+        depth, width, cost.shape, sigma, cost, backend, **_wish(settings), seed=seed, member=settings.seeds[0],
+        batch=len(settings.seeds),
+    )  # fmt: skip
+    network = initial_network(
+        chosen, depth, width, cost.shape, sigma, backend, seed=seed, members=settings.seeds
+    )  # fmt: skip
+    norm = _square_norm(network)
+    if chosen.kind == "krylov" and chosen.order is not None:
+        rest = unrevealed_square_norm(depth, width, cost.shape, sigma, chosen.order, seed=seed, members=settings.seeds)
+        norm = norm + rest
+    info = NetworkInfo(depth, width, gamma, sigma, alpha, **_how(chosen))
+    return Start(network, info, np.asarray(settings.seeds), norm, _notes(chosen))
 
 
-def _start_from_file(path: str, cost: QuadraticCost, backend: Backend) -> Start:
+def _start_from_file(settings: NetworkSettings, path: str, cost: QuadraticCost, backend: Backend) -> Start:
     layers = inputs.read_weights(path)
     shape = (layers[-1].shape[1], layers[0].shape[2])
     if shape != cost.shape:
-        raise InputError(
-            f"init-weights: {path} gives a {shape[0]}x{shape[1]} matrix, the task has {cost.shape[0]}x{cost.shape[1]}"
-        )
-    network = Network.from_weights([backend.tensor(w) for w in layers])
-    sigma = float(network.theta.square().mean().sqrt())
-    alpha = sigma * float(np.sqrt(np.mean(network.hidden)))
-    info = NetworkInfo(network.depth, None, None, sigma, alpha, "full", network.hidden)
-    return Start(network, info, np.arange(network.batch), _square_norm(network))
+        wanted = f"{cost.shape[0]}x{cost.shape[1]}"
+        raise InputError(f"init-weights: {path} gives a {shape[0]}x{shape[1]} matrix, expected {wanted} like the task")
+    given = Network.from_weights([backend.tensor(w) for w in layers])
+    sigma = float(given.theta.square().mean().sqrt())
+    alpha = sigma * float(np.sqrt(np.mean(given.hidden)))
+    network, chosen = represent(given, cost, **_wish(settings))
+    info = NetworkInfo(given.depth, None, None, sigma, alpha, **_how(chosen))
+    return Start(network, info, np.arange(given.batch), _square_norm(given), _notes(chosen))
+
+
+def _scale(width: int, gamma: float, backend: Backend) -> tuple[float, float]:
+    """σ and α; InputError where the dtype cannot hold them."""
+    limits = torch.finfo(backend.dtype)
+    try:
+        sigma, alpha = sigma_of(width, gamma), alpha_of(width, gamma)
+    except OverflowError:
+        sigma = alpha = float("inf")
+    if not limits.tiny < sigma < limits.max:
+        where = f"outside what {backend.dtype_name} holds"
+        raise InputError(f"gamma: found {gamma:g}, but sigma = w^(-gamma/2) = {sigma:g} is {where}")
+    return sigma, alpha
+
+
+def _wish(settings: NetworkSettings) -> dict[str, Any]:
+    order = settings.krylov_order
+    return {"representation": settings.representation, "order": order if isinstance(order, int) else None}
+
+
+def _how(chosen: Representation) -> dict[str, Any]:
+    return {
+        "representation": chosen.kind,
+        "hidden": chosen.hidden,
+        "krylov_order": chosen.order,
+        "truncation_error": None if chosen.kind == "full" else chosen.error,
+    }
+
+
+def _notes(chosen: Representation) -> tuple[str, ...]:
+    return () if chosen.kind == "full" else (f"network held as {chosen.in_words()}",)
 
 
 def _square_norm(network: Network) -> np.ndarray:

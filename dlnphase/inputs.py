@@ -8,19 +8,16 @@ from __future__ import annotations
 import csv
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from dlnphase.errors import InputError
-from dlnphase.network import parameter_count
 from dlnphase.results.files import MAX_ARRAY_BYTES, check_npy_header, numeric, read_npz
 from dlnphase.results.yamlfile import read_text
 
-MAX_NETWORK_BYTES = 16 * 2**30  # weights and work arrays of a full representation beyond this are refused
-WORK_COPIES = 12  # copies of the weights that an integrator holds at its peak
 _GAPS = {"", "nan", "na", "n/a", "none", "null", "?"}
 
 
@@ -97,21 +94,6 @@ def read_weights(path: str | Path, option: str = "init-weights") -> list[np.ndar
     else:
         named = _state_dict(path, where)
     return _check_chain(named, where)
-
-
-def check_memory(dims: Sequence[int], members: int, dtype_bytes: int = 8) -> None:
-    """Refuse full networks whose weights and work arrays would not fit, before anything is allocated.
-
-    Raises:
-        InputError: naming the memory it would take.
-    """
-    needed = parameter_count(dims) * members * dtype_bytes * WORK_COPIES
-    if needed > MAX_NETWORK_BYTES:
-        raise InputError(
-            f"width: {members} full network(s) of hidden width {max(dims[1:-1], default=0)} need about "
-            f"{_size(needed)} of memory, expected at most {_size(MAX_NETWORK_BYTES)}; "
-            "--representation krylov takes any width"
-        )
 
 
 def _size(count: int) -> str:

@@ -229,7 +229,7 @@ class NetworkSettings(Settings):
     )
     width: int | None = option(
         None,
-        integer(1, 10**15),
+        integer(1, 10**12),
         "hidden width w",
         panel="Network",
         short="-w",
@@ -250,8 +250,7 @@ class NetworkSettings(Settings):
         choice("auto", "full", "krylov"),
         "full weights, or the part gradients can reach (exact in law, any width)",
         panel="Network",
-        default_words="auto",
-        replaces=("init_weights",),
+        default_words="auto; full for your own weights",
     )
     krylov_order: int | str | None = option(
         None,
@@ -259,7 +258,6 @@ class NetworkSettings(Settings):
         "rounds of the reduction; auto picks them from the error",
         panel="Network",
         default_words="auto",
-        replaces=("init_weights",),
     )
     seeds: tuple[int, ...] = option(
         (0,), members(), "how many initialisations to follow at once (64), or which (10:19)", panel="Network"
@@ -269,18 +267,22 @@ class NetworkSettings(Settings):
         path("an .npz file or a torch state dict"),
         "your own start: .npz with W1…WL, or a torch state dict",
         panel="Network",
-        replaces=("depth", "width", "gamma", "representation", "krylov_order", "seeds"),
+        replaces=("depth", "width", "gamma", "seeds"),
     )
 
     def _settle(self) -> None:
         super()._settle()
-        defaults = {"depth": 4, "width": 100, "gamma": 2.0, "representation": "auto", "krylov_order": "auto"}
-        for name, default in defaults.items():
+        for name, default in {"depth": 4, "width": 100, "gamma": 2.0}.items():
             if self.init_weights is not None and getattr(self, name) is not None:
-                raise InputError(f"{name.replace('_', '-')}: found beside init-weights, which decides it; drop one")
+                raise InputError(f"{name}: found beside init-weights, which decides it; drop one")
             if self.init_weights is None and getattr(self, name) is None:
                 self._set(name, default)
-        if self.representation == "full" and self.krylov_order not in (None, "auto"):
+        if self.representation is None:
+            # Weights that somebody made are followed as they are, unless a reduction is asked for.
+            self._set("representation", "full" if self.init_weights is not None else "auto")
+        if self.krylov_order is None:
+            self._set("krylov_order", "auto")
+        if self.representation == "full" and self.krylov_order != "auto":
             raise InputError(
                 f"krylov-order: found {self.krylov_order} with representation full, expected krylov or auto"
             )
