@@ -127,6 +127,8 @@ def _ntk_change(first: Network, last: Network) -> float:
 def _regime(evidence: Regime, transitions: int, reason: str) -> str | None:
     if evidence.saddles_visited and transitions:
         return "saddle-to-saddle"
+    if reason == "diverged":
+        return None
     if reason != "converged" or not np.isfinite(evidence.ntk_change):
         return "saddle-to-saddle" if evidence.saddles_visited else None
     if evidence.saddles_visited:

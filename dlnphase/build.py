@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -20,6 +22,7 @@ from dlnphase.settings import MachineSettings, NetworkSettings, TaskSettings
 from dlnphase.tasks import Task, default_singular_values, matrix_task, planted_task, regression_task
 
 MAX_TASK_BYTES = 4 * 2**30  # a task whose own arrays would be larger is refused before they are made
+THREADS_PAY = 500_000  # numbers in a batch of networks from which a second thread saves time
 
 S = TypeVar("S", bound=TaskSettings)
 
@@ -41,6 +44,23 @@ class Start:
     members: np.ndarray
     square_norm: np.ndarray
     notes: tuple[str, ...] = ()
+
+
+@contextlib.contextmanager
+def few_threads(threads: int | None, parameters: int = 0) -> Iterator[None]:
+    """Run the body on one CPU thread where more would only wait for each other, unless the user chose a number.
+
+    Args:
+        threads: the user's choice, or None.
+        parameters: numbers in the batch of networks; above THREADS_PAY torch's own choice stands.
+    """
+    before = torch.get_num_threads()
+    if threads is None and parameters <= THREADS_PAY:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def build_backend(settings: MachineSettings) -> Backend:

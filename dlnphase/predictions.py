@@ -39,7 +39,9 @@ def predict(
         out["ntk_at_start"] = Prediction(
             "mean eigenvalue of K at t = 0: L·w^((1−γ)(L−1))", depth * scale, _mean_eigenvalue(path.start)
         )
-    if gamma > 1 and path.end is not None:
+    if path.end is None or path.reason != "converged":
+        pass  # how far θ moves is predicted for the whole way
+    elif gamma > 1:
         s = np.linalg.svd(path.matrices[max(path.matrices)], compute_uv=False)
         learned = float(np.sqrt(depth * np.sum(s ** (2 / depth))))
         out["movement"] = Prediction("‖θ_end − θ_0‖ as α → 0: √(L·Σ s_i^(2/L)) at the end", learned, movement)

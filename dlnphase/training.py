@@ -16,7 +16,7 @@ import numpy as np
 
 from dlnphase.analysis import Context, analyse, combine
 from dlnphase.backend import Backend
-from dlnphase.build import Start, build_backend, build_start, build_task, task_info
+from dlnphase.build import Start, build_backend, build_start, build_task, few_threads, task_info
 from dlnphase.dynamics import Record, gradient_descent, gradient_flow, stable_step
 from dlnphase.errors import InputError
 from dlnphase.recording import Recorder, assemble
@@ -49,6 +49,11 @@ class Run:
 
 def prepare(settings: TrainSettings) -> Run:
     """Read files, draw the start, choose the step; InputError for whatever cannot work."""
+    with few_threads(settings.threads):
+        return _prepare(settings)
+
+
+def _prepare(settings: TrainSettings) -> Run:
     backend = build_backend(settings)
     task, settings = build_task(settings, backend)
     start = build_start(settings, task.cost, backend, settings.seed)
@@ -86,6 +91,11 @@ def train(
         InputError: for settings or files that cannot work; nothing has been run then.
     """
     run = settings if isinstance(settings, Run) else prepare(settings or TrainSettings())
+    with few_threads(run.settings.threads, run.start.network.theta.numel()):
+        return _train(run, on_record, should_stop)
+
+
+def _train(run: Run, on_record: Callable[[Record], None] | None, should_stop: Callable[[], bool] | None) -> TrainResult:
     clock = Clock(run.backend)
     recorder = Recorder(run.start.network.batch)
     try:

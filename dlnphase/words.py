@@ -38,8 +38,9 @@ def _ending(result: TrainResult, steps: str) -> str:
     outcome = result.outcome
     relative = outcome.excess / max(outcome.initial_cost - result.task.minimum, 1e-300)
     if outcome.reason == "converged":
-        minimum = f" above its minimum {result.task.minimum:.4g}" if result.task.minimum > 0 else ""
-        return f"It converged at {steps} to rank {outcome.rank}, the cost {relative:.1e} of its start{minimum}."
+        minimum = f" (it is {result.task.minimum:.4g})" if result.task.minimum > 0 else ""
+        what = f"to the minimum of the cost{minimum} within {relative:.1e} of its start"
+        return f"It converged at {steps}, at rank {outcome.rank}, {what}."
     words = {
         "max_time": "The time budget ran out",
         "max_steps": "The step budget ran out",

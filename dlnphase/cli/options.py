@@ -124,6 +124,9 @@ def paragraphs(docstring: str) -> str:
 
 def _parameter(cls: type[Settings], name: str, row: Option) -> inspect.Parameter:
     flag = f"--{name.replace('_', '-')}"
+    if row.positional:
+        argument = typer.Argument(help=_escape(row.help), metavar=name.upper(), show_default=False)
+        return _keyword(name, None, Annotated[str | None, argument])
     is_flag = row.parser.metavar == "BOOL"
     words = default_words(cls, name)
     if is_flag:

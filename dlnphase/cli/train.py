@@ -80,10 +80,13 @@ def _follow(run: Run, quiet: bool) -> TrainResult:
 def _show(result: TrainResult, directory: Path, call: Call[TrainSettings]) -> None:
     from dlnphase.cli import tables
     from dlnphase.cli.console import print_error, stdout_console
+    from dlnphase.training import failed
 
-    if result.outcome.advice and not (call.quiet and result.outcome.reason in ("max_time", "max_steps")):
-        words = {"interrupted": f"interrupted: what is done is saved in {directory}"}
-        print_error(f"{words.get(result.outcome.reason, result.outcome.reason)}; {result.outcome.advice}")
+    outcome = result.outcome
+    if outcome.reason == "interrupted":
+        print_error(f"interrupted at t = {outcome.time:.4g}, what is done is saved in {directory}; {outcome.advice}")
+    elif failed(result):
+        print_error(f"{outcome.reason} at t = {outcome.time:.4g}, saved in {directory}; {outcome.advice}")
     if call.json:
         tables.print_json(result)
     elif not call.quiet:

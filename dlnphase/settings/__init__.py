@@ -1,10 +1,12 @@
 """Settings of every command, each a frozen dataclass read as one table (see ``table``). Nothing here imports torch."""
 
 from dlnphase.settings.common import DynamicsSettings, MachineSettings, NetworkSettings, TaskSettings
+from dlnphase.settings.detect import DetectSettings
 from dlnphase.settings.table import Option, Settings, default_words, option, options, resolve
 from dlnphase.settings.train import TrainSettings
 
 __all__ = [
+    "DetectSettings",
     "DynamicsSettings",
     "MachineSettings",
     "NetworkSettings",

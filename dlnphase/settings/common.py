@@ -52,7 +52,7 @@ class MachineSettings(Settings):
         optional(integer(1, 4096)),
         "CPU threads torch may use",
         panel="Machine",
-        default_words="torch's choice",
+        default_words="1 for small networks, else torch's choice",
         identity=False,
     )
 

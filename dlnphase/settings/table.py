@@ -38,6 +38,7 @@ class Option:
         replaces: settings of a lower layer (a configuration file) that giving this one makes void.
         alias: a second name for another setting; never written to results.
         identity: whether it decides the numbers; ``--resume`` compares these alone.
+        positional: an argument of the command instead of a flag.
     """
 
     parser: Parser
@@ -48,6 +49,7 @@ class Option:
     replaces: tuple[str, ...] = ()
     alias: bool = False
     identity: bool = True
+    positional: bool = False
 
 
 def option(default: Any, parser: Parser, help: str, *, panel: str, **rest: Any) -> Any:
