@@ -15,7 +15,7 @@ from dlnphase.backend import Backend, resolve_backend
 from dlnphase.costs import QuadraticCost
 from dlnphase.errors import InputError
 from dlnphase.krylov import Representation, choose_representation, initial_network, represent, unrevealed_square_norm
-from dlnphase.network import Network
+from dlnphase.network import Network, parameter_count
 from dlnphase.results.train import NetworkInfo, TaskInfo
 from dlnphase.sampling import alpha_of, sigma_of
 from dlnphase.settings import MachineSettings, NetworkSettings, TaskSettings
@@ -151,6 +151,24 @@ def build_start(settings: NetworkSettings, cost: QuadraticCost, backend: Backend
         norm = norm + rest
     info = NetworkInfo(depth, width, gamma, sigma, alpha, **_how(chosen))
     return Start(network, info, np.asarray(settings.seeds), norm, _notes(chosen))
+
+
+def build_limit(settings: NetworkSettings, cost: QuadraticCost, backend: Backend) -> Start:
+    """The start of the limit α → 0: the origin, with as many channels as A can have modes.
+
+    Raises:
+        InputError: for weights of one's own, or several starts: the limit has none to choose.
+    """
+    if settings.init_weights is not None:
+        raise InputError("init-weights: found with dynamics greedy, which starts at the origin; drop one")
+    if len(settings.seeds) > 1:
+        raise InputError(f"seeds: found {len(settings.seeds)} with dynamics greedy, which has one start, expected 1")
+    assert settings.depth and settings.width
+    channels = min(settings.width, *cost.shape)
+    dims = (cost.shape[1], *([channels] * (settings.depth - 1)), cost.shape[0])
+    network = Network(backend.tensor(np.zeros((1, parameter_count(dims)))), dims)
+    info = NetworkInfo(settings.depth, settings.width, None, 0.0, 0.0, "full", network.hidden)
+    return Start(network, info, np.array([0]), np.zeros(1))
 
 
 def _start_from_file(settings: NetworkSettings, path: str, cost: QuadraticCost, backend: Backend) -> Start:

@@ -59,7 +59,7 @@ def predict(
 def _escape(path: MemberPath, row: RankTransition, network: NetworkInfo, task: TaskInfo) -> dict[str, Prediction]:
     """How the path leaves the origin: exponentially at rate s_1 for L = 2, after α^(−(L−2))/((L−2)s_1) for L ≥ 3."""
     depth, alpha, top = network.depth, network.alpha, task.top_gradient
-    if top <= 0:
+    if top <= 0 or alpha <= 0:
         return {}
     if depth > 2:
         time = alpha ** -(depth - 2) / ((depth - 2) * top)

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from dlnphase.analysis import Context, analyse, combine
 from dlnphase.backend import Backend
-from dlnphase.build import Start, build_backend, build_start, build_task, few_threads, task_info
-from dlnphase.dynamics import Record, gradient_descent, gradient_flow, stable_step
+from dlnphase.build import Start, build_backend, build_limit, build_start, build_task, few_threads, task_info
+from dlnphase.dynamics import GreedyPoint, Record, gradient_descent, gradient_flow, greedy_path, stable_step
 from dlnphase.errors import InputError
 from dlnphase.recording import Recorder, assemble
 from dlnphase.results import Clock
@@ -37,6 +37,7 @@ class Run:
         backend, task, start: what it works on.
         lr: step of gradient descent, None for the others.
         notes: lines for people about choices that were made.
+        points: the critical points of a greedy path, filled in as it reaches them.
     """
 
     settings: TrainSettings
@@ -45,6 +46,7 @@ class Run:
     start: Start
     lr: float | None
     notes: tuple[str, ...]
+    points: list[GreedyPoint] = field(default_factory=list)
 
 
 def prepare(settings: TrainSettings) -> Run:
@@ -56,7 +58,10 @@ def prepare(settings: TrainSettings) -> Run:
 def _prepare(settings: TrainSettings) -> Run:
     backend = build_backend(settings)
     task, settings = build_task(settings, backend)
-    start = build_start(settings, task.cost, backend, settings.seed)
+    if settings.dynamics == "greedy":
+        start = build_limit(settings, task.cost, backend)
+    else:
+        start = build_start(settings, task.cost, backend, settings.seed)
     notes = list(start.notes)
     lr: float | None = None
     if settings.dynamics == "gd":
@@ -129,7 +134,9 @@ def _records(run: Run) -> Iterator[Record]:
         assert s.rtol is not None
         limits: dict[str, Any] = {"rtol": s.rtol, "max_time": s.max_time, "max_steps": s.max_steps}
         return gradient_flow(network, cost, tol=s.tol, method=_method(run.task), **limits)
-    raise InputError(f"dynamics: found {s.dynamics!r}, expected flow or gd")
+    assert s.rtol is not None
+    greedy: dict[str, Any] = {"rtol": s.rtol, "max_time": s.max_time, "max_steps": s.max_steps, "width": s.width}
+    return greedy_path(cost, run.start.info.depth, tol=s.tol, points=run.points, **greedy)
 
 
 def _result(run: Run, recorder: Recorder, clock: Clock) -> TrainResult:
@@ -154,7 +161,7 @@ def _result(run: Run, recorder: Recorder, clock: Clock) -> TrainResult:
         theory=theory,
         members=tuple(members) if len(members) > 1 else (),
         spread=spread,
-        notes=run.notes,
+        notes=run.notes + tuple(p.note for p in run.points if p.ties > 1 or p.independent is False),
         trajectory=trajectory,
     )
 

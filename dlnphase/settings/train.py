@@ -16,7 +16,12 @@ class TrainSettings(MachineSettings, DynamicsSettings, TaskSettings, NetworkSett
         words = ["train", self.task or ("regression" if self.data else "target")]
         if self.shape is not None:
             words.append(f"{self.shape[0]}x{self.shape[1]}")
-        words += ["weights"] if self.init_weights else [f"L{self.depth}", f"w{self.width:.12g}", f"g{self.gamma:g}"]
+        if self.init_weights is not None:
+            words.append("weights")
+        elif self.dynamics == "greedy":
+            words.append(f"L{self.depth}")
+        else:
+            words += [f"L{self.depth}", f"w{self.width:.12g}", f"g{self.gamma:g}"]
         if self.dynamics != "flow":
             words.append(self.dynamics)
         return "-".join(words)
