@@ -87,10 +87,12 @@ class _Walk(Sweep[Tensor]):
         return tuple(u.shape[2] for u in self.bases)
 
     def fresh(self, space: int, up: bool, vectors: list[Tensor]) -> Tensor | None:
-        # Each vector counts relative to its own length: words differ in scale, not in importance.
+        # Each vector counts relative to its own length, unless it is round-off: words differ in scale, not importance.
         joined = torch.cat(vectors, 2)
         lengths = torch.linalg.vector_norm(joined, dim=1, keepdim=True)
-        new = _new_directions(self.pushed[up][space], joined / lengths.clamp_min(torch.finfo(joined.dtype).tiny))
+        floor = lengths.amax(2, keepdim=True) * (joined.shape[1] * torch.finfo(joined.dtype).eps)
+        joined = torch.where(lengths > floor, joined / lengths.clamp_min(torch.finfo(joined.dtype).tiny), 0.0)
+        new = _new_directions(self.pushed[up][space], joined)
         return new if new.shape[2] else None
 
     def push(self, space: int, up: bool, vectors: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ import numpy as np
 
 from dlnphase.backend import Backend, stream
 from dlnphase.errors import InputError
-from dlnphase.krylov.sweeps import Count, Sweep
+from dlnphase.krylov.sweeps import Count, Sweep, reduced_dims
 from dlnphase.network import Network
 
 WIDTH_LIMIT = 10**12
@@ -67,7 +67,9 @@ def sample(
         InputError: for a width or an order out of range.
     """
     _check_order(order)
-    dice = _Dice(full_dims(depth, width, shape), [stream(seed, "weights", member, _LAYERS) for member in members])
+    dims = full_dims(depth, width, shape)
+    reduced_dims(dims, order)  # refuses what is too large before anything is drawn
+    dice = _Dice(dims, [stream(seed, "weights", member, _LAYERS) for member in members])
     dice.run(order)
     return Network.from_weights([backend.tensor(sigma * layer) for layer in dice.layers])
 
