@@ -1,0 +1,146 @@
+"""Settings: one table behind flags, YAML and Python."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dlnphase.errors import InputError
+from dlnphase.results import dump_yaml, parse_yaml
+from dlnphase.settings import TrainSettings, default_words, options, resolve
+from dlnphase.settings.common import DYNAMICS_NAMES, TASK_NAMES
+from dlnphase.settings.parse import integer, integers, members, number, numbers, shape
+
+
+@pytest.mark.parametrize(
+    ("parser", "text", "value"),
+    [
+        (integer(), "1e6", 1_000_000),
+        (integer(), "2.5e3", 2500),
+        (integer(), 1e6, 1_000_000),
+        (number(), "1e-8", 1e-8),
+        (shape(), "10x8", (10, 8)),
+        (shape(), [10, 8], (10, 8)),
+        (shape(), "6", (6, 6)),
+        (numbers(), "0.7,0.8,1.0", (0.7, 0.8, 1.0)),
+        (numbers(), "0.7:2.0:0.1", (0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7, 1.8, 1.9, 2.0)),
+        (numbers(), "1:0.7:-0.1", (1.0, 0.9, 0.8, 0.7)),
+        (numbers(), ["0.5:0.7:0.1", 2], (0.5, 0.6, 0.7, 2.0)),
+        (integers(1), "1e2,1e4,1e6,1e9", (100, 10_000, 1_000_000, 1_000_000_000)),
+        (integers(), "3:5", (3, 4, 5)),
+        (members(), "4", (0, 1, 2, 3)),
+        (members(), "10:12", (10, 11, 12)),
+        (members(), [3, 5], (3, 5)),
+    ],
+)
+def test_parsers_take_text_yaml_and_python(parser, text, value):
+    assert parser.convert(text) == value
+    assert parser.convert(parser.plain(value)) == value
+
+
+@pytest.mark.parametrize(
+    "text", ["0.7:2.0:0.3", "1:2:0", "1:2:-1", "1,1", "", "a", "1:1e9:1e-9", "nan", "inf,1", "1e999"]
+)
+def test_lists_that_make_no_sense_are_refused(text):
+    with pytest.raises((ValueError, ArithmeticError)):
+        numbers().convert(text)
+
+
+@pytest.mark.parametrize("value", ["1.5", "nan", "inf", "1e400", True, None, "1_000", "9" * 100, [1], "0x10"])
+def test_integers_are_integers(value):
+    with pytest.raises((ValueError, TypeError)):
+        integer().convert(value)
+
+
+@given(st.integers(-50, 50), st.integers(0, 60), st.integers(1, 9), st.integers(1, 3))
+def test_ranges_include_both_ends_and_do_not_drift(start, count, step, digits):
+    scale = 10**digits
+    stop = start + count * step
+    text = f"{start / scale}:{stop / scale}:{step / scale}"
+    assert numbers().convert(text) == tuple((start + k * step) / scale for k in range(count + 1))
+
+
+def test_a_configuration_survives_yaml_and_comes_back_equal():
+    for settings in (
+        TrainSettings(),
+        TrainSettings(depth=3, width=10**9, gamma=0.75, seeds=(3, 5), task="sensing", shape=(8, 6), rank=2),
+        TrainSettings(dynamics="gd", lr=0.01, tol=0.0, singular_values=(7, 4, 2, 1)),
+    ):
+        text = dump_yaml(settings.to_plain())
+        assert TrainSettings.from_plain(parse_yaml(text, "run.yaml"), "run.yaml") == settings
+
+
+def test_flags_win_over_the_configuration_and_void_what_they_replace():
+    config = TrainSettings(singular_values=(5.0, 2.0)).to_plain()
+    assert resolve(TrainSettings, config=config).rank == 2
+    changed = resolve(TrainSettings, config=config, flags={"rank": "3", "width": "1e3"})
+    assert (changed.rank, changed.singular_values, changed.width) == (3, None, 1000)
+    other = resolve(TrainSettings, config=config, flags={"task": "factorization"})
+    assert (other.task, other.observed) == ("factorization", None)
+    assert resolve(TrainSettings, config=config, flags={"dynamics": "gd"}).rtol is None
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"gamma": "nan"}, "--gamma: found 'nan', expected a finite number"),
+        ({"width": "0"}, "--width: found '0', expected an integer of at least 1"),
+        ({"rank": "4", "shape": "5x3"}, "rank: found 4, expected at most 3 for shape 5x3"),
+        ({"widht": "3"}, "--widht: unknown key, did you mean width?"),
+        ({"observed": "0"}, "--observed: found '0'"),
+        ({"observed": "0.5", "task": "regression"}, "observed: found 0.5 with task regression"),
+        ({"lr": "0.1"}, "lr: found with dynamics flow, expected only with gd"),
+        ({"target": "a.csv", "rank": "2"}, "rank: found beside target"),
+        ({"target": "a.csv", "data": "b.npz"}, "target: found beside data"),
+        ({"init_weights": "w.npz", "depth": "3"}, "depth: found beside init-weights"),
+        ({"dim": "3", "shape": "4x4"}, "dim: found 3 beside shape 4x4"),
+        ({"singular_values": "3,1", "rank": "3"}, "singular-values: found 2 beside rank 3"),
+        ({"device": "gpu"}, "--device: found 'gpu', expected auto, cpu, cuda or cuda:N"),
+        ({"seeds": "0"}, "--seeds: found '0'"),
+        ({"tol": "1"}, None),
+        ({"tol": "1.5"}, "--tol: found '1.5'"),
+    ],
+)
+def test_what_cannot_work_is_named(flags, words):
+    if words is None:
+        resolve(TrainSettings, flags=flags)
+        return
+    with pytest.raises(InputError) as error:
+        resolve(TrainSettings, flags=flags)
+    assert str(error.value).startswith(words)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "config", [[1], "a", {"depth": "deep"}, {"depth": True}, {"gamma": math.nan}, {"x": 1}, {"tol": None}]
+)
+def test_a_configuration_file_is_checked_key_by_key(config):
+    with pytest.raises(InputError, match=r"^my\.yaml"):
+        resolve(TrainSettings, config=config, where="my.yaml")
+
+
+def test_python_values_are_checked_like_flags():
+    with pytest.raises(InputError, match="gamma: found nan"):
+        TrainSettings(gamma=math.nan)
+    with pytest.raises(InputError, match="width: found -1"):
+        TrainSettings(width=-1)
+
+
+def test_every_option_is_told_in_one_line():
+    for name, row in options(TrainSettings).items():
+        assert row.help and "\n" not in row.help and len(row.help) < 100, name
+        assert row.parser.expected and row.panel, name
+        assert default_words(TrainSettings, name) or name in {"dim", "target", "data", "init_weights"}, name
+
+
+def test_the_names_of_the_settings_are_those_of_the_floors_below():
+    from dlnphase.backend import DTYPES
+    from dlnphase.krylov.choice import REPRESENTATIONS
+    from dlnphase.tasks import TASKS
+
+    rows = options(TrainSettings)
+    assert set(TASK_NAMES) == set(TASKS)
+    assert set(rows["dtype"].parser.metavar.split("|")) == set(DTYPES)
+    assert set(rows["representation"].parser.metavar.split("|")) == set(REPRESENTATIONS)
+    assert set(rows["dynamics"].parser.metavar.split("|")) == set(DYNAMICS_NAMES)
