@@ -1,0 +1,85 @@
+"""``dlnphase detect-saddles``: parse, call :func:`dlnphase.detect.detect_saddles`, show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from dlnphase.cli.options import Call, settings_command
+from dlnphase.cli.progress import Interrupts, LiveLine
+from dlnphase.settings import DetectSettings
+
+if TYPE_CHECKING:
+    from dlnphase.results.detect import DetectResult, VisitInfo
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    settings_command(
+        app, "detect-saddles", DetectSettings, detect_saddles_cli, example="dlnphase detect-saddles runs/first --greedy"
+    )
+
+
+def detect_saddles_cli(call: Call[DetectSettings]) -> int:
+    """Find the saddles that a path visited, and certify them.
+
+    SOURCE is a run of dlnphase train, or an .npz of any other code together with the task options. Each visit is
+    refined to a critical point and its kind is proved: curvature, gradient of the cost, an explicit descent. Writes
+    saddles.yaml and saddles.npz.
+    """
+    from dlnphase.results import OutputDirectory, mode_of
+    from dlnphase.results.detect import SADDLES_FILE, save_detect
+
+    mode = mode_of(call.overwrite, call.resume)
+    directory = call.directory(call.settings.slug())
+    with OutputDirectory(directory, main=SADDLES_FILE, mode=mode):
+        result = _finished(directory, call.settings) if call.resume else None
+        if result is not None:
+            LiveLine(call.quiet).say(f"nothing left to do: {directory} holds the whole result")
+        else:
+            result = _work(call)
+            save_detect(result, directory)
+    _show(result, directory, call)
+    return 0 if result.complete else 130
+
+
+def _finished(directory: Path, settings: DetectSettings) -> DetectResult | None:
+    """The result that is there, if the same settings led to it and it is whole."""
+    from dlnphase.results import refuse_different
+    from dlnphase.results.detect import SADDLES_FILE, load_detect
+
+    if not (directory / SADDLES_FILE).exists():
+        return None
+    result = load_detect(directory)
+    refuse_different(result.config.identity(), settings.identity(), str(directory))
+    return result if result.complete else None
+
+
+def _work(call: Call[DetectSettings]) -> DetectResult:
+    from dlnphase.detect import detect_saddles
+
+    with Interrupts() as stop, LiveLine(call.quiet) as line:
+
+        def on_visit(visit: VisitInfo) -> None:
+            line.update(lambda: f"visit at t = {visit.time.closest:.4g}: rank {visit.rank}, {visit.kind}")
+
+        result = detect_saddles(call.settings, on_visit=on_visit, should_stop=stop.requested)
+        for note in result.notes:
+            line.say(note)
+    return result
+
+
+def _show(result: DetectResult, directory: Path, call: Call[DetectSettings]) -> None:
+    from dlnphase.cli import tables
+    from dlnphase.cli.console import print_error, stdout_console
+
+    if not result.complete:
+        print_error(f"interrupted: what is done is saved in {directory}; --resume runs it again to the end")
+    if call.json:
+        tables.print_json(result)
+    elif not call.quiet:
+        from dlnphase.cli.saddle_tables import print_detect
+
+        print_detect(stdout_console(), result, directory)

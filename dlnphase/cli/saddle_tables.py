@@ -1,0 +1,125 @@
+"""Tables of ``dlnphase detect-saddles`` on the terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from dlnphase.cli.tables import new_table, number
+from dlnphase.detect import detect_sentence
+from dlnphase.results.detect import DetectResult, VisitInfo
+
+KIND_STYLE = {
+    "strict-saddle": "magenta",
+    "degenerate-saddle": "yellow",
+    "global-minimum": "green",
+    "not-critical": "dim",
+    "uncertified": "dim",
+}
+
+
+def print_detect(console: Console, result: DetectResult, directory: Path) -> None:
+    """Headline, visits, certificates, escapes, the comparison with the greedy path, one sentence, where it is saved."""
+    path, task = result.path, result.task
+    what = f"{task.kind} {task.shape[0]}×{task.shape[1]}, L = {path.depth}"
+    console.print(Text(f"{what}: {len(result.visits)} visits on {path.records} records", style="bold"))
+    if result.visits:
+        for table in (_visits(result), _certificates(result), _escapes(result), _greedy(result)):
+            if table is not None:
+                console.print()
+                console.print(table)
+    console.print("\n" + detect_sentence(result))
+    for note in dict.fromkeys(v.note for v in result.visits if v.note):
+        console.print(Text(f"Note: {note}.", style="dim"))
+    console.print(Text(f"Saved in {directory} (saddles.yaml, {result.files['matrices']})", style="dim"))
+
+
+def _table(title: str, result: DetectResult, *columns: str) -> Table:
+    table = new_table(title)
+    if len(result.path.members) > 1:
+        table.add_column("start", justify="right", no_wrap=True)
+    table.add_column("rank", justify="right", no_wrap=True)
+    for name in columns:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def _first(result: DetectResult, visit: VisitInfo) -> list[str]:
+    return [*([str(visit.member)] if len(result.path.members) > 1 else []), str(visit.rank)]
+
+
+def _zero(value: float, unit: float) -> str:
+    """Round-off of an exact fit is shown as 0."""
+    return "0" if abs(value) < 1e-20 * unit else number(value, 6)
+
+
+def _unit(result: DetectResult) -> float:
+    return max((v.cost for v in result.visits), default=1.0) or 1.0
+
+
+def _visits(result: DetectResult) -> Table:
+    table = _table("Visits", result, "enter", "closest", "exit", "decades", "cost", "distance", "nearest")
+    for v in result.visits:
+        table.add_row(
+            *_first(result, v),
+            *(number(t) for t in (v.time.enter, v.time.closest, v.time.exit)),
+            f"{v.prominence:.1f}",
+            _zero(v.cost, _unit(result)),
+            number(v.distance if v.distance is not None else v.matrix_distance, 3),
+            number(v.nearest_distance, 3),
+        )
+    return table
+
+
+def _certificates(result: DetectResult) -> Table:
+    table = _table("Critical points", result)
+    table.add_column("kind", no_wrap=True)
+    for name in ("cost", "‖∇𝓛‖", "λ min", "λ < 0", "order", "descent"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for v in result.visits:
+        c, e = v.curvature, v.escape
+        table.add_row(
+            *_first(result, v),
+            Text(v.kind, style=KIND_STYLE.get(v.kind, "")),
+            _zero(v.critical_point.cost, _unit(result)),
+            f"{v.critical_point.gradient_norm:.0e}",
+            "–" if c is None else "0" if c.negative_eigenvalues == 0 else number(c.min_eigenvalue),
+            "–" if c is None else f"{'' if c.complete else '≥ '}{c.negative_eigenvalues}",
+            "–" if e is None or e.order is None else str(e.order),
+            "–" if e is None or e.descent is None else f"{e.descent:.4f}",
+        )
+    return table
+
+
+def _escapes(result: DetectResult) -> Table | None:
+    """How each saddle is left: the growth of the next mode beside ‖∇C‖, and the direction."""
+    left = [v for v in result.visits if v.escape is not None and v.escape.alignment is not None]
+    if not left:
+        return None
+    table = _table("How the saddles are left", result, "rate on the path", "s = ‖∇C‖", "aligned with its top pair")
+    for v in left:
+        assert v.escape is not None
+        aligned = f"{v.escape.alignment:.4f}"
+        table.add_row(*_first(result, v), number(v.escape.rate), number(v.escape.predicted_rate), aligned)
+    return table
+
+
+def _greedy(result: DetectResult) -> Table | None:
+    if not any(v.greedy is not None for v in result.visits):
+        return None
+    table = _table("Beside the greedy path (α → 0)", result, "cost", "greedy", "difference", "distance")
+    table.add_column("same point", no_wrap=True)
+    unit = _unit(result)
+    for v in result.visits:
+        g = v.greedy
+        if g is None:
+            table.add_row(*_first(result, v), _zero(v.cost, unit), "–", "–", "–", "–")
+            continue
+        table.add_row(
+            *_first(result, v), _zero(v.cost, unit), _zero(g.cost, unit), number(g.relative_difference, 2),
+            number(g.distance, 2), "yes" if g.same else "no",
+        )  # fmt: skip
+    return table

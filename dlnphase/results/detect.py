@@ -1,0 +1,214 @@
+"""The result of ``dlnphase detect-saddles``: saddles.yaml and saddles.npz, as values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from dlnphase.errors import InputError
+from dlnphase.results.codec import memory_only
+from dlnphase.results.files import commit, npz_bytes, read_npz
+from dlnphase.results.provenance import Provenance
+from dlnphase.results.schema import load_result, result_text
+from dlnphase.results.train import TaskInfo
+from dlnphase.saddles.visits import RankTransition
+from dlnphase.settings.detect import DetectSettings
+
+SADDLES_FILE = "saddles.yaml"
+MATRICES_FILE = "saddles.npz"
+
+
+@dataclass(frozen=True)
+class Span:
+    """Times at which a path enters a visit, is closest, and leaves."""
+
+    enter: float
+    closest: float
+    exit: float
+
+
+@dataclass(frozen=True)
+class CriticalPoint:
+    """The refined critical point: C, ‖∇𝓛‖ in natural units, exact rank, singular values of its matrix.
+
+    ``form`` is ``minimal`` (nothing in the unused channels), ``nearest`` (the path's own unused channels kept), or
+    ``matrix`` where the source holds no weights there.
+    """
+
+    cost: float
+    gradient_norm: float
+    rank: int
+    singular_values: tuple[float, ...]
+    form: str
+
+
+@dataclass(frozen=True)
+class CurvatureInfo:
+    """Smallest Hessian eigenvalue, how many are negative (``complete``: all of them counted), residual ‖Hv − λv‖."""
+
+    min_eigenvalue: float
+    negative_eigenvalues: int
+    residual: float
+    complete: bool
+
+
+@dataclass(frozen=True)
+class EscapeInfo:
+    """How a saddle is left.
+
+    Attributes:
+        order: of the descent: 2 or L.
+        rate: s as measured on the path (s_{k+1} in theory); None where the path does not resolve it.
+        predicted_rate: s = ‖∇C(A_c)‖_op.
+        alignment: of the path with the top singular pair of −∇C(A_c) as it leaves; None where it does not leave.
+        descent: decrease of the cost obtained over the decrease predicted to leading order.
+        epsilon: size of the new channel (or step) it was obtained with.
+        decrease: of the cost, obtained.
+    """
+
+    order: int | None
+    rate: float | None
+    predicted_rate: float
+    alignment: float | None
+    descent: float | None
+    epsilon: float | None
+    decrease: float | None
+
+
+@dataclass(frozen=True)
+class GreedyInfo:
+    """The greedy path's critical point of the same rank.
+
+    Attributes:
+        cost: its C.
+        relative_difference: |C(path's closest) − C(greedy)| over C − C_min at the origin.
+        distance: ‖A(path's closest) − A(greedy)‖_F over the norm of the greedy path's last matrix.
+        same: whether the refined critical matrix is the greedy one.
+    """
+
+    cost: float
+    relative_difference: float
+    distance: float
+    same: bool
+
+
+@dataclass(frozen=True)
+class VisitInfo:
+    """One visit.
+
+    Attributes:
+        member: which initialisation of the source.
+        rank: of the critical point.
+        time: enter, closest, exit.
+        cost, gradient_norm: C and ‖∇𝓛‖ on the path at its closest.
+        prominence: decades of ‖∇𝓛‖.
+        distance: ‖θ − θ_c‖ from the path's closest point to the critical point; None where there are no weights.
+        nearest_distance: the same to the nearest critical point found (an upper bound on that to the critical set).
+        matrix_distance: ‖A − A_c‖_F.
+        critical_point, curvature, kind, escape, greedy: see there; None where not asked for or not applicable.
+        note: what a reader should know, or "".
+    """
+
+    member: int
+    rank: int
+    time: Span
+    cost: float
+    gradient_norm: float
+    prominence: float
+    distance: float | None
+    nearest_distance: float | None
+    matrix_distance: float
+    critical_point: CriticalPoint
+    curvature: CurvatureInfo | None
+    kind: str
+    escape: EscapeInfo | None
+    greedy: GreedyInfo | None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class GreedyStep:
+    """A critical point of the greedy path: rank, C, singular values, and a word on it."""
+
+    rank: int
+    cost: float
+    singular_values: tuple[float, ...]
+    note: str
+
+
+@dataclass(frozen=True)
+class PathInfo:
+    """The path that was looked at.
+
+    Attributes:
+        origin: ``dlnphase train``, ``weights`` or ``matrices``.
+        records: number of records.
+        members: initialisations.
+        depth: L.
+        hidden: hidden sizes that channels are counted by.
+        gradient: where ‖∇𝓛‖ comes from.
+        reason: why the run ended, or None for another code's path.
+    """
+
+    origin: str
+    records: int
+    members: tuple[int, ...]
+    depth: int
+    hidden: tuple[int, ...]
+    gradient: str
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class DetectResult:
+    """Everything ``dlnphase detect-saddles`` found."""
+
+    SCHEMA: ClassVar[str] = "dlnphase/detect-saddles@1"
+
+    config: DetectSettings
+    provenance: Provenance
+    task: TaskInfo
+    path: PathInfo
+    visits: tuple[VisitInfo, ...]
+    transitions: tuple[tuple[RankTransition, ...], ...]
+    greedy_path: tuple[GreedyStep, ...] = ()
+    complete: bool = True
+    notes: tuple[str, ...] = ()
+    files: dict[str, str] = field(default_factory=lambda: {"matrices": MATRICES_FILE})
+    matrices: dict[str, np.ndarray] | None = memory_only()
+
+
+def save_detect(result: DetectResult, directory: Path) -> None:
+    """Write saddles.yaml and saddles.npz as one; RunError when the disk refuses.
+
+    saddles.npz holds ``member`` (V,), ``closest`` and ``critical`` (V, d_out, d_in), and ``greedy`` (G, d_out, d_in).
+    """
+    files: dict[str, str | bytes] = {SADDLES_FILE: result_text(result)}
+    if result.matrices is not None:
+        files[result.files["matrices"]] = npz_bytes(result.matrices)
+    commit(directory, files, main=SADDLES_FILE)
+
+
+def load_detect(source: Path | str) -> DetectResult:
+    """Read a result: its directory, or its saddles.yaml; with the matrices where their file is there.
+
+    Raises:
+        InputError: when it is not a result of detect-saddles, or a file is damaged.
+    """
+    path = Path(source)
+    if path.is_dir():
+        path = path / SADDLES_FILE
+    result = load_result(path, DetectResult)
+    name = result.files.get("matrices", MATRICES_FILE)
+    if Path(name).name != name:
+        raise InputError(f"{path}: files.matrices: found {name!r}, expected a file beside it")
+    if (path.parent / name).exists():
+        arrays = read_npz(path.parent / name)
+        for key, shape in (("critical", 3), ("closest", 3), ("greedy", 3), ("member", 1)):
+            if key not in arrays or arrays[key].ndim != shape:
+                raise InputError(f"{path.parent / name}: {key} is missing or of the wrong shape")
+        object.__setattr__(result, "matrices", arrays)
+    return result
