@@ -75,6 +75,12 @@ class _Dumper(yaml.SafeDumper):
 _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(f"(?:{_FLOAT.pattern})$"), list("-+0123456789."))
 
 
+def _represent_text(dumper: yaml.SafeDumper, data: str) -> yaml.Node:
+    # Line breaks that only some readers know (U+0085, U+2028, …) survive in double quotes alone.
+    style = None if all(c.isprintable() or c == "\n" for c in data) else '"'
+    return dumper.represent_scalar("tag:yaml.org,2002:str", data, style=style)
+
+
 def _represent_sequence(dumper: yaml.SafeDumper, data: Any) -> yaml.Node:
     return dumper.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=_fits(data))
 
@@ -84,6 +90,7 @@ def _represent_mapping(dumper: yaml.SafeDumper, data: Any) -> yaml.Node:
     return dumper.represent_mapping("tag:yaml.org,2002:map", data, flow_style=flow)
 
 
+_Dumper.add_representer(str, _represent_text)
 _Dumper.add_representer(list, _represent_sequence)
 _Dumper.add_representer(tuple, _represent_sequence)
 _Dumper.add_representer(dict, _represent_mapping)
