@@ -74,7 +74,9 @@ def _descend(
             due = step % record_every == 0
         else:
             with np.errstate(invalid="ignore", divide="ignore"):
-                moved = (abs(excess - seen_excess) > RECORD_CHANGE * excess) | (abs(norm - seen_norm) > RECORD_CHANGE * norm)
+                moved = (abs(excess - seen_excess) > RECORD_CHANGE * excess) | (
+                    abs(norm - seen_norm) > RECORD_CHANGE * norm
+                )
             due = step == 0 or step >= RECORD_STRETCH * seen_step or bool(moved.any())
         if due or any(reasons):
             seen_excess, seen_norm, seen_step = excess, norm, step

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dlnphase.dynamics.framed_cost import FramedCost
-from dlnphase.dynamics.rosenbrock import Point, slope_at
+from dlnphase.dynamics.stiff_solver import Point, slope_at
 
 ORDER = 5
 EMBEDDED_ORDER = 4

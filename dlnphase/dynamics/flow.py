@@ -16,9 +16,9 @@ from torch import Tensor
 
 from dlnphase.costs import Cost
 from dlnphase.dynamics import dormand_prince, rosenbrock
-from dlnphase.dynamics.frames import Frames, align, direction_weights, inverse_scale
+from dlnphase.dynamics.frames import Frames, align, direction_weights, inverse_scale, learned_directions
 from dlnphase.dynamics.records import Record
-from dlnphase.dynamics.rosenbrock import Point
+from dlnphase.dynamics.stiff_solver import Point
 from dlnphase.errors import InputError
 from dlnphase.network import Network
 
@@ -28,10 +28,26 @@ SAFETY, SHRINK, GROW = 0.9, 0.2, 4.0  # step-size control: margin, and the least
 FIRST_STEP = 0.05  # first step, as a fraction of the time in which θ changes by its own size
 END_OF_TIME = 1e100  # a flow that has not converged by then never will
 MAX_STEPS = 200_000
+STALL = 2500  # steps without any change of the excess cost after which round-off, not the flow, sets the step
+STALL_CHANGE = 1e-6
 DEEP = 1e-3  # h times the round-off of ∇C from which frames are aligned after every step
 SMALLEST_STEP = 1e-250
 LARGEST_SOLVE = 4096  # D above which the D × D solve of the stiff method is refused
-PER_MEMBER = ("members", "time", "time_rest", "h", "last_h", "last_ratio", "steps", "evaluations", "next_output", "rejected", "threshold")
+PER_MEMBER = (
+    "members",
+    "time",
+    "time_rest",
+    "h",
+    "last_h",
+    "last_ratio",
+    "steps",
+    "evaluations",
+    "next_output",
+    "rejected",
+    "threshold",
+    "last_excess",
+    "last_change",
+)
 
 
 def gradient_flow(
@@ -67,7 +83,9 @@ def gradient_flow(
         raise InputError(f"method: found {method!r}, expected one of {', '.join(METHODS)}")
     size = network.shape[0] * network.shape[1]
     if method == "stiff" and size > LARGEST_SOLVE:
-        raise InputError(f"method: the stiff method solves systems of size d_out·d_in = {size}, above {LARGEST_SOLVE}; use explicit")
+        raise InputError(
+            f"method: the stiff method solves systems of size d_out·d_in = {size}, above {LARGEST_SOLVE}; use explicit"
+        )
     flow = _Flow(network, cost, METHODS[method], rtol, align_frames)
     flow.limits(tol, max_time, max_steps, output_times)
     with torch.no_grad():
@@ -92,12 +110,12 @@ class _Flow:
         self.evaluations = np.zeros(network.batch, dtype=np.int64)
         self.next_output = np.zeros(network.batch, dtype=np.int64)
         self.rejected = np.zeros(network.batch, dtype=bool)
+        self.last_excess = np.zeros(network.batch)
+        self.last_change = np.zeros(network.batch, dtype=np.int64)
         self.like = like
         self._new_frame()
 
-    def limits(
-        self, tol: float, max_time: float | None, max_steps: int, output_times: Sequence[float] | None
-    ) -> None:
+    def limits(self, tol: float, max_time: float | None, max_steps: int, output_times: Sequence[float] | None) -> None:
         """When to stop, and where steps must end."""
         self.tol, self.max_steps = tol, max_steps
         self.max_time = END_OF_TIME if max_time is None else max_time
@@ -111,12 +129,13 @@ class _Flow:
 
     def run(self) -> Iterator[Record]:
         count = 0
-        point = Point(self.network, self.framed)
+        point = self._point()
         self.evaluations += 1
         while True:
             record = self._record(point)
             if self.threshold is None:
                 self.threshold = self.tol * (record.excess - self.offset)
+            self._watch(record)
             record.reasons = self._reasons(record)
             yield record
             keep = np.array([r is None for r in record.reasons])
@@ -124,14 +143,16 @@ class _Flow:
                 return
             if not keep.all():
                 self._select(keep)
-                point = Point(self.network, self.framed)
+                point = self._point()
             point = self._advance(point)
             count += 1
-            if self.aligned and (count % ALIGN_EVERY == 0 or self._deep()):
-                if align(self.network, self.frames):
+            deep = self._deep()
+            if self.aligned and (count % ALIGN_EVERY == 0 or deep):
+                if align(self.network, self.frames, settled=deep):
                     self.framed.measure_noise(self.network.product())
+                    self.learned = learned_directions(self.network, self.frames)
                     self._new_scale()
-                    point = Point(self.network, self.framed)
+                    point = self._point()
                 else:
                     self._new_scale()
 
@@ -158,7 +179,7 @@ class _Flow:
         else:
             mask = torch.as_tensor(accepted, device=theta.device).unsqueeze(-1)
             self.network = self.network.with_theta(torch.where(mask, theta, self.network.theta))
-        return Point(self.network, self.framed)
+        return self._point()
 
     def _control(self, h: np.ndarray, ratio: np.ndarray, lands: np.ndarray) -> np.ndarray:
         """Accept or reject, and set the next step sizes (predictive controller, Gustafsson 1994).
@@ -208,6 +229,12 @@ class _Flow:
             weights=lambda i: [w.cpu().numpy() for w in frames.to_original(network, i)],
         )
 
+    def _watch(self, record: Record) -> None:
+        """Note at which step each member's excess cost last changed."""
+        changed = abs(record.excess - self.last_excess) > STALL_CHANGE * self.last_excess
+        self.last_excess = np.where(changed, record.excess, self.last_excess)
+        self.last_change = np.where(changed, self.steps, self.last_change)
+
     def _reasons(self, record: Record) -> list[str | None]:
         assert self.threshold is not None
         out: list[str | None] = []
@@ -217,12 +244,17 @@ class _Flow:
                 reason = "diverged"
             elif self.tol > 0 and record.excess[i] - self.offset <= self.threshold[i]:
                 reason = "converged"
+            elif self.steps[i] - self.last_change[i] > STALL:
+                reason = "precision_floor"
             elif self.time[i] >= self.max_time:
                 reason = "max_time"
             elif self.steps[i] >= self.max_steps:
                 reason = "max_steps"
             out.append(reason)
         return out
+
+    def _point(self) -> Point:
+        return Point(self.network, self.framed, self.learned)
 
     def _deep(self) -> bool:
         """Whether a step multiplies round-off of ∇C to something that could be seen."""
@@ -232,6 +264,7 @@ class _Flow:
     # ---- frames, scales, batches -----------------------------------------------------------
     def _new_frame(self) -> None:
         self.framed = self.frames.cost
+        self.learned = learned_directions(self.network, self.frames)
         self._new_scale()
 
     def _new_scale(self) -> None:

@@ -154,18 +154,16 @@ class FramedCost:
         return (operator @ v.flatten(1).unsqueeze(-1)).view(v.shape)
 
     def times(self, k: Tensor, a: Tensor) -> Tensor:
-        """H K for K of shape (B, D, D)."""
+        """H K for K of shape (B, D, m)."""
         if self.structure == "identity":
             return k
+        batch, size, columns = k.shape
         if self.structure == "right":
             assert self.operator is not None
-            batch, size, _ = k.shape
             d_in = self.operator.shape[-1]
-            return torch.matmul(self.operator.unsqueeze(1), k.view(batch, -1, d_in, size)).view(batch, size, size)
+            return torch.matmul(self.operator.unsqueeze(1), k.reshape(batch, -1, d_in, columns)).view(k.shape)
         if self.structure == "dense":
             assert self.operator is not None
             return self.operator @ k
-        batch, size, _ = k.shape
-        columns = k.mT.reshape(batch, size, *self.cost.shape)
-        out = torch.stack([self.apply(columns[:, j], a) for j in range(size)], 1)
-        return out.reshape(batch, size, size).mT
+        images = [self.apply(k[..., j].reshape(batch, *self.cost.shape), a).flatten(1) for j in range(columns)]
+        return torch.stack(images, -1)

@@ -22,6 +22,8 @@ from dlnphase.dynamics.framed_cost import FramedCost, turn_rows
 from dlnphase.network import Network
 
 EMERGENCE = 30.0  # a direction leads its space when its weight λ exceeds this multiple of the mean of the rest
+LEARNED = 1e-2  # weight, relative to the largest, from which a leading direction counts as learned
+SEPARATED = 0.1  # weight, relative to a leading direction's, below which a direction counts as smaller
 POWER_ITERATIONS = 12
 
 
@@ -73,17 +75,22 @@ def inverse_scale(weights: list[Tensor]) -> Tensor:
     """1/√(r_i r_j) for every parameter W_l[i, j], r = √M_ii: the yardstick of relative error, flat (B, P)."""
     floor = torch.finfo(weights[0].dtype).tiny ** 0.5
     roots = [m.clamp_min(floor).pow(-0.25) for m in weights]
-    return torch.cat([(roots[i + 1].unsqueeze(-1) * roots[i].unsqueeze(-2)).flatten(1) for i in range(len(roots) - 1)], 1)
+    return torch.cat(
+        [(roots[i + 1].unsqueeze(-1) * roots[i].unsqueeze(-2)).flatten(1) for i in range(len(roots) - 1)], 1
+    )
 
 
-def align(network: Network, frames: Frames) -> bool:
+def align(network: Network, frames: Frames, settled: bool = False) -> bool:
     """Turn every space, in place, so that its leading directions lie along its first axes.
+
+    Args:
+        settled: leave directions of comparable size as they lie towards each other, only keep small ones apart.
 
     Returns whether any space of any member has a leading direction (else nothing was changed).
     """
     spaces = range(len(network.dims))
     for space in spaces:
-        _realign(network, frames, space)
+        _realign(network, frames, space, settled)
     for space in spaces:
         _promote(network, frames, space)
     for space in spaces[1:-1]:
@@ -91,13 +98,31 @@ def align(network: Network, frames: Frames) -> bool:
     return any(bool((k > 0).any()) for k in frames.leading)
 
 
-def _realign(network: Network, frames: Frames, space: int) -> None:
+def learned_directions(network: Network, frames: Frames) -> tuple[Tensor, Tensor] | None:
+    """Which leading directions of the output and the input space carry a learned mode, boolean (B, k) each; None: none."""
+    k = int(torch.minimum(frames.leading[0], frames.leading[-1]).max())
+    if k == 0 or network.depth < 2:
+        return None
+    out = []
+    for space in (network.depth, 0):
+        weights = _space_weights(network, space)[:, :k]
+        leads = torch.arange(k, device=weights.device) < frames.leading[space].unsqueeze(-1)
+        out.append(leads & (weights > LEARNED * weights.amax(-1, keepdim=True)))
+    return out[0], out[1]
+
+
+def _realign(network: Network, frames: Frames, space: int, settled: bool) -> None:
     """One power step per leading direction: x ∝ M e_i on the axes from i on."""
     leading = frames.leading[space]
     for i in range(int(leading.max())):
         column = _gram_times_axis(network, space, i)[:, i:]
-        x = column / torch.linalg.vector_norm(column, dim=-1, keepdim=True)
+        # A column that is exactly zero (a network of exactly low rank) leaves its axis where it is.
+        norm = torch.linalg.vector_norm(column, dim=-1, keepdim=True)
+        x = column / norm.clamp_min(torch.finfo(column.dtype).tiny)
         tail = x[:, 1:] * (leading > i).unsqueeze(-1) * torch.sign(x[:, :1])
+        if settled:
+            weights = _space_weights(network, space)
+            tail = tail * (weights[:, i + 1 :] < SEPARATED * weights[:, i : i + 1])
         _turn(network, frames, space, i, tail)
 
 
@@ -160,8 +185,12 @@ def _restore_balance(network: Network, frames: Frames, space: int) -> None:
         found = (above[:, i + 1 :] @ column.unsqueeze(-1) - below[:, i + 1 :] @ row.unsqueeze(-1)).squeeze(-1)
         half = 0.5 * (found - balance[:, i, i + 1 :]) * (leading > i).unsqueeze(-1)
         tiny = torch.finfo(row.dtype).tiny
-        below[:, i + 1 :] += half.unsqueeze(-1) * (row / row.square().sum(-1, keepdim=True).clamp_min(tiny)).unsqueeze(-2)
-        above[:, i + 1 :] -= half.unsqueeze(-1) * (column / column.square().sum(-1, keepdim=True).clamp_min(tiny)).unsqueeze(-2)
+        below[:, i + 1 :] += half.unsqueeze(-1) * (row / row.square().sum(-1, keepdim=True).clamp_min(tiny)).unsqueeze(
+            -2
+        )
+        above[:, i + 1 :] -= half.unsqueeze(-1) * (
+            column / column.square().sum(-1, keepdim=True).clamp_min(tiny)
+        ).unsqueeze(-2)
 
 
 def _gram_times(network: Network, space: int, x: Tensor) -> Tensor:

@@ -1,13 +1,7 @@
 """ROS34PW2: a third-order, L-stable, stiffly accurate Rosenbrock W-method with four stages.
 
 Rang and Angermann, BIT 45 (2005) 761–787. A W-method keeps its order whatever matrix stands in for the
-Jacobian; here it is the Gauss–Newton part −JᵀHJ, which holds every fast direction of the flow and whose
-inverse costs one solve of the size of the end-to-end matrix:
-
-    (I + c JᵀHJ)⁻¹ = I − c Jᵀ (I + c H K)⁻¹ H J,      K = J Jᵀ (the NTK).
-
-The columns of I + c H K are scaled before it is factored: learned directions have c K up to 1e16, unlearned
-ones down to 0, and without the scaling the solution along the former drowns in the round-off of the latter.
+Jacobian; ``dlnphase.dynamics.stiff_solver`` provides one that holds every fast direction of the flow.
 """
 
 from __future__ import annotations
@@ -17,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dlnphase.dynamics.framed_cost import FramedCost
-from dlnphase.network import Network
+from dlnphase.dynamics.stiff_solver import Point, StiffSolver
 
 ORDER = 3
 EMBEDDED_ORDER = 2
@@ -49,59 +43,6 @@ E = (_B - _B_EMBEDDED) @ _INVERSE
 STAGES = 4
 
 
-class Point:
-    """Everything a step needs at θ: products, end-to-end matrix, cost gradient, −∇𝓛."""
-
-    __slots__ = ("network", "prefixes", "suffixes", "a", "excess", "g", "slope")
-
-    def __init__(self, network: Network, cost: FramedCost) -> None:
-        self.network = network
-        self.prefixes = network.prefixes()
-        self.suffixes = network.suffixes()
-        self.a = self.prefixes[-1]
-        self.excess, self.g = cost.value_and_gradient(self.a)
-        self.slope = network.gradient(self.g, self.prefixes, self.suffixes).neg_()
-
-
-def slope_at(network: Network, cost: FramedCost) -> Tensor:
-    """−∇𝓛(θ), flat, shape (B, P)."""
-    prefixes, suffixes = network.prefixes(), network.suffixes()
-    return network.gradient(cost.gradient(prefixes[-1]), prefixes, suffixes).neg_()
-
-
-class GaussNewtonSolver:
-    """(I + c JᵀHJ)⁻¹ at a point, for one step size c per member, shape (B, 1, 1)."""
-
-    def __init__(self, point: Point, cost: FramedCost, c: Tensor) -> None:
-        self.point, self.cost, self.c = point, cost, c
-        k = point.network.ntk(point.prefixes, point.suffixes)
-        diagonal = k.diagonal(dim1=-2, dim2=-1).unsqueeze(-2)
-        column = (1.0 + c * diagonal).reciprocal_()
-        matrix = cost.times(k, point.a) * (c * column)
-        self.column = column.squeeze(-2)
-        matrix.diagonal(dim1=-2, dim2=-1).add_(self.column)
-        self.lu, self.pivots = torch.linalg.lu_factor_ex(matrix)[:2]
-
-    def dual(self, g: Tensor) -> Tensor:
-        """(I + c H K)⁻¹ g for g of shape (B, d_out, d_in)."""
-        y = torch.linalg.lu_solve(self.lu, self.pivots, g.flatten(1).unsqueeze(-1)).squeeze(-1)
-        return (y * self.column).view(g.shape)
-
-    def stage(self, g: Tensor, rest: Tensor | None, gh: Tensor) -> Tensor:
-        """(I + c JᵀHJ)⁻¹ (rest − γh Jᵀg) for g of shape (B, d_out, d_in) and flat rest of shape (B, P).
-
-        Fast directions of Jᵀg are damped before Jᵀ is applied: formed first and damped by subtraction, the round-off
-        of h·Jᵀg would stay behind, and h reaches 1e20.
-        """
-        p = self.point
-        dual = g * gh
-        if rest is not None:
-            image = self.cost.apply(p.network.jvp(rest, p.prefixes, p.suffixes), p.a)
-            dual = torch.addcmul(dual, image, self.c)
-        out = p.network.gradient(self.dual(dual), p.prefixes, p.suffixes)
-        return out.neg_() if rest is None else rest - out
-
-
 def step(point: Point, cost: FramedCost, h: Tensor) -> tuple[Tensor, Tensor]:
     """One step of size h (shape (B,)) from a point.
 
@@ -111,8 +52,8 @@ def step(point: Point, cost: FramedCost, h: Tensor) -> tuple[Tensor, Tensor]:
     theta = network.theta
     c = (GAMMA * h).view(-1, 1, 1)
     gh = c.squeeze(-1)
-    solver = GaussNewtonSolver(point, cost, c)
-    stages = [solver.stage(point.g, None, c)]
+    solver = StiffSolver(point, cost, c)
+    stages = [solver(point.g, None)]
     for i in range(1, STAGES):
         at = network.with_theta(_combine(theta, A[i], stages))
         prefixes, suffixes = at.prefixes(), at.suffixes()
@@ -120,7 +61,7 @@ def step(point: Point, cost: FramedCost, h: Tensor) -> tuple[Tensor, Tensor]:
         bend = network.gradient(g, point.prefixes, point.suffixes) - at.gradient(g, prefixes, suffixes)
         # C_ij/h · u_j · γh = C_ij γ u_j: the coupling needs no step size.
         rest = torch.addcmul(_combine(None, C[i] * GAMMA, stages), bend, gh)
-        stages.append(solver.stage(g, rest, c))
+        stages.append(solver(g, rest))
     return _combine(theta, M, stages), _combine(None, E, stages)
 
 
