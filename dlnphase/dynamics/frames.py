@@ -183,14 +183,11 @@ def _restore_balance(network: Network, frames: Frames, space: int) -> None:
     for i in range(int(leading.max())):
         row, column = below[:, i], above[:, i]
         found = (above[:, i + 1 :] @ column.unsqueeze(-1) - below[:, i + 1 :] @ row.unsqueeze(-1)).squeeze(-1)
-        half = 0.5 * (found - balance[:, i, i + 1 :]) * (leading > i).unsqueeze(-1)
-        tiny = torch.finfo(row.dtype).tiny
-        below[:, i + 1 :] += half.unsqueeze(-1) * (row / row.square().sum(-1, keepdim=True).clamp_min(tiny)).unsqueeze(
-            -2
-        )
-        above[:, i + 1 :] -= half.unsqueeze(-1) * (
-            column / column.square().sum(-1, keepdim=True).clamp_min(tiny)
-        ).unsqueeze(-2)
+        excess = (found - balance[:, i, i + 1 :]) * (leading > i).unsqueeze(-1)
+        size = row.square().sum(-1) + column.square().sum(-1)
+        share = (excess / size.clamp_min(torch.finfo(row.dtype).tiny).unsqueeze(-1)).unsqueeze(-1)
+        below[:, i + 1 :] += share * row.unsqueeze(-2)
+        above[:, i + 1 :] -= share * column.unsqueeze(-2)
 
 
 def _gram_times(network: Network, space: int, x: Tensor) -> Tensor:
