@@ -9,6 +9,7 @@ Matrices in function space are vectorised row by row.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -22,12 +23,14 @@ class Network:
         dims: (n_0, n_1, …, n_L) = (d_in, hidden sizes, d_out).
     """
 
-    __slots__ = ("theta", "dims", "weights")
+    __slots__ = ("dims", "theta", "weights")
 
     def __init__(self, theta: Tensor, dims: Sequence[int]) -> None:
         self.dims = tuple(int(n) for n in dims)
         if theta.ndim != 2 or theta.shape[1] != parameter_count(self.dims):
-            raise ValueError(f"theta has shape {tuple(theta.shape)}, dims {self.dims} need (B, {parameter_count(self.dims)})")
+            raise ValueError(
+                f"theta has shape {tuple(theta.shape)}, dims {self.dims} need (B, {parameter_count(self.dims)})"
+            )
         self.theta = theta
         self.weights = split(theta, self.dims)
 
@@ -35,7 +38,7 @@ class Network:
     def from_weights(cls, weights: Sequence[Tensor]) -> Network:
         """Copy layers of shapes (B, n_l, n_{l-1}), or (n_l, n_{l-1}) for one network, into a network."""
         layers = [w if w.ndim == 3 else w.unsqueeze(0) for w in weights]
-        for lower, upper in zip(layers[:-1], layers[1:], strict=True):
+        for lower, upper in pairwise(layers):
             if upper.shape[2] != lower.shape[1] or upper.shape[0] != lower.shape[0]:
                 raise ValueError(f"layers do not chain: {tuple(upper.shape)} after {tuple(lower.shape)}")
         dims = (layers[0].shape[2], *(w.shape[1] for w in layers))
@@ -91,7 +94,7 @@ class Network:
         return out
 
     def suffixes(self) -> list[Tensor]:
-        """Products above each layer: S_l = W_L ⋯ W_{l+1} for l = 1, …, L, shapes (B, d_out, n_l); S_L is the identity."""
+        """Products above each layer: S_l = W_L ⋯ W_{l+1} for l = 1, …, L, each (B, d_out, n_l); S_L is the identity."""
         w = self.weights
         out = [_identity(self.theta, self.dims[-1])]
         if self.depth > 1:
@@ -125,21 +128,35 @@ class Network:
             g: shape (B, d_out, d_in).
             prefixes, suffixes: of this network, if at hand.
         """
+        out = torch.empty((g.shape[0], self.theta.shape[1]), dtype=g.dtype, device=g.device)
+        return self.add_gradient_(out, g, prefixes, suffixes, keep=0)
+
+    def add_gradient_(
+        self,
+        out: Tensor,
+        g: Tensor,
+        prefixes: list[Tensor] | None = None,
+        suffixes: list[Tensor] | None = None,
+        *,
+        sign: int = 1,
+        keep: int = 1,
+    ) -> Tensor:
+        """out ← keep·out + sign·Jᵀg for a flat (B, P) tensor, in place; see :meth:`gradient`. Returns out."""
         p = self.prefixes() if prefixes is None else prefixes
         s = self.suffixes() if suffixes is None else suffixes
         depth = self.depth
-        if depth == 1:
-            return g.flatten(1)
-        out = torch.empty((g.shape[0], self.theta.shape[1]), dtype=g.dtype, device=g.device)
         parts = split(out, self.dims)
+        if depth == 1:
+            parts[0].copy_(parts[0] * keep + g * sign if keep else g * sign)
+            return out
         # The first layer has P_1 = 1 and the last S_L = 1: no product with an identity is formed.
-        parts[0].copy_(s[0].mT @ g)
+        parts[0].baddbmm_(s[0].mT, g, alpha=sign, beta=keep)
         for layer in range(1, depth - 1):
             if self.dims[0] <= self.dims[-1]:
-                parts[layer].copy_((s[layer].mT @ g) @ p[layer].mT)
+                parts[layer].baddbmm_(s[layer].mT @ g, p[layer].mT, alpha=sign, beta=keep)
             else:
-                parts[layer].copy_(s[layer].mT @ (g @ p[layer].mT))
-        parts[-1].copy_(g @ p[depth - 1].mT)
+                parts[layer].baddbmm_(s[layer].mT, g @ p[layer].mT, alpha=sign, beta=keep)
+        parts[-1].baddbmm_(g, p[depth - 1].mT, alpha=sign, beta=keep)
         return out
 
     def jvp(self, v: Tensor, prefixes: list[Tensor] | None = None, suffixes: list[Tensor] | None = None) -> Tensor:
@@ -154,14 +171,16 @@ class Network:
             total = total + s[layer] @ (parts[layer] @ p[layer])
         return total
 
-    def ntk_factors(self, prefixes: list[Tensor] | None = None, suffixes: list[Tensor] | None = None) -> list[tuple[Tensor, Tensor]]:
+    def ntk_factors(
+        self, prefixes: list[Tensor] | None = None, suffixes: list[Tensor] | None = None
+    ) -> list[tuple[Tensor, Tensor]]:
         """Pairs (S_l S_lᵀ, P_lᵀ P_l) of shapes (B, d_out, d_out) and (B, d_in, d_in): K = Σ_l (first ⊗ second)."""
         p = self.prefixes() if prefixes is None else prefixes
         s = self.suffixes() if suffixes is None else suffixes
         return [(s[i] @ s[i].mT, p[i].mT @ p[i]) for i in range(self.depth)]
 
     def ntk(self, prefixes: list[Tensor] | None = None, suffixes: list[Tensor] | None = None) -> Tensor:
-        """Neural tangent kernel on matrix entries, K = J Jᵀ, shape (B, D, D), rows and columns in row-major order of A."""
+        """Neural tangent kernel K = J Jᵀ on the entries of A in row-major order, shape (B, D, D)."""
         d_out, d_in = self.shape
         total: Tensor | None = None
         for left, right in self.ntk_factors(prefixes, suffixes):

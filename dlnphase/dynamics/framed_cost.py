@@ -157,7 +157,7 @@ class FramedCost:
         """H K for K of shape (B, D, m)."""
         if self.structure == "identity":
             return k
-        batch, size, columns = k.shape
+        batch, _, columns = k.shape
         if self.structure == "right":
             assert self.operator is not None
             d_in = self.operator.shape[-1]

@@ -24,6 +24,7 @@ from dlnphase.network import Network
 EMERGENCE = 30.0  # a direction leads its space when its weight λ exceeds this multiple of the mean of the rest
 LEARNED = 1e-2  # weight, relative to the largest, from which a leading direction counts as learned
 SEPARATED = 0.1  # weight, relative to a leading direction's, below which a direction counts as smaller
+RECHECK = 5.0  # a space is searched again when its other directions gained this multiple of their mean weight
 POWER_ITERATIONS = 12
 
 
@@ -35,12 +36,14 @@ class Frames:
         cost: the cost in these frames; it keeps O_0 and O_L.
         hidden: O_1, …, O_{L-1}, each (B, n_l, n_l).
         leading: number of aligned leading directions of each space and member, each (B,).
+        checked: weight left to the other directions of each space when it was last searched, each (B,).
         balance: conserved D_l = W_{l+1}ᵀW_{l+1} − W_lW_lᵀ of the hidden spaces in their frames, each (B, n_l, n_l).
     """
 
     cost: FramedCost
     hidden: list[Tensor]
     leading: list[Tensor]
+    checked: list[Tensor]
     balance: list[Tensor]
 
     @classmethod
@@ -49,12 +52,13 @@ class Frames:
         like = network.theta
         eyes = [torch.eye(n, dtype=like.dtype, device=like.device).repeat(network.batch, 1, 1) for n in network.hidden]
         leading = [torch.zeros(network.batch, dtype=torch.long, device=like.device) for _ in network.dims]
-        return cls(FramedCost(cost, network.batch, like), eyes, leading, network.balancedness())
+        checked = [torch.zeros_like(like[:, 0]) for _ in network.dims]
+        return cls(FramedCost(cost, network.batch, like), eyes, leading, checked, network.balancedness())
 
     def select(self, members: Tensor) -> Frames:
         """Some members of the batch."""
-        hidden, leading, balance = ([x[members] for x in xs] for xs in (self.hidden, self.leading, self.balance))
-        return Frames(self.cost.select(members), hidden, leading, balance)
+        lists = (self.hidden, self.leading, self.checked, self.balance)
+        return Frames(self.cost.select(members), *([x[members] for x in xs] for xs in lists))
 
     def to_original(self, network: Network, member: int) -> list[Tensor]:
         """Layers of one member in the frame the run started in: W_l = O_lᵀ Ŵ_l O_{l-1}."""
@@ -99,7 +103,7 @@ def align(network: Network, frames: Frames, settled: bool = False) -> bool:
 
 
 def learned_directions(network: Network, frames: Frames) -> tuple[Tensor, Tensor] | None:
-    """Which leading directions of the output and the input space carry a learned mode, boolean (B, k) each; None: none."""
+    """Leading output and input directions that carry a learned mode, boolean (B, k) each; None where there are none."""
     k = int(torch.minimum(frames.leading[0], frames.leading[-1]).max())
     if k == 0 or network.depth < 2:
         return None
@@ -136,6 +140,10 @@ def _promote(network: Network, frames: Frames, space: int) -> None:
         weights = _space_weights(network, space) * open_axes
         total = weights.sum(-1)
         count = (n - leading).clamp_min(1)
+        grown = total > frames.checked[space] * (1 + RECHECK / count)
+        if not bool(grown.any()):
+            return
+        frames.checked[space] = torch.where(grown, total, frames.checked[space])
         x = torch.zeros_like(weights).scatter_(1, weights.argmax(-1, keepdim=True), 1.0)
         value = total / count
         for _ in range(POWER_ITERATIONS):
@@ -152,6 +160,7 @@ def _promote(network: Network, frames: Frames, space: int) -> None:
             tail = x[:, i + 1 :] * torch.where(head < 0, -1.0, 1.0) * chosen.unsqueeze(-1)
             _turn(network, frames, space, i, tail)
         leading += emerged.long()
+        frames.checked[space] = torch.where(emerged, torch.zeros_like(total), frames.checked[space])
 
 
 def _turn(network: Network, frames: Frames, space: int, i: int, tail: Tensor) -> None:

@@ -41,6 +41,9 @@ C = np.diag(np.diag(_INVERSE)) - _INVERSE
 M = _B @ _INVERSE
 E = (_B - _B_EMBEDDED) @ _INVERSE
 STAGES = 4
+# C_ij/h · u_j · γh = C_ij γ u_j: the coupling needs no step size.
+_SHIFT_AND_COUPLING = [np.stack([A[i, :i], GAMMA * C[i, :i]]) for i in range(STAGES)]
+_SOLUTION_AND_ERROR = np.stack([M, E])
 
 
 def step(point: Point, cost: FramedCost, h: Tensor) -> tuple[Tensor, Tensor]:
@@ -51,24 +54,25 @@ def step(point: Point, cost: FramedCost, h: Tensor) -> tuple[Tensor, Tensor]:
     network = point.network
     theta = network.theta
     c = (GAMMA * h).view(-1, 1, 1)
-    gh = c.squeeze(-1)
     solver = StiffSolver(point, cost, c)
-    stages = [solver(point.g, None)]
+    stages = torch.empty((STAGES, *theta.shape), dtype=theta.dtype, device=theta.device)
+    solver.first(point.g, stages[0])
     for i in range(1, STAGES):
-        at = network.with_theta(_combine(theta, A[i], stages))
+        shift, coupling = _combine(stages[:i], _SHIFT_AND_COUPLING[i])
+        at = network.with_theta(shift.add_(theta))
         prefixes, suffixes = at.prefixes(), at.suffixes()
         g = cost.gradient(prefixes[-1])
-        bend = network.gradient(g, point.prefixes, point.suffixes) - at.gradient(g, prefixes, suffixes)
-        # C_ij/h · u_j · γh = C_ij γ u_j: the coupling needs no step size.
-        rest = torch.addcmul(_combine(None, C[i] * GAMMA, stages), bend, gh)
-        stages.append(solver(g, rest))
-    return _combine(theta, M, stages), _combine(None, E, stages)
+        # Where θ has not moved the two gradients cancel to the last bit: the coupling is added afterwards.
+        pull = g * c
+        rest = network.add_gradient_(stages[i], pull, point.prefixes, point.suffixes, keep=0)
+        at.add_gradient_(rest, pull, prefixes, suffixes, sign=-1)
+        rest += coupling
+        solver(g, rest)
+    new, error = _combine(stages, _SOLUTION_AND_ERROR)
+    return new.add_(theta), error
 
 
-def _combine(base: Tensor | None, coefficients: np.ndarray, stages: list[Tensor]) -> Tensor:
-    out = base
-    for c, u in zip(coefficients, stages, strict=False):
-        if c != 0.0:
-            out = u * float(c) if out is None else torch.add(out, u, alpha=float(c))
-    assert out is not None
-    return out
+def _combine(stages: Tensor, coefficients: np.ndarray) -> Tensor:
+    """Rows of coefficients (r, i) times stages (i, B, P): shape (r, B, P), in one pass over memory."""
+    weights = torch.as_tensor(coefficients, dtype=stages.dtype, device=stages.device)
+    return (weights @ stages.flatten(1)).view(len(coefficients), *stages.shape[1:])

@@ -66,24 +66,28 @@ class StiffSolver:
         matrix.diagonal(dim1=-2, dim2=-1).add_(self.column)
         self.lu, self.pivots = torch.linalg.lu_factor_ex(matrix)[:2]
 
-    def __call__(self, g: Tensor, rest: Tensor | None) -> Tensor:
-        """(I + c𝓗)⁻¹ (rest − c Jᵀg) for g of shape (B, d_out, d_in) and flat rest of shape (B, P) (None: zero).
+    def first(self, g: Tensor, out: Tensor) -> Tensor:
+        """−(I + c𝓗)⁻¹ c Jᵀg for g of shape (B, d_out, d_in), written to a flat (B, P) tensor."""
+        p = self.point
+        return p.network.add_gradient_(out, self._dual(g), p.prefixes, p.suffixes, sign=-1, keep=0)
+
+    def __call__(self, g: Tensor, rest: Tensor) -> Tensor:
+        """(I + c𝓗)⁻¹ (rest − c Jᵀg) for g of shape (B, d_out, d_in) and flat rest of shape (B, P), in place of rest.
 
         Fast directions of Jᵀg are damped before Jᵀ is applied: formed first and damped by subtraction, the
         round-off of c·Jᵀg would stay behind.
         """
         p = self.point
-        right = g
-        if rest is not None:
-            z = p.network.jvp(rest, p.prefixes, p.suffixes)
-            image = self.cost.apply(z, p.a)
-            if self.bend is not None:
-                image = image + (self.bend @ z.flatten(1).unsqueeze(-1)).view(z.shape)
-            right = g + image
+        z = p.network.jvp(rest, p.prefixes, p.suffixes)
+        image = self.cost.apply(z, p.a)
+        if self.bend is not None:
+            image = image + (self.bend @ z.flatten(1).unsqueeze(-1)).view(z.shape)
+        return p.network.add_gradient_(rest, self._dual(g + image), p.prefixes, p.suffixes, sign=-1)
+
+    def _dual(self, right: Tensor) -> Tensor:
+        """c (I + c (H + Q) K)⁻¹ right, shape (B, d_out, d_in)."""
         y = torch.linalg.lu_solve(self.lu, self.pivots, right.flatten(1).unsqueeze(-1)).squeeze(-1)
-        dual = (y * self.column).view(g.shape) * self.c
-        out = p.network.gradient(dual, p.prefixes, p.suffixes)
-        return out.neg_() if rest is None else rest - out
+        return (y * self.column).view(right.shape) * self.c
 
 
 def _rank_curvature(point: Point) -> Tensor | None:
