@@ -201,7 +201,9 @@ def regression(x: np.ndarray, y: np.ndarray, backend: Backend) -> QuadraticCost:
     """
     x, y = _finite("X", x), _finite("Y", y)
     if x.ndim != 2 or y.ndim != 2 or len(x) != len(y) or not len(x):
-        raise InputError(f"data: X has shape {x.shape} and Y {y.shape}, expected (N, d_in) and (N, d_out) with the same N ≥ 1")
+        raise InputError(
+            f"data: X has shape {x.shape} and Y {y.shape}, expected (N, d_in) and (N, d_out) with the same N ≥ 1"
+        )
     solution, *_ = np.linalg.lstsq(x, y, rcond=RANK_TOLERANCE)
     minimum = 0.5 * float(np.sum((x @ solution - y) ** 2)) / len(x)
     scale = 0.5 * float(np.sum(y**2)) / len(x)

@@ -38,7 +38,7 @@ class Task:
 
 
 def default_singular_values(rank: int) -> tuple[float, ...]:
-    """Singular values of a planted matrix when none are given: 10, 6, 3 at rank 3, else evenly spaced 10, …, 10/rank."""
+    """Singular values planted when none are given: 10, 6, 3 at rank 3, else evenly spaced 10, …, 10/rank."""
     return (10.0, 6.0, 3.0) if rank == 3 else tuple(10.0 * (rank - i) / rank for i in range(rank))
 
 
