@@ -181,13 +181,7 @@ class Network:
 
     def ntk(self, prefixes: list[Tensor] | None = None, suffixes: list[Tensor] | None = None) -> Tensor:
         """Neural tangent kernel K = J Jᵀ on the entries of A in row-major order, shape (B, D, D)."""
-        d_out, d_in = self.shape
-        total: Tensor | None = None
-        for left, right in self.ntk_factors(prefixes, suffixes):
-            term = torch.einsum("bij,bkl->bikjl", left, right)
-            total = term if total is None else total.add_(term)
-        assert total is not None
-        return total.reshape(self.batch, d_out * d_in, d_out * d_in)
+        return kronecker_sum(self.ntk_factors(prefixes, suffixes))
 
     def balancedness(self) -> list[Tensor]:
         """D_l = W_{l+1}ᵀ W_{l+1} − W_l W_lᵀ for l = 1, …, L−1: conserved by gradient flow."""
@@ -212,6 +206,17 @@ class Network:
         return Network.from_weights(out)
 
 
+def kronecker_sum(factors: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """Σ_l left_l ⊗ right_l for pairs of shapes (B, m, m) and (B, n, n): matrices on row-major entries, (B, mn, mn)."""
+    total: Tensor | None = None
+    for left, right in factors:
+        term = torch.einsum("bij,bkl->bikjl", left, right)
+        total = term if total is None else total.add_(term)
+    assert total is not None
+    batch, size = total.shape[0], total.shape[1] * total.shape[2]
+    return total.reshape(batch, size, size)
+
+
 def parameter_count(dims: Sequence[int]) -> int:
     """P = Σ_l n_l n_{l-1}."""
     return sum(a * b for a, b in zip(dims[1:], dims[:-1], strict=True))
@@ -231,4 +236,4 @@ def _identity(like: Tensor, n: int) -> Tensor:
     return torch.eye(n, dtype=like.dtype, device=like.device).expand(like.shape[0], n, n)
 
 
-__all__ = ["Network", "parameter_count", "split"]
+__all__ = ["Network", "kronecker_sum", "parameter_count", "split"]

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from dlnphase.dynamics.framed_cost import FramedCost
-from dlnphase.dynamics.stiff_solver import Point, slope_at
+from dlnphase.dynamics.frames import scaled_norm
+from dlnphase.dynamics.stiff_solver import Point
 
 ORDER = 5
 EMBEDDED_ORDER = 4
@@ -26,16 +27,16 @@ E = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40
 STAGES = 7
 
 
-def step(point: Point, cost: FramedCost, h: Tensor) -> tuple[Tensor, Tensor]:
-    """One step of size h (shape (B,)): (θ at t + h, estimated error of it), both flat (B, P)."""
+def step(point: Point, cost: FramedCost, h: Tensor, scales: list[Tensor], exact: bool = True) -> tuple[Tensor, Tensor]:
+    """One step of size h (shape (B,)): (θ at t + h, flat (B, P); size of its estimated error relative to r, (B,))."""
     network = point.network
     size = h.unsqueeze(-1)
     slopes = [point.slope]
     at = network.theta
     for row in A[1:]:
         at = torch.addcmul(network.theta, _combine(row, slopes), size)
-        slopes.append(slope_at(network.with_theta(at), cost))
-    return at, _combine(E, slopes) * size
+        slopes.append(Point(network.with_theta(at), cost).slope)
+    return at, scaled_norm(_combine(E, slopes) * size, network.dims, scales)
 
 
 def _combine(coefficients: tuple[float, ...], slopes: list[Tensor]) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dlnphase.costs import Cost
 from dlnphase.dynamics import dormand_prince, rosenbrock
-from dlnphase.dynamics.frames import Frames, align, direction_weights, inverse_scale, learned_directions
+from dlnphase.dynamics.frames import Frames, align, inverse_sizes, learned_directions, scaled_norm
 from dlnphase.dynamics.records import Record
 from dlnphase.dynamics.stiff_solver import Point
 from dlnphase.errors import InputError
@@ -31,6 +31,7 @@ MAX_STEPS = 200_000
 STALL = 2500  # steps without any change of the excess cost after which round-off, not the flow, sets the step
 STALL_CHANGE = 1e-6
 DEEP = 1e-3  # h times the round-off of ∇C from which frames are aligned after every step
+EXACT_BELOW = 1e-6  # tolerances from which errors are measured layer by layer
 SMALLEST_STEP = 1e-250
 LARGEST_SOLVE = 4096  # D above which the D × D solve of the stiff method is refused
 PER_MEMBER = (
@@ -160,7 +161,7 @@ class _Flow:
     def _advance(self, point: Point) -> Point:
         """Try steps until at least one member has moved; members that were rejected stay where they are."""
         if np.isnan(self.h).any():
-            rate = self._norm(point.slope)
+            rate = self._host(scaled_norm(point.slope, self.network.dims, self.scales))
             with np.errstate(divide="ignore"):
                 self.h = np.where(rate > 0, FIRST_STEP / rate, END_OF_TIME)
         while True:
@@ -168,9 +169,9 @@ class _Flow:
             room = (end - self.time) - self.time_rest
             lands = self.h >= room * (1 - 1e-12)
             h = np.where(lands, room, self.h)
-            theta, error = self.method.step(point, self.framed, self._tensor(h))
+            theta, error = self.method.step(point, self.framed, self._tensor(h), self.scales, self.rtol < EXACT_BELOW)
             self.evaluations += self.method.STAGES
-            accepted = self._control(h, self._norm(error) / self.rtol, lands)
+            accepted = self._control(h, self._host(error) / self.rtol, lands)
             if accepted.any() or (self.h < SMALLEST_STEP).any():
                 break
         self._tick(accepted, h, lands, end)
@@ -223,7 +224,7 @@ class _Flow:
             step=self.steps,
             evaluations=self.evaluations.copy(),
             excess=point.excess.cpu().numpy().astype(float),
-            gradient_norm=torch.linalg.vector_norm(point.slope, dim=-1).cpu().numpy().astype(float),
+            gradient_norm=self._host(point.gradient_norm()),
             A=self.framed.original(point.a).cpu().numpy().astype(float),
             reasons=[],
             weights=lambda i: [w.cpu().numpy() for w in frames.to_original(network, i)],
@@ -268,11 +269,11 @@ class _Flow:
         self._new_scale()
 
     def _new_scale(self) -> None:
-        self.inverse_scale = inverse_scale(direction_weights(self.network))
+        self.scales = inverse_sizes(self.network)
 
-    def _norm(self, v: Tensor) -> np.ndarray:
-        scaled = (v * self.inverse_scale).square_().sum(-1)
-        return (scaled / self.network.depth).sqrt().cpu().numpy().astype(float)
+    @staticmethod
+    def _host(values: Tensor) -> np.ndarray:
+        return values.cpu().numpy().astype(float)
 
     def _tensor(self, values: np.ndarray) -> Tensor:
         return torch.as_tensor(values, dtype=self.like.dtype, device=self.like.device)

@@ -133,6 +133,12 @@ class FramedCost:
             return self.left @ self.cost.gradient(self.original(a)) @ self.right.mT
         return self._resolved(self._apply(a - self.minimizer))
 
+    def moved_gradient(self, a: Tensor, g: Tensor, change: Tensor) -> Tensor:
+        """∇C at Â + ΔÂ, given g = ∇C at Â: for a quadratic cost g + H ΔÂ, as accurate as ΔÂ is."""
+        if self.minimizer is not None:
+            return g + self._apply(change)
+        return self.gradient(a + change)
+
     def apply(self, v: Tensor, a: Tensor) -> Tensor:
         """The Hessian of the cost at Â applied to V."""
         if self.minimizer is not None:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from dlnphase.costs import Cost
 from dlnphase.dynamics.framed_cost import FramedCost, turn_rows
-from dlnphase.network import Network
+from dlnphase.network import Network, split
 
 EMERGENCE = 30.0  # a direction leads its space when its weight λ exceeds this multiple of the mean of the rest
 LEARNED = 1e-2  # weight, relative to the largest, from which a leading direction counts as learned
@@ -75,13 +75,19 @@ def direction_weights(network: Network) -> list[Tensor]:
     return [above[0], *middle, below[-1]]
 
 
-def inverse_scale(weights: list[Tensor]) -> Tensor:
-    """1/√(r_i r_j) for every parameter W_l[i, j], r = √M_ii: the yardstick of relative error, flat (B, P)."""
-    floor = torch.finfo(weights[0].dtype).tiny ** 0.5
-    roots = [m.clamp_min(floor).pow(-0.25) for m in weights]
-    return torch.cat(
-        [(roots[i + 1].unsqueeze(-1) * roots[i].unsqueeze(-2)).flatten(1) for i in range(len(roots) - 1)], 1
-    )
+def inverse_sizes(network: Network) -> list[Tensor]:
+    """1/r for r = √M_ii, the size of each direction of each space 0, …, L, each (B, n_l): the yardstick of errors."""
+    floor = torch.finfo(network.theta.dtype).tiny ** 0.5
+    return [m.clamp_min(floor).rsqrt() for m in direction_weights(network)]
+
+
+def scaled_norm(theta: Tensor, dims: tuple[int, ...], scales: list[Tensor]) -> Tensor:
+    """√(1/L Σ_l Σ_ij W_l[i,j]² / (r_i r_j)) of flat layers (B, P), shape (B,); scales hold 1/r of every space."""
+    total = torch.zeros_like(theta[:, 0])
+    for i, layer in enumerate(split(theta, dims)):
+        inner = torch.matmul(layer.square(), scales[i].unsqueeze(-1)).squeeze(-1)
+        total = total + (inner * scales[i + 1]).sum(-1)
+    return (total / (len(dims) - 1)).sqrt()
 
 
 def align(network: Network, frames: Frames, settled: bool = False) -> bool:

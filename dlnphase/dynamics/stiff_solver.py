@@ -22,17 +22,15 @@ import torch
 from torch import Tensor
 
 from dlnphase.dynamics.framed_cost import FramedCost
-from dlnphase.network import Network
+from dlnphase.network import Network, kronecker_sum
 
 
 class Point:
-    """Everything a step needs at θ: products, end-to-end matrix, cost gradient, −∇𝓛.
+    """Everything a step needs at θ: products, end-to-end matrix, cost gradient, NTK.
 
     Args:
         learned: which leading output and input directions have been learned, boolean (B, k) each; None: none.
     """
-
-    __slots__ = ("a", "excess", "g", "learned", "network", "prefixes", "slope", "suffixes")
 
     def __init__(self, network: Network, cost: FramedCost, learned: tuple[Tensor, Tensor] | None = None) -> None:
         self.network = network
@@ -41,13 +39,28 @@ class Point:
         self.suffixes = network.suffixes()
         self.a = self.prefixes[-1]
         self.excess, self.g = cost.value_and_gradient(self.a)
-        self.slope = network.gradient(self.g, self.prefixes, self.suffixes).neg_()
+        self._slope: Tensor | None = None
+        self._factors: list[tuple[Tensor, Tensor]] | None = None
 
+    @property
+    def slope(self) -> Tensor:
+        """−∇𝓛, flat, shape (B, P)."""
+        if self._slope is None:
+            self._slope = self.network.gradient(self.g, self.prefixes, self.suffixes).neg_()
+        return self._slope
 
-def slope_at(network: Network, cost: FramedCost) -> Tensor:
-    """−∇𝓛(θ), flat, shape (B, P)."""
-    prefixes, suffixes = network.prefixes(), network.suffixes()
-    return network.gradient(cost.gradient(prefixes[-1]), prefixes, suffixes).neg_()
+    @property
+    def factors(self) -> list[tuple[Tensor, Tensor]]:
+        """The pairs whose Kronecker products add up to the NTK."""
+        if self._factors is None:
+            self._factors = self.network.ntk_factors(self.prefixes, self.suffixes)
+        return self._factors
+
+    def gradient_norm(self) -> Tensor:
+        """‖∇𝓛‖ = √⟨∇C, K ∇C⟩, shape (B,)."""
+        total = sum(((left @ self.g) * (self.g @ right)).sum((-2, -1)) for left, right in self.factors)
+        assert isinstance(total, Tensor)
+        return total.clamp_min(0.0).sqrt()
 
 
 class StiffSolver:
@@ -55,7 +68,7 @@ class StiffSolver:
 
     def __init__(self, point: Point, cost: FramedCost, c: Tensor) -> None:
         self.point, self.cost, self.c = point, cost, c
-        k = point.network.ntk(point.prefixes, point.suffixes)
+        k = kronecker_sum(point.factors)
         self.bend = _rank_curvature(point)
         self.column = (1.0 + c * k.diagonal(dim1=-2, dim2=-1).unsqueeze(-2)).reciprocal_()
         matrix = cost.times(k, point.a)
@@ -66,28 +79,22 @@ class StiffSolver:
         matrix.diagonal(dim1=-2, dim2=-1).add_(self.column)
         self.lu, self.pivots = torch.linalg.lu_factor_ex(matrix)[:2]
 
-    def first(self, g: Tensor, out: Tensor) -> Tensor:
-        """−(I + c𝓗)⁻¹ c Jᵀg for g of shape (B, d_out, d_in), written to a flat (B, P) tensor."""
-        p = self.point
-        return p.network.add_gradient_(out, self._dual(g), p.prefixes, p.suffixes, sign=-1, keep=0)
-
-    def __call__(self, g: Tensor, rest: Tensor) -> Tensor:
-        """(I + c𝓗)⁻¹ (rest − c Jᵀg) for g of shape (B, d_out, d_in) and flat rest of shape (B, P), in place of rest.
+    def __call__(self, g: Tensor, z: Tensor | None) -> Tensor:
+        """The dual X of a right side: (I + c𝓗)⁻¹ (r − c Jᵀg) = r − JᵀX, shape (B, d_out, d_in).
 
         Fast directions of Jᵀg are damped before Jᵀ is applied: formed first and damped by subtraction, the
         round-off of c·Jᵀg would stay behind.
-        """
-        p = self.point
-        z = p.network.jvp(rest, p.prefixes, p.suffixes)
-        image = self.cost.apply(z, p.a)
-        if self.bend is not None:
-            image = image + (self.bend @ z.flatten(1).unsqueeze(-1)).view(z.shape)
-        return p.network.add_gradient_(rest, self._dual(g + image), p.prefixes, p.suffixes, sign=-1)
 
-    def _dual(self, right: Tensor) -> Tensor:
-        """c (I + c (H + Q) K)⁻¹ right, shape (B, d_out, d_in)."""
-        y = torch.linalg.lu_solve(self.lu, self.pivots, right.flatten(1).unsqueeze(-1)).squeeze(-1)
-        return (y * self.column).view(right.shape) * self.c
+        Args:
+            g: (B, d_out, d_in).
+            z: J r, (B, d_out, d_in); None where r = 0.
+        """
+        if z is not None:
+            g = g + self.cost.apply(z, self.point.a)
+            if self.bend is not None:
+                g = g + (self.bend @ z.flatten(1).unsqueeze(-1)).view(z.shape)
+        y = torch.linalg.lu_solve(self.lu, self.pivots, g.flatten(1).unsqueeze(-1)).squeeze(-1)
+        return (y * self.column).view(g.shape) * self.c
 
 
 def _rank_curvature(point: Point) -> Tensor | None:

@@ -1,0 +1,129 @@
+"""Where the stages of one step live: increments of a chain of matrices, written in function space.
+
+Every stage of a step that starts at θ is a sum of terms S_lᵀ Y P_lᵀ in layer l, with the *same* small matrix Y
+in all layers and the products S_l (above) and P_l (below) taken at θ or at an earlier stage. With
+ΔS_{l,i}, ΔP_{l,i} the change of the products at stage i and
+
+    𝕊_l = [S_l; ΔS_{l,1}; ΔS_{l,2}; …],      ℙ_l = [P_l, ΔP_{l,1}, ΔP_{l,2}, …],
+
+an increment is one matrix 𝕐 of shape (m·d_out, m·d_in) for m blocks, δW_l = 𝕊_lᵀ 𝕐 ℙ_lᵀ. Stages are combined
+and products moved without touching a hidden × hidden matrix except to multiply by it, and changes of products
+come out small where they are small: nothing is subtracted that was rounded at the size of the whole.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dlnphase.network import Network, split
+
+
+class Span:
+    """Increments of a network in the span of products at its start and its stages.
+
+    Args:
+        network: θ.
+        prefixes, suffixes: its products, see :class:`~dlnphase.network.Network`.
+        blocks: how many blocks m there is room for.
+
+    Block 0 holds the products at θ. In the first layer P_1 = 1, in the last S_L = 1, and neither ever changes.
+    """
+
+    def __init__(self, network: Network, prefixes: list[Tensor], suffixes: list[Tensor], blocks: int) -> None:
+        self.network, self.prefixes, self.suffixes, self.blocks = network, prefixes, suffixes, blocks
+        d_out, d_in = network.shape
+        batch, depth = network.batch, network.depth
+        self.above: list[Tensor] = []  # 𝕊_l, (B, m·d_out, n_l), for all layers but the last
+        self.below: list[Tensor] = []  # ℙ_l, (B, n_{l-1}, m·d_in), for all layers but the first
+        for layer in range(depth - 1):
+            self.above.append(network.theta.new_zeros((batch, blocks * d_out, network.dims[layer + 1])))
+            self.above[-1][:, :d_out] = suffixes[layer]
+            self.below.append(network.theta.new_zeros((batch, network.dims[layer + 1], blocks * d_in)))
+            self.below[-1][:, :, :d_in] = prefixes[layer + 1]
+
+    def zero(self) -> Tensor:
+        """The increment 0: 𝕐 of shape (B, m·d_out, m·d_in)."""
+        d_out, d_in = self.network.shape
+        return self.network.theta.new_zeros((self.network.batch, self.blocks * d_out, self.blocks * d_in))
+
+    def move(self, y: Tensor) -> tuple[list[Tensor], list[Tensor], Tensor]:
+        """Change of all products under an increment 𝕐.
+
+        Returns (ΔS_l for all layers but the last, ΔP_l for all layers but the first, ΔA of shape (B, d_out, d_in)).
+        """
+        weights, depth = self.network.weights, self.network.depth
+        d_out, d_in = self.network.shape
+        if depth == 1:
+            return [], [], y[:, :d_out, :d_in]
+        right = [y @ below.mT for below in self.below]
+        change = self.above[0].mT @ y[:, :, :d_in]
+        lower = [change]
+        for layer in range(1, depth - 1):
+            moved = right[layer - 1] @ (self.prefixes[layer] + change)
+            change = torch.baddbmm(weights[layer] @ change, self.above[layer].mT, moved)
+            lower.append(change)
+        last = right[-1][:, :d_out]
+        a = torch.baddbmm(weights[-1] @ change, last, self.prefixes[depth - 1] + change)
+        change = last
+        upper = [change]
+        for layer in range(depth - 2, 0, -1):
+            moved = (self.suffixes[layer] + change) @ self.above[layer].mT
+            change = torch.baddbmm(change @ weights[layer], moved, right[layer - 1])
+            upper.append(change)
+        return upper[::-1], lower, a
+
+    def admit(self, block: int, upper: list[Tensor], lower: list[Tensor]) -> None:
+        """Store the changes of products at a stage as a new block."""
+        d_out, d_in = self.network.shape
+        for above, change in zip(self.above, upper, strict=True):
+            above[:, block * d_out : (block + 1) * d_out] = change
+        for below, change in zip(self.below, lower, strict=True):
+            below[:, :, block * d_in : (block + 1) * d_in] = change
+
+    def jvp(self, y: Tensor) -> Tensor:
+        """J 𝕐: change of A to first order at θ, shape (B, d_out, d_in)."""
+        depth = self.network.depth
+        d_out, d_in = self.network.shape
+        if depth == 1:
+            return y[:, :d_out, :d_in]
+        total = self.suffixes[0] @ (self.above[0].mT @ y[:, :, :d_in])
+        total = total + (y[:, :d_out] @ self.below[-1].mT) @ self.prefixes[depth - 1]
+        for layer in range(1, depth - 1):
+            left = self.suffixes[layer] @ self.above[layer].mT
+            total = torch.baddbmm(total, left @ y, self.below[layer - 1].mT @ self.prefixes[layer])
+        return total
+
+    def add_to(self, theta: Tensor, y: Tensor) -> Tensor:
+        """θ' + δθ for flat parameters θ' of shape (B, P), in place."""
+        depth = self.network.depth
+        d_out, d_in = self.network.shape
+        parts = split(theta, self.network.dims)
+        if depth == 1:
+            parts[0].add_(y[:, :d_out, :d_in])
+            return theta
+        parts[0].baddbmm_(self.above[0].mT, y[:, :, :d_in])
+        for layer in range(1, depth - 1):
+            parts[layer].baddbmm_(self.above[layer].mT, y @ self.below[layer - 1].mT)
+        parts[-1].baddbmm_(y[:, :d_out], self.below[-1].mT)
+        return theta
+
+    def norm(self, y: Tensor, scales: list[Tensor]) -> Tensor:
+        """√(1/L Σ_l Σ_ij δW_l[i,j]² / (r_i r_j)) for the sizes r of the directions of every space, shape (B,).
+
+        Args:
+            scales: 1/r of the spaces 0, …, L, each (B, n_l).
+        """
+        depth = self.network.depth
+        d_out, d_in = self.network.shape
+        if depth == 1:
+            scaled = y[:, :d_out, :d_in].square() * scales[1].unsqueeze(-1) * scales[0].unsqueeze(-2)
+            return scaled.sum((-2, -1)).sqrt()
+        first, last = y[:, :, :d_in], y[:, :d_out]
+        left = [(above * scales[i + 1].unsqueeze(-2)) @ above.mT for i, above in enumerate(self.above)]
+        right = [below.mT @ (below * scales[i + 1].unsqueeze(-1)) for i, below in enumerate(self.below)]
+        total = ((left[0] @ first) * (first * scales[0].unsqueeze(-2))).sum((-2, -1))
+        total = total + ((last * scales[-1].unsqueeze(-1)) * (last @ right[-1])).sum((-2, -1))
+        for layer in range(1, depth - 1):
+            total = total + ((left[layer] @ y) * (y @ right[layer - 1])).sum((-2, -1))
+        return (total / depth).clamp_min(0.0).sqrt()
