@@ -157,7 +157,7 @@ class QuadraticCost:
 
 def factorization(target: np.ndarray, backend: Backend) -> QuadraticCost:
     """½‖A − A*‖_F² for a (d_out, d_in) target without gaps; minimum 0 at A*."""
-    target = _finite("target", target)
+    target = _finite("target", target).copy()  # a tensor may share memory with the user's array
     return QuadraticCost("factorization", "mask", backend.tensor(np.ones_like(target)), backend.tensor(target))
 
 
@@ -169,9 +169,11 @@ def completion(target: np.ndarray, observed: np.ndarray, backend: Backend) -> Qu
         observed: boolean (d_out, d_in), True on Ω.
 
     Raises:
-        InputError: when nothing is observed, or an observed entry is not finite.
+        InputError: when nothing is observed, an observed entry is not finite, or the two shapes differ.
     """
-    observed = np.asarray(observed, dtype=bool)
+    observed, target = np.asarray(observed, dtype=bool), np.asarray(target, dtype=float)
+    if observed.shape != target.shape:
+        raise InputError(f"observed: has shape {observed.shape}, expected that of the target, {target.shape}")
     if not observed.any():
         raise InputError("target: no entry is observed, expected at least one number")
     filled = _finite("target", np.where(observed, target, 0.0))
@@ -181,6 +183,10 @@ def completion(target: np.ndarray, observed: np.ndarray, backend: Backend) -> Qu
 def sensing(operators: np.ndarray, values: np.ndarray, backend: Backend) -> QuadraticCost:
     """½Σ_m(⟨B_m, A⟩ − y_m)² for operators B of shape (M, d_out, d_in) and values y of shape (M,)."""
     operators, values = _finite("operators", operators), _finite("values", values)
+    if operators.ndim != 3 or values.shape != operators.shape[:1] or not len(values):
+        raise InputError(
+            f"operators: have shape {operators.shape} and values {values.shape}, expected (M, d_out, d_in) and (M,)"
+        )
     count, d_out, d_in = operators.shape
     flat = operators.reshape(count, -1)
     solution, *_ = np.linalg.lstsq(flat, values, rcond=RANK_TOLERANCE)
