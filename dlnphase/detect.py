@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+import torch
 
 from dlnphase.backend import resolve_backend
 from dlnphase.build import task_info
@@ -79,8 +80,19 @@ def detect_saddles(
         InputError: for a source or task that cannot be used.
     """
     settings = DetectSettings(source=settings) if isinstance(settings, str) else settings
-    clock = Clock(resolve_backend("cpu", "float64", settings.threads))
-    source = read_source(settings)
+    before = torch.get_num_threads()
+    # Small matrices: a second thread costs more than it brings, unless it is asked for.
+    clock = Clock(resolve_backend("cpu", "float64", settings.threads or 1))
+    try:
+        return _detect(read_source(settings), clock, on_visit, should_stop)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _detect(
+    source: Source, clock: Clock, on_visit: Callable[[VisitInfo], None] | None, should_stop: Callable[[], bool] | None
+) -> DetectResult:
+    settings = source.settings
     host = HostCost(source.task.cost)
     seen, transitions = _visits_of_all(source, host)
     ranks = [s.point.rank for s in seen if s.point.converged]
@@ -117,7 +129,7 @@ def _visits_of_all(source: Source, host: HostCost) -> tuple[list[_Seen], list[li
         )
         if not visits and trace.gradient_norm.max() <= STILL * host.scale:
             visits = [Visit(0, 0, len(trace.time) - 1, 0.0)]
-        visits, points = merge_same(visits, [refine_matrix(trace.matrices[v.index], host) for v in visits])
+        visits, points = merge_same(visits, [refine_matrix(trace.matrices[v.index], host) for v in visits], host)
         ends = [v.index for v in visits[1:]] + [len(trace.time) - 1]
         seen += [_Seen(trace, v, p, end) for v, p, end in zip(visits, points, ends, strict=True)]
         real = [(v, p) for v, p in zip(visits, points, strict=True) if p.converged]

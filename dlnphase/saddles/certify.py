@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dlnphase.saddles.curvature import Curvature, curvature_at, free_channel
-from dlnphase.saddles.matrix import HostCost
+from dlnphase.saddles.hostcost import HostCost
 from dlnphase.saddles.weights import Layers, ParameterPoint, natural_size
 
 KINDS = ("strict-saddle", "degenerate-saddle", "global-minimum", "not-critical", "uncertified")

@@ -23,7 +23,7 @@ import torch
 
 from dlnphase.network import Network, split
 from dlnphase.saddles.hessian import DENSE, hessian_vector_product, smallest_eigenvalues
-from dlnphase.saddles.matrix import HostCost
+from dlnphase.saddles.hostcost import HostCost
 
 TOUCHED = 1e-12  # directions with less than this of the largest layer's norm carry nothing
 

@@ -28,8 +28,8 @@ class Escape:
 
     Attributes:
         rate: s as the growth of the mode gives it; None where records or the clock do not resolve the growth.
-        alignment: share of A − A_c that lies along the top singular pair (or tied pairs) when the mode has grown
-            to ``LEAVING`` of its size: 1 is exactly along.
+        alignment: share of the way from the closest record that lies along the top singular pair (or tied pairs) of
+            −∇C(A_c), when the mode has grown to ``LEAVING`` of its size: 1 is exactly along.
     """
 
     rate: float | None
@@ -48,7 +48,7 @@ def escape_of(time: np.ndarray, matrices: np.ndarray, point: MatrixPoint, cost: 
         return None
     x, s, yt = np.linalg.svd(-cost.gradient(point.A))
     ties = int((s >= (1 - TIE) * s[0]).sum())
-    moved = matrices - point.A
+    moved = matrices - point.A  # along u and v this is A itself: A_c has no part there
     if ties > 1:  # any direction of the tied block may grow: take the one that did
         block = np.einsum("ia,tij,bj->tab", x[:, :ties], moved, yt[:ties])
         left, _, right = np.linalg.svd(block[-1])
@@ -65,8 +65,11 @@ def escape_of(time: np.ndarray, matrices: np.ndarray, point: MatrixPoint, cost: 
     if not left_at.size:
         return None
     leave = int(left_at[0])
-    kept = x[:, :ties].T @ moved[leave] @ yt[:ties].T
-    alignment = float(np.linalg.norm(kept) / np.linalg.norm(moved[leave]))
+    way = matrices[leave] - matrices[0]
+    length = float(np.linalg.norm(way))
+    if length == 0.0:
+        return None
+    alignment = float(np.linalg.norm(x[:, :ties].T @ way @ yt[:ties].T)) / length
     return Escape(_rate(time, amplitude, leave, size, depth), alignment)
 
 
