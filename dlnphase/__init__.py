@@ -23,6 +23,12 @@ _PUBLIC = {
     "Trajectory": "dlnphase.results.train",
     "load_train": "dlnphase.results.train",
     "save_train": "dlnphase.results.train",
+    "sweep_gamma": "dlnphase.sweep",
+    "SweepSettings": "dlnphase.settings",
+    "SweepResult": "dlnphase.results.sweep",
+    "load_sweep": "dlnphase.results.sweep",
+    "distance_to_minimum": "dlnphase.phase",
+    "distance_to_saddle": "dlnphase.phase",
     "InputError": "dlnphase.errors",
     "RunError": "dlnphase.errors",
     "Network": "dlnphase.network",
@@ -46,9 +52,12 @@ if TYPE_CHECKING:
     from dlnphase.dynamics import gradient_descent, gradient_flow
     from dlnphase.errors import InputError, RunError
     from dlnphase.network import Network
+    from dlnphase.phase import distance_to_minimum, distance_to_saddle
+    from dlnphase.results.sweep import SweepResult, load_sweep
     from dlnphase.results.train import TrainResult, Trajectory, load_train, save_train
     from dlnphase.sampling import balanced_network, gaussian_network
-    from dlnphase.settings import TrainSettings
+    from dlnphase.settings import SweepSettings, TrainSettings
+    from dlnphase.sweep import sweep_gamma
     from dlnphase.training import train
 
 

@@ -22,7 +22,6 @@ from dlnphase.phase.measured import measured_directions
 from dlnphase.phase.nearest import nearest
 from dlnphase.phase.starts import balanced_start
 
-
 HOPELESS = 20.0  # a start whose first step is so many times the best distance is given up
 
 

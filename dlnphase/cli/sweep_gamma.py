@@ -1,0 +1,158 @@
+"""``dlnphase sweep-gamma``: parse, call :func:`dlnphase.sweep.sweep_gamma`, show."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from dlnphase.cli.options import Call, settings_command
+from dlnphase.cli.progress import Interrupts, LiveLine
+from dlnphase.settings.sweep import SweepSettings
+
+if TYPE_CHECKING:
+    from dlnphase.results.sweep import Cell, SweepResult
+    from dlnphase.sweep import Plan
+
+BAR = 24  # characters of the progress bar
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    settings_command(
+        app, "sweep-gamma", SweepSettings, sweep_gamma_cli,
+        example="dlnphase sweep-gamma --gammas 0.7:1.5:0.1 --widths 1e3,1e6 --train --out runs/phase",
+    )  # fmt: skip
+
+
+def sweep_gamma_cli(call: Call[SweepSettings]) -> int:
+    """Measure the phase transition: distances to minima and saddles over gamma and width.
+
+    Tells how the distance from the start to the nearest minimum and to the nearest saddle scales with the width, in
+    which phase each gamma lies, and at which gamma the curves of different widths cross; theory beside each number.
+    Writes sweep.yaml, cell by cell.
+    """
+    from dlnphase.results import OutputDirectory, mode_of
+    from dlnphase.results.sweep import SWEEP_FILE, SweepFile
+    from dlnphase.sweep import prepare, sweep_failed
+
+    mode = mode_of(call.overwrite, call.resume)
+    plan = prepare(call.settings)
+    directory = call.directory(plan.settings.slug())
+    with OutputDirectory(directory, main=SWEEP_FILE, mode=mode):
+        done = _done(directory, plan) if call.resume else ()
+        line = LiveLine(call.quiet)
+        if done and len(done) == len(plan.settings.cells):
+            line.say(f"nothing left to do: {directory} holds the whole sweep")
+        elif done:
+            line.say(f"going on: {len(done)} of {len(plan.settings.cells)} cells are there")
+        result = _run(plan, done, SweepFile(directory), line)
+    _show(result, directory, call)
+    if not result.complete:
+        return 130
+    return 1 if sweep_failed(result) else 0
+
+
+def _done(directory: Path, plan: Plan) -> tuple[Cell, ...]:
+    """The cells that are there, if the same settings led to them."""
+    from dlnphase.results import refuse_different
+    from dlnphase.results.sweep import SWEEP_FILE, load_sweep
+
+    if not (directory / SWEEP_FILE).exists():
+        return ()
+    result = load_sweep(directory)
+    refuse_different(result.config.identity(), plan.settings.identity(), str(directory))
+    return result.cells
+
+
+def _run(plan: Plan, done: tuple[Cell, ...], file: object, line: LiveLine) -> SweepResult:
+    from dlnphase.results.sweep import SweepFile
+    from dlnphase.sweep import sweep_gamma
+
+    assert isinstance(file, SweepFile)
+    progress = _Progress(len(plan.settings.cells), len(done))
+    with Interrupts() as stop, line:
+
+        def on_cell(result: SweepResult) -> None:
+            file.save(result)
+            progress.feed(result)
+            for words in progress.failures():
+                line.say(words)
+            line.update(progress.words)
+
+        result = sweep_gamma(plan, done=done, on_cell=on_cell, should_stop=stop.requested)
+        file.save(result)
+    return result
+
+
+class _Progress:
+    """What to say while cells come in: how many, which one came last, and the time left."""
+
+    def __init__(self, total: int, before: int) -> None:
+        self.total, self.before = total, before
+        self.count = before
+        self.last: Cell | None = None
+        self._seen: set[tuple[float, int]] = set()
+        self._failed = 0
+        self._new_failures: list[str] = []
+        self._start = time.monotonic()
+
+    def feed(self, result: SweepResult) -> None:
+        """Take in the result so far."""
+        self.count = len(result.cells) + len(result.failed)
+        for cell in result.cells:
+            if (cell.gamma, cell.width) not in self._seen:
+                self._seen.add((cell.gamma, cell.width))
+                self.last = cell
+        self._new_failures = [
+            f"cell γ = {f.gamma:g}, w = {f.width:g} failed: {f.error}" for f in result.failed[self._failed :]
+        ]
+        self._failed = len(result.failed)
+
+    def failures(self) -> list[str]:
+        """Lines about cells that have just failed."""
+        return self._new_failures
+
+    def words(self) -> str:
+        """One line: bar, count, last cell, time left."""
+        filled = round(BAR * self.count / self.total)
+        bar = "━" * filled + "[dim]" + "━" * (BAR - filled) + "[/dim]"
+        last = ""
+        if self.last is not None:
+            m, s = self.last.distance_to_minimum.mean, self.last.distance_to_saddle.mean
+            last = f" · γ = {self.last.gamma:g}, w = {self.last.width:g}: d_m = {m:.3g}, d_s = {s:.3g}"
+        return f"{bar} {self.count}/{self.total} cells · {self._left()} left{last}"
+
+    def _left(self) -> str:
+        new = self.count - self.before
+        if not new:
+            return "?"
+        seconds = (time.monotonic() - self._start) / new * (self.total - self.count)
+        if seconds < 100:
+            return f"{seconds:.0f} s"
+        return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def _show(result: SweepResult, directory: Path, call: Call[SweepSettings]) -> None:
+    from dlnphase.cli.console import print_error, stdout_console
+    from dlnphase.cli.sweep_tables import print_sweep
+    from dlnphase.cli.tables import print_json
+
+    if not result.complete:
+        print_error(
+            f"interrupted: {len(result.cells)} of {len(result.config.cells)} cells are saved in {directory}; "
+            "--resume computes the others"
+        )
+    elif result.failed:
+        names = ", ".join(f"γ = {f.gamma:g} w = {f.width:g}" for f in result.failed[:6])
+        more = f" and {len(result.failed) - 6} more" if len(result.failed) > 6 else ""
+        print_error(
+            f"{len(result.failed)} of {len(result.config.cells)} cells failed ({names}{more}): "
+            f"{result.failed[0].error}; the others are saved in {directory}, --resume tries these again"
+        )
+    if call.json:
+        print_json(result)
+    elif not call.quiet:
+        print_sweep(stdout_console(), result, directory)

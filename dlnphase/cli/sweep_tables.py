@@ -1,0 +1,144 @@
+"""The phase table of ``dlnphase sweep-gamma`` on the terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from dlnphase.cli.tables import REGIME_STYLE, new_table, number, regime_text
+from dlnphase.phase.exponents import Exponent
+from dlnphase.results.sweep import Cell, SweepResult
+from dlnphase.sweep import sweep_sentence
+
+MARKS = {"agrees": ("✓", "green"), "drifts": ("↗", "yellow"), "differs": ("✗", "red"), "open": ("", "")}
+LEGEND = {
+    "agrees": "✓ theory is met",
+    "drifts": "↗ the slopes between neighbouring widths still approach theory as w grows",
+    "differs": "✗ the slope differs from theory at these widths",
+}
+
+
+def print_sweep(console: Console, result: SweepResult, directory: Path) -> None:
+    """Headline, phase table, distances at the widest network, dynamics if followed, one sentence, where it is saved."""
+    console.print(Text(_headline(result), style="bold"))
+    if result.exponents:
+        console.print()
+        console.print(_phases(result))
+        console.print(Text(_legend(result), style="dim"))
+    widest = [c for c in result.cells if c.width == max(result.config.widths)]
+    if widest:
+        console.print()
+        console.print(_distances(widest))
+    if any(c.reasons is not None for c in widest):
+        console.print()
+        console.print(_dynamics(widest))
+    console.print("\n" + sweep_sentence(result))
+    for note in result.notes:
+        console.print(Text(f"Note: {note}.", style="dim"))
+    console.print(Text(f"Saved in {directory} (sweep.yaml)", style="dim"))
+
+
+def _headline(result: SweepResult) -> str:
+    task, config = result.task, result.config
+    widths = config.widths
+    span = f"w = {widths[0]:g}" if len(widths) == 1 else f"w = {widths[0]:g} … {widths[-1]:g}"
+    starts = f"{len(config.seeds)} start{'s' if len(config.seeds) > 1 else ''} per cell"
+    return f"{task.kind} {task.shape[0]}×{task.shape[1]}, L = {config.depth}, {span}, {starts}"
+
+
+def _phases(result: SweepResult) -> Table:
+    followed = any(c.reasons is not None for c in result.cells)
+    table = new_table("Slopes d log(distance) / d log(width), ± half the 95 % interval")
+    table.add_column("γ", justify="right", no_wrap=True)
+    table.add_column("regime", no_wrap=True)
+    for name in ("to the minimum", "theory", "to the saddle", "theory"):
+        table.add_column(name, justify="right", no_wrap=True)
+    if followed:
+        table.add_column("ranks seen", overflow="fold")
+    for row in result.exponents:
+        cells = [Text(f"{row.gamma:g}", style=REGIME_STYLE[row.regime]), regime_text(row.regime)]
+        for exponent in (row.distance_to_minimum, row.distance_to_saddle):
+            cells += [Text(_slope(exponent)), _theory(exponent)]
+        if followed:
+            cells.append(Text(_ranks([c for c in result.cells if c.gamma == row.gamma])))
+        table.add_row(*cells)
+    return table
+
+
+def _slope(exponent: Exponent) -> str:
+    if exponent.ci95 is None:
+        return f"{_signed(exponent.slope)}"
+    return f"{_signed(exponent.slope)} ± {(exponent.ci95[1] - exponent.ci95[0]) / 2:.3f}"
+
+
+def _theory(exponent: Exponent) -> Text:
+    if exponent.predicted is None:
+        return Text("–", style="dim")
+    mark, style = MARKS[exponent.verdict]
+    return Text(_signed(exponent.predicted) + " ") + Text(mark, style=style)
+
+
+def _signed(value: float) -> str:
+    """Three decimals, and no minus sign before a zero."""
+    return f"{value:.3f}" if abs(value) >= 5e-4 else "0.000"
+
+
+def _legend(result: SweepResult) -> str:
+    seen = {e.verdict for row in result.exponents for e in (row.distance_to_minimum, row.distance_to_saddle)}
+    return "; ".join(words for verdict, words in LEGEND.items() if verdict in seen)
+
+
+def _ranks(cells: list[Cell]) -> str:
+    """Ranks gone through at the widest network that was followed."""
+    followed = [c for c in cells if c.rank_transitions is not None]
+    if not followed:
+        return "–"
+    return _path(followed[-1])
+
+
+def _path(cell: Cell) -> str:
+    """The transitions that most starts made, as a chain."""
+    rows = [t for t in cell.rank_transitions or () if 2 * t.starts >= cell.seeds]
+    if not rows:
+        return "none"
+    return "→".join(str(r) for r in [rows[0].from_rank, *(t.to_rank for t in rows)])
+
+
+def _distances(cells: list[Cell]) -> Table:
+    table = new_table(f"Distances at w = {cells[0].width:g}, mean over the starts")
+    table.add_column("γ", justify="right", no_wrap=True)
+    for name in ("to the minimum", "theory", "to the saddle", "theory"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("nearest saddle", overflow="fold")
+    for cell in cells:
+        m, s = cell.distance_to_minimum, cell.distance_to_saddle
+        found = max(s.found, key=lambda name: s.found[name])
+        several = f" ({s.found[found]}/{cell.seeds})" if s.found[found] < cell.seeds else ""
+        table.add_row(
+            f"{cell.gamma:g}", number(m.mean), number(m.predicted), number(s.mean), number(s.predicted), found + several
+        )
+    return table
+
+
+def _dynamics(cells: list[Cell]) -> Table:
+    table = new_table(f"Gradient flow at w = {cells[0].width:g}, mean over the starts")
+    table.add_column("γ", justify="right", no_wrap=True)
+    table.add_column("seen", no_wrap=True)
+    for name in ("escape", "moved", "NTK", "rank", "nuclear", "test cost"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for cell in cells:
+        if cell.reasons is None:
+            continue
+        values = (
+            cell.escape_time, cell.parameter_movement, cell.ntk_change, cell.matrix_rank, cell.nuclear_norm,
+            cell.test_cost,
+        )  # fmt: skip
+        table.add_row(
+            f"{cell.gamma:g}",
+            regime_text(cell.regime_seen),
+            *(number(None if v is None else v.mean, 3) for v in values),
+        )
+    return table

@@ -1,0 +1,227 @@
+"""The result of ``dlnphase sweep-gamma``: sweep.yaml, as values, written cell by cell."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, ClassVar
+
+from dlnphase.phase.crossing import Crossing
+from dlnphase.phase.exponents import Exponent
+from dlnphase.results.codec import encode
+from dlnphase.results.files import write_atomic
+from dlnphase.results.provenance import Provenance
+from dlnphase.results.schema import load_result, to_document
+from dlnphase.results.train import TaskInfo
+from dlnphase.results.yamlfile import dump_yaml
+from dlnphase.settings.sweep import SweepSettings
+
+SWEEP_FILE = "sweep.yaml"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A number measured on every start: mean, standard error (None with one start) and the values themselves."""
+
+    mean: float
+    sem: float | None
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class MinimumCell:
+    """d_m in one cell: attained values, so upper bounds, with their certificate.
+
+    Attributes:
+        mean, sem, values: over the starts.
+        predicted: as w → ∞, for these starts; None at γ = 1.
+        excess: largest (C − C_min)/(C − C_min at θ_0) at the points found.
+        stationarity: largest part of θ − θ_0 that is tangent to the set of minima, relative.
+        found_from: how many starts were won by which search.
+    """
+
+    mean: float
+    sem: float | None
+    predicted: float | None
+    excess: float
+    stationarity: float
+    found_from: dict[str, int]
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class SaddleCell:
+    """d_s in one cell: attained values, so upper bounds, with their certificate.
+
+    Attributes:
+        mean, sem, values: over the starts.
+        predicted: as w → ∞; None at γ = 1.
+        gradient: largest ‖∇𝓛‖ at the points found, in units of what it would be at θ_0 with nothing killed.
+        cost_gradient: smallest ‖∇C‖ there: above 0, so the points are no minima.
+        found: how many starts found which critical matrix nearest.
+    """
+
+    mean: float
+    sem: float | None
+    predicted: float | None
+    gradient: float
+    cost_gradient: float
+    found: dict[str, int]
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class CellTransition:
+    """A rank transition over the starts of a cell: mean time and how many made it."""
+
+    from_rank: int
+    to_rank: int
+    time: float
+    starts: int
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One γ and width.
+
+    Attributes:
+        gamma, width: of the cell; seeds: number of starts.
+        representation, krylov_order, hidden: how the networks were held for the distances.
+        truncation: relative change of a distance from the order before; 0 where nothing is truncated.
+        distance_to_minimum, distance_to_saddle: see there.
+        regime_seen: of the dynamics, most common over the starts; this and all below only with ``--train``.
+        reasons: how many runs ended why.
+        rank_transitions: over the starts.
+        escape_time: time of the first transition out of rank 0, over the starts that made it.
+        parameter_movement: ‖θ_end − θ_0‖/‖θ_0‖; ntk_change: ‖K_end − K_0‖/‖K_0‖.
+        matrix_rank, nuclear_norm: of the end-to-end matrix reached; final_cost, test_cost: of it.
+    """
+
+    gamma: float
+    width: int
+    seeds: int
+    representation: str
+    krylov_order: int | None
+    hidden: tuple[int, ...]
+    truncation: float
+    distance_to_minimum: MinimumCell
+    distance_to_saddle: SaddleCell
+    regime_seen: str | None = None
+    reasons: dict[str, int] | None = None
+    rank_transitions: tuple[CellTransition, ...] | None = None
+    escape_time: Measured | None = None
+    parameter_movement: Measured | None = None
+    ntk_change: Measured | None = None
+    matrix_rank: Measured | None = None
+    nuclear_norm: Measured | None = None
+    final_cost: Measured | None = None
+    test_cost: Measured | None = None
+
+    OPTIONAL: ClassVar[int] = 9  # fields before what only --train fills in
+
+    def to_plain(self) -> dict[str, Any]:
+        """Every field, those of the dynamics only where they were followed."""
+        names = [f.name for f in fields(self)]
+        always = set(names[: self.OPTIONAL])
+        return {n: encode(getattr(self, n)) for n in names if n in always or getattr(self, n) is not None}
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A cell that failed: where, and what it said."""
+
+    gamma: float
+    width: int
+    error: str
+
+
+@dataclass(frozen=True)
+class GammaExponents:
+    """What the slopes say at one γ.
+
+    Attributes:
+        regime: from the measured slopes; predicted_regime: from γ.
+        distance_to_minimum, distance_to_saddle: slopes d log(distance)/d log(width).
+    """
+
+    gamma: float
+    regime: str
+    predicted_regime: str
+    distance_to_minimum: Exponent
+    distance_to_saddle: Exponent
+
+
+@dataclass(frozen=True)
+class CriticalGamma:
+    """Where the curves of log(d_m/d_s) of the two widest networks cross; ``crossings`` has every neighbouring pair."""
+
+    estimate: float
+    ci95: tuple[float, float] | None
+    predicted: float
+    crossings: tuple[Crossing, ...]
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """Everything ``dlnphase sweep-gamma`` found; ``complete`` is false while cells are missing."""
+
+    SCHEMA: ClassVar[str] = "dlnphase/sweep-gamma@1"
+
+    config: SweepSettings
+    provenance: Provenance
+    task: TaskInfo
+    cells: tuple[Cell, ...]
+    exponents: tuple[GammaExponents, ...] = ()
+    critical_gamma: CriticalGamma | None = None
+    failed: tuple[Failure, ...] = ()
+    complete: bool = True
+    notes: tuple[str, ...] = ()
+
+    def cell(self, gamma: float, width: int) -> Cell | None:
+        """The cell of a γ and width, or None."""
+        return next((c for c in self.cells if c.gamma == gamma and c.width == width), None)
+
+
+class SweepFile:
+    """sweep.yaml of a sweep under way: each save costs what the new cells cost.
+
+    Args:
+        directory: where it lies; must exist.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / SWEEP_FILE
+        self._texts: dict[tuple[float, int], str] = {}
+
+    def save(self, result: SweepResult) -> None:
+        """Replace the file by one that holds this result; RunError when the disk refuses."""
+        document = to_document(SweepResult(**{**_shallow(result), "cells": ()}))
+        keys = list(document)
+        split = keys.index("cells")
+        head = {k: document[k] for k in keys[:split]}
+        tail = {k: document[k] for k in keys[split + 1 :]}
+        write_atomic(self.path, dump_yaml(head) + self._cells(result.cells) + dump_yaml(tail))
+
+    def _cells(self, cells: Sequence[Cell]) -> str:
+        if not cells:
+            return "cells: []\n"
+        for cell in cells:
+            key = (cell.gamma, cell.width)
+            if key not in self._texts:
+                self._texts[key] = dump_yaml([cell.to_plain()])
+        return "cells:\n" + "".join(self._texts[c.gamma, c.width] for c in cells)
+
+
+def load_sweep(source: Path | str) -> SweepResult:
+    """Read a sweep: its directory, or its sweep.yaml.
+
+    Raises:
+        InputError: when it is not a sweep of dlnphase, or the file is damaged.
+    """
+    path = Path(source)
+    return load_result(path / SWEEP_FILE if path.is_dir() else path, SweepResult)
+
+
+def _shallow(result: SweepResult) -> dict[str, Any]:
+    return {f.name: getattr(result, f.name) for f in fields(result)}

@@ -1,0 +1,106 @@
+"""Settings of ``dlnphase sweep-gamma``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from dlnphase.errors import InputError
+from dlnphase.settings.common import TASK_NAMES, MachineSettings, TaskSettings
+from dlnphase.settings.parse import (
+    auto_or,
+    boolean,
+    choice,
+    integer,
+    integers,
+    members,
+    number,
+    numbers,
+    optional,
+    text,
+)
+from dlnphase.settings.parse import shape as shape_parser
+from dlnphase.settings.table import option
+
+DEFAULT_SHAPE = (5, 5)
+TOP_SINGULAR_VALUE = 4.0  # of the default target: at γ = 1 its modes are about as far from lazy as from active
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepSettings(MachineSettings, TaskSettings):
+    """The phase diagram: which γ, widths and starts, on which task, followed or not, and by how many processes."""
+
+    DEFAULT_TASK: ClassVar[str] = "factorization"
+    DEFAULT_RANK: ClassVar[int | None] = None
+
+    gammas: tuple[float, ...] = option(
+        tuple(round(0.7 + 0.1 * k, 1) for k in range(14)), numbers(), "values of gamma", panel="Sweep", short="-g",
+        default_words="0.7:2.0:0.1",
+    )  # fmt: skip
+    widths: tuple[int, ...] = option(
+        (100, 10_000, 1_000_000, 1_000_000_000), integers(1), "hidden widths w", panel="Sweep", short="-w",
+        default_words="1e2,1e4,1e6,1e9",
+    )  # fmt: skip
+    depth: int = option(3, integer(2, 1000), "number of layers L", panel="Sweep", short="-L")
+    seeds: tuple[int, ...] = option(
+        tuple(range(8)), members(), "how many starts per cell, or which (10:19)", panel="Sweep", default_words="8"
+    )
+    krylov_order: int | str = option(
+        "auto", auto_or(integer(1, 100)), "rounds of the reduction of wide networks", panel="Sweep"
+    )
+    train: bool = option(False, boolean(), "also follow the gradient flow in every cell", panel="Dynamics")
+    rtol: float = option(1e-4, number(positive=True, below=0.1), "relative error allowed per step", panel="Dynamics")
+    max_steps: int = option(100_000, integer(1, 10**12), "stop after so many steps", panel="Dynamics")
+    tol: float = option(
+        1e-8, number(0.0, below=1.0), "stop when C - C_min is below this times its initial value", panel="Dynamics"
+    )
+    task: str | None = option(
+        None, choice(*TASK_NAMES), "kind of task", panel="Task", default_words="factorization",
+        replaces=("observed", "measurements", "target", "data"),
+    )  # fmt: skip
+    shape: tuple[int, int] | None = option(
+        None, shape_parser(), "d_out x d_in of the end-to-end matrix", panel="Task", default_words="5x5",
+        replaces=("dim", "target", "data"),
+    )  # fmt: skip
+    rank: int | None = option(
+        None, integer(1, 2**31), "rank of the planted matrix", panel="Task", default_words="full",
+        replaces=("singular_values", "target", "data"),
+    )  # fmt: skip
+    singular_values: tuple[float, ...] | None = option(
+        None, numbers(positive=True, unique=False), "singular values of the planted matrix", panel="Task",
+        default_words="evenly spaced from 4", replaces=("rank", "target", "data"),
+    )  # fmt: skip
+    jobs: int | None = option(
+        None, optional(integer(1, 4096)), "processes on this machine", panel="Machine",
+        default_words="one per core, 1 for a small sweep", identity=False, alias=True,
+    )  # fmt: skip
+    scheduler: str | None = option(
+        None, text("an address such as tcp://host:8786", "ADDRESS"), "a Dask cluster to compute on", panel="Machine",
+        identity=False, alias=True,
+    )  # fmt: skip
+
+    def _settle(self) -> None:
+        if self.target is None and self.data is None and self.dim is None and self.shape is None:
+            self._set("shape", DEFAULT_SHAPE)
+        super()._settle()
+        if self.rank is not None and self.singular_values is None:
+            values = tuple(TOP_SINGULAR_VALUE * (self.rank - i) / self.rank for i in range(self.rank))
+            self._set("singular_values", values)
+        self._set("gammas", tuple(sorted(self.gammas)))
+        self._set("widths", tuple(sorted(self.widths)))
+        if max(self.widths) > 10**12:
+            raise InputError(f"widths: found {max(self.widths)}, expected at most 1e12")
+        if self.scheduler is not None and self.jobs is not None:
+            raise InputError(f"jobs: found {self.jobs} beside scheduler {self.scheduler}, expected one of them")
+
+    @property
+    def cells(self) -> tuple[tuple[float, int], ...]:
+        """(γ, w) of every cell, in the order of the result."""
+        return tuple((gamma, width) for gamma in self.gammas for width in self.widths)
+
+    def slug(self) -> str:
+        """A short name for the default output directory: ``sweep-gamma-factorization-5x5-L3``."""
+        words = ["sweep-gamma", self.task or ("regression" if self.data else "target")]
+        if self.shape is not None:
+            words.append(f"{self.shape[0]}x{self.shape[1]}")
+        return "-".join([*words, f"L{self.depth}"])
