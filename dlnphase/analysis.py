@@ -14,10 +14,21 @@ from dlnphase.network import Network
 from dlnphase.predictions import predict
 from dlnphase.recording import MemberPath, cost_values
 from dlnphase.results.train import Member, NetworkInfo, Outcome, Plateau, Regime, Spread, TaskInfo, Theory
-from dlnphase.saddles import MatrixPoint, RankTransition, Visit, find_visits, rank_transitions, refine_matrix
-from dlnphase.saddles.matrix import HostCost
+from dlnphase.saddles import (
+    HostCost,
+    MatrixPoint,
+    RankTransition,
+    Visit,
+    find_visits,
+    merge_same,
+    rank_transitions,
+    refine_matrix,
+)
 
 LAZY_NTK_CHANGE = 0.5  # a path without saddles that changes the NTK by less than this, relative, is lazy
+TRUNCATED = 100.0  # a rank whose truncation costs more than so many times the excess at the end is not looked at there
+NEAR_END = 0.1  # the end is at a minimum that is closer than this part of its smallest singular value
+CRITICAL = 1e-11  # gradients below this, in their natural unit, are zero
 RANK_TOLERANCE = 1e-3  # numerical rank of a matrix that is near no critical point: singular values above this share
 # The worst reason of a batch is the one told.
 WORST_FIRST = ("diverged", "precision_floor", "interrupted", "max_steps", "max_time", "converged")
@@ -39,7 +50,7 @@ class Context:
     test: QuadraticCost | None
     network: NetworkInfo
     task: TaskInfo
-    dynamics: str
+    tol: float
 
 
 def analyse(path: MemberPath, member: int, square_norm: float, context: Context) -> Analysis:
@@ -54,7 +65,7 @@ def analyse(path: MemberPath, member: int, square_norm: float, context: Context)
     time, step = path.column(0), path.column(1)
     excess, gradient = path.column(3), path.column(4)
     cost = excess + context.cost.minimum
-    visits, points = _critical_visits(path, find_visits(time, step, excess, gradient), host)
+    visits, points = _critical_visits(path, find_visits(time, step, excess, gradient), host, context.tol)
     matrices = [path.matrices[v.index] for v in visits]
     rows = rank_transitions(
         time, step, gradient, cost, visits, [p.rank for p in points],
@@ -92,12 +103,43 @@ def analyse(path: MemberPath, member: int, square_norm: float, context: Context)
 
 
 def _critical_visits(
-    path: MemberPath, visits: Sequence[Visit], host: HostCost
+    path: MemberPath, visits: Sequence[Visit], host: HostCost, tol: float
 ) -> tuple[list[Visit], list[MatrixPoint]]:
-    """The visits near a critical point, each with it; a lull of ‖∇𝓛‖ near none is no visit."""
-    kept = [(v, refine_matrix(path.matrices[v.index], host)) for v in visits if v.index in path.matrices]
-    kept = [(v, p) for v, p in kept if p.converged]
+    """The visits near a critical point, each with it; a lull of ‖∇𝓛‖ near none is no visit.
+
+    A run that converged has arrived, however little its gradient had time to fall: its end is the last visit.
+    """
+    points = [refine_matrix(path.matrices[v.index], host) for v in visits]
+    visits, points = merge_same(visits, points, host)
+    kept = [(v, p) for v, p in zip(visits, points, strict=True) if p.converged]
+    end = _end(path, host, tol) if path.reason == "converged" else None
+    if end is not None:
+        last = len(path.rows) - 1
+        enter, prominence = last, 0.0
+        while kept and (kept[-1][0].index == last or kept[-1][1].rank == end.rank):
+            visit, _ = kept.pop()
+            enter, prominence = visit.enter, max(prominence, visit.prominence)
+        kept.append((Visit(last, enter, last, prominence), end))
     return [v for v, _ in kept], [p for _, p in kept]
+
+
+def _end(path: MemberPath, host: HostCost, tol: float) -> MatrixPoint | None:
+    """The critical point of least rank that a converged path is near and that is a minimum as far as tol can tell.
+
+    Data with rounded or noisy numbers have their exact minimum at a higher rank, by modes too small to be looked for.
+    """
+    last = len(path.rows) - 1
+    a = path.matrices[last]
+    enough = max(tol * path.rows[0][3], path.rows[last][3])
+    u, s, vt = np.linalg.svd(a, full_matrices=False)
+    for rank in range(len(s) + 1):
+        if host.excess((u[:, :rank] * s[:rank]) @ vt[:rank]) > TRUNCATED * enough:
+            continue
+        point = refine_matrix(a, host, rank=rank)
+        near = rank == 0 or point.distance <= NEAR_END * np.linalg.svd(point.A, compute_uv=False)[rank - 1]
+        if point.gradient_norm <= CRITICAL and near and host.excess(point.A) <= enough:
+            return replace(point, converged=True, next_mode=0.0)
+    return None
 
 
 def _change(path: MemberPath, square_norm: float) -> tuple[float, float]:
