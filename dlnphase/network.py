@@ -208,13 +208,12 @@ class Network:
 
 def kronecker_sum(factors: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     """Σ_l left_l ⊗ right_l for pairs of shapes (B, m, m) and (B, n, n): matrices on row-major entries, (B, mn, mn)."""
-    total: Tensor | None = None
-    for left, right in factors:
-        term = torch.einsum("bij,bkl->bikjl", left, right)
-        total = term if total is None else total.add_(term)
-    assert total is not None
-    batch, size = total.shape[0], total.shape[1] * total.shape[2]
-    return total.reshape(batch, size, size)
+    left = torch.stack([a for a, _ in factors], 1)
+    right = torch.stack([b for _, b in factors], 1)
+    batch, _, m, _ = left.shape
+    n = right.shape[-1]
+    total = left.flatten(2).mT @ right.flatten(2)
+    return total.view(batch, m, m, n, n).permute(0, 1, 3, 2, 4).reshape(batch, m * n, m * n)
 
 
 def parameter_count(dims: Sequence[int]) -> int:

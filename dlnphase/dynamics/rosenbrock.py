@@ -68,7 +68,7 @@ def step(point: Point, cost: FramedCost, h: Tensor, scales: list[Tensor], exact:
     for i in range(1, STAGES):
         shift, y = _combine(stages[:i], _SHIFT_AND_COUPLING[i])
         upper, lower, change = span.move(shift)
-        span.admit(i, upper, lower)
+        span.admit(upper, lower)
         g = cost.moved_gradient(point.a, point.g, change)
         # J_0ᵀg − J_iᵀg = −ΔS_iᵀ g P_iᵀ − S_0ᵀ g ΔP_iᵀ with P_i = P_0 + ΔP_i.
         pull = g * c

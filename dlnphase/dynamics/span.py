@@ -34,13 +34,12 @@ class Span:
         self.network, self.prefixes, self.suffixes, self.blocks = network, prefixes, suffixes, blocks
         d_out, d_in = network.shape
         batch, depth = network.batch, network.depth
-        self.above: list[Tensor] = []  # 𝕊_l, (B, m·d_out, n_l), for all layers but the last
-        self.below: list[Tensor] = []  # ℙ_l, (B, n_{l-1}, m·d_in), for all layers but the first
+        self._above: list[Tensor] = []
+        self._below: list[Tensor] = []
         for layer in range(depth - 1):
-            self.above.append(network.theta.new_zeros((batch, blocks * d_out, network.dims[layer + 1])))
-            self.above[-1][:, :d_out] = suffixes[layer]
-            self.below.append(network.theta.new_zeros((batch, network.dims[layer + 1], blocks * d_in)))
-            self.below[-1][:, :, :d_in] = prefixes[layer + 1]
+            self._above.append(network.theta.new_empty((batch, blocks * d_out, network.dims[layer + 1])))
+            self._below.append(network.theta.new_empty((batch, network.dims[layer + 1], blocks * d_in)))
+        self._admit(0, suffixes[:-1], prefixes[1:-1])
 
     def zero(self) -> Tensor:
         """The increment 0: 𝕐 of shape (B, m·d_out, m·d_in)."""
@@ -48,7 +47,7 @@ class Span:
         return self.network.theta.new_zeros((self.network.batch, self.blocks * d_out, self.blocks * d_in))
 
     def move(self, y: Tensor) -> tuple[list[Tensor], list[Tensor], Tensor]:
-        """Change of all products under an increment 𝕐.
+        """Change of all products under an increment 𝕐 (of the blocks admitted so far).
 
         Returns (ΔS_l for all layers but the last, ΔP_l for all layers but the first, ΔA of shape (B, d_out, d_in)).
         """
@@ -56,6 +55,7 @@ class Span:
         d_out, d_in = self.network.shape
         if depth == 1:
             return [], [], y[:, :d_out, :d_in]
+        y = y[:, : self.filled * d_out, : self.filled * d_in]
         right = [y @ below.mT for below in self.below]
         change = self.above[0].mT @ y[:, :, :d_in]
         lower = [change]
@@ -73,13 +73,19 @@ class Span:
             upper.append(change)
         return upper[::-1], lower, a
 
-    def admit(self, block: int, upper: list[Tensor], lower: list[Tensor]) -> None:
-        """Store the changes of products at a stage as a new block."""
+    def admit(self, upper: list[Tensor], lower: list[Tensor]) -> None:
+        """Store the changes of products at a stage as the next block."""
+        self._admit(self.filled, upper, lower)
+
+    def _admit(self, block: int, upper: list[Tensor], lower: list[Tensor]) -> None:
         d_out, d_in = self.network.shape
-        for above, change in zip(self.above, upper, strict=True):
+        for above, change in zip(self._above, upper, strict=True):
             above[:, block * d_out : (block + 1) * d_out] = change
-        for below, change in zip(self.below, lower, strict=True):
+        for below, change in zip(self._below, lower, strict=True):
             below[:, :, block * d_in : (block + 1) * d_in] = change
+        self.filled = block + 1
+        self.above = [above[:, : self.filled * d_out] for above in self._above]  # 𝕊_l of all layers but the last
+        self.below = [below[:, :, : self.filled * d_in] for below in self._below]  # ℙ_l of all layers but the first
 
     def jvp(self, y: Tensor) -> Tensor:
         """J 𝕐: change of A to first order at θ, shape (B, d_out, d_in)."""
@@ -87,6 +93,7 @@ class Span:
         d_out, d_in = self.network.shape
         if depth == 1:
             return y[:, :d_out, :d_in]
+        y = y[:, : self.filled * d_out, : self.filled * d_in]
         total = self.suffixes[0] @ (self.above[0].mT @ y[:, :, :d_in])
         total = total + (y[:, :d_out] @ self.below[-1].mT) @ self.prefixes[depth - 1]
         for layer in range(1, depth - 1):
