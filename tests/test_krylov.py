@@ -298,16 +298,16 @@ def test_what_is_asked_for_is_done_and_still_estimated():
 
 def worst_disagreement(full, cost, reduced, radius):
     """Largest over t of the smallest ‖ΔA‖/max‖A‖ over times of the reduced flow within ``radius``·t of t."""
-    times = np.array([r.time[0] for r in full[1:]])
-    near = times[:, None] * (1 + radius * np.linspace(-1, 1, 9))
+    checked = full[1::3]
+    near = np.array([r.time[0] for r in checked])[:, None] * (1 + radius * np.linspace(-1, 1, 9))
     grid = np.unique(near)
-    path = gradient_flow(reduced, cost, rtol=1e-5, tol=0, max_time=1.01 * grid[-1], output_times=grid.tolist())
+    path = gradient_flow(reduced, cost, rtol=1e-4, tol=0, max_time=1.01 * grid[-1], output_times=grid.tolist())
     found = {r.time[0]: r.A[0] for r in path}
     assert set(grid) <= set(found)
     scale, worst = max(np.linalg.norm(r.A[0]) for r in full), 0.0
-    for row, record in zip(near, full[1:], strict=True):  # bursts are as short as the window: look between its points
+    for row, record in zip(near, checked, strict=True):  # bursts are as short as the window: look between its points
         spline = CubicSpline(row, [found[t] for t in row])
-        between = spline(np.linspace(row[0], row[-1], 161))
+        between = spline(np.linspace(row[0], row[-1], 4001))
         worst = max(worst, np.linalg.norm(between - record.A[0], axis=(1, 2)).min() / scale)
     return worst
 

@@ -10,7 +10,7 @@ from dlnphase.backend import Backend
 from dlnphase.costs import Cost
 from dlnphase.errors import InputError
 from dlnphase.krylov.pilot import SAFETY, disagreement
-from dlnphase.krylov.project import project, truncate
+from dlnphase.krylov.project import Projector, project
 from dlnphase.krylov.sample import full_dims, sample
 from dlnphase.krylov.sweeps import reduced_dims
 from dlnphase.network import Network, parameter_count
@@ -136,12 +136,12 @@ def represent(
     _check_words(representation, order)
     if representation == "full" or network.depth == 1:
         return network, Representation("full", None, network.hidden, 0.0, True)
-    cache: dict[int, Network] = {}
+    projector, held = Projector(network.select([0])), {}
 
     def reduced(k: int) -> Network:
-        if k not in cache:
-            cache[k] = project(network.select([0]), k).network
-        return cache[k]
+        if k not in held:
+            held[k] = projector.to(k).network
+        return held[k]
 
     chosen = _choose(network.dims, reduced, cost, representation, order, tolerance, affordable=True)
     if chosen.kind == "full" or chosen.order is None:
@@ -232,9 +232,7 @@ def _estimate(
         if last is not None and k < last and _measurable(dims, k + 1):
             continue  # the next order will be measured itself
         if known is None or _measurable(dims, k):
-            fine = reduced(k + 1)
-            known = SAFETY * disagreement(truncate(fine, sizes), fine, cost)
-            extrapolated = False
+            known, extrapolated = SAFETY * disagreement(reduced(k), reduced(k + 1), cost), False
         else:
             known, extrapolated = known / ORDER_GAIN, True
         out.append(Representation("krylov", k, hidden, known, False, extrapolated))

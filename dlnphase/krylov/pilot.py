@@ -27,7 +27,7 @@ from dlnphase.network import Network
 
 SAFETY = 3.0
 PILOT_RTOL = 1e-4
-PILOT_STEPS = 120  # accepted steps, of which the first burst takes up to 30, at any width and γ
+PILOT_STEPS = 40  # accepted steps, of which the first burst takes up to 25, at any width and γ
 PILOT_END = 1e-2  # stop when the excess cost is below this share of its initial value
 
 PILOT_SIZE = 1e-3  # the pilot starts from products of layers of at least this share of the size learned
@@ -117,7 +117,9 @@ def _path(network: Network, cost: Cost) -> Iterator[tuple[float, Network, Tensor
                 increment = increment.add_(stage, alpha=coefficient)
             trial = theta + h * increment
             stages.append(velocity(trial))
-        error = sum(e * k for e, k in zip(_E, stages, strict=True)) * h
+        error = torch.zeros_like(theta)
+        for coefficient, stage in zip(_E, stages, strict=True):
+            error.add_(stage, alpha=coefficient * h)
         ratio = float((error.norm(dim=1) / trial.norm(dim=1)).max()) / PILOT_RTOL
         if ratio <= 1:
             time, theta, k1, accepted = time + h, trial, stages[-1], accepted + 1

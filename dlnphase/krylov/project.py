@@ -44,16 +44,27 @@ def project(network: Network, order: int) -> Projection:
     Raises:
         InputError: for an order below 1, or one that needs hidden sizes above SIZE_LIMIT.
     """
-    if order < 1:
-        raise InputError(f"krylov-order: found {order}, expected an integer of at least 1")
-    walk = _Walk(network)
-    walk.run(order)
-    exact, bases = walk.closed(), walk.bases
-    for space in range(1, network.depth):
-        if not bases[space].shape[2]:  # nothing reaches this space: keep one direction so that the layers chain
-            bases[space] = walk.identity(space)[:, :, :1]
-    reduced = [u.mT @ w @ v for w, u, v in zip(network.weights, bases[1:], bases[:-1], strict=True)]
-    return Projection(Network.from_weights(reduced), bases, exact)
+    return Projector(network).to(order)
+
+
+class Projector:
+    """Projections of the same networks at rising orders, each going on from the one before."""
+
+    def __init__(self, network: Network) -> None:
+        self.walk = _Walk(network)
+
+    def to(self, order: int) -> Projection:
+        """As ``project``; the order may not fall from call to call."""
+        walk, network = self.walk, self.walk.network
+        if order < max(1, walk.order):
+            raise InputError(f"krylov-order: found {order}, expected an integer of at least {max(1, walk.order)}")
+        walk.run(order)
+        bases = list(walk.bases)
+        for space in range(1, network.depth):
+            if not bases[space].shape[2]:  # nothing reaches this space: keep one direction so that the layers chain
+                bases[space] = walk.identity(space)[:, :, :1]
+        reduced = [u.mT @ w @ v for w, u, v in zip(network.weights, bases[1:], bases[:-1], strict=True)]
+        return Projection(Network.from_weights(reduced), bases, walk.closed())
 
 
 def truncate(network: Network, dims: tuple[int, ...]) -> Network:
