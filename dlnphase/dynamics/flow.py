@@ -31,7 +31,7 @@ MAX_STEPS = 200_000
 STALL = 2500  # steps without any change of the excess cost after which round-off, not the flow, sets the step
 STALL_CHANGE = 1e-6
 DEEP = 1e-3  # h times the round-off of ∇C from which frames are aligned after every step
-EXACT_BELOW = 1e-6  # tolerances from which errors are measured layer by layer
+EXACT_BELOW = 1e-6  # tolerances from which errors are measured layer by layer, as they are on deep plateaus
 SMALLEST_STEP = 1e-250
 LARGEST_SOLVE = 4096  # D above which the D × D solve of the stiff method is refused
 PER_MEMBER = (
@@ -169,7 +169,9 @@ class _Flow:
             room = (end - self.time) - self.time_rest
             lands = self.h >= room * (1 - 1e-12)
             h = np.where(lands, room, self.h)
-            theta, error = self.method.step(point, self.framed, self._tensor(h), self.scales, self.rtol < EXACT_BELOW)
+            theta, error = self.method.step(
+                point, self.framed, self._tensor(h), self.scales, self.rtol < EXACT_BELOW or self._deep()
+            )
             self.evaluations += self.method.STAGES
             accepted = self._control(h, self._host(error) / self.rtol, lands)
             if accepted.any() or (self.h < SMALLEST_STEP).any():

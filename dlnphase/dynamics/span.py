@@ -18,6 +18,8 @@ from torch import Tensor
 
 from dlnphase.network import Network, split
 
+CANCELLED = 1e-12  # share of its terms below which a sum of squares in function space is round-off
+
 
 class Span:
     """Increments of a network in the span of products at its start and its stages.
@@ -115,8 +117,11 @@ class Span:
         parts[-1].baddbmm_(y[:, :d_out], self.below[-1].mT)
         return theta
 
-    def norm(self, y: Tensor, scales: list[Tensor]) -> Tensor:
+    def norm(self, y: Tensor, scales: list[Tensor]) -> Tensor | None:
         """√(1/L Σ_l Σ_ij δW_l[i,j]² / (r_i r_j)) for the sizes r of the directions of every space, shape (B,).
+
+        Measured in function space, from the Gram matrices of 𝕊 and ℙ; None where its terms cancel so far that
+        round-off would decide.
 
         Args:
             scales: 1/r of the spaces 0, …, L, each (B, n_l).
@@ -129,8 +134,11 @@ class Span:
         first, last = y[:, :, :d_in], y[:, :d_out]
         left = [(above * scales[i + 1].unsqueeze(-2)) @ above.mT for i, above in enumerate(self.above)]
         right = [below.mT @ (below * scales[i + 1].unsqueeze(-1)) for i, below in enumerate(self.below)]
-        total = ((left[0] @ first) * (first * scales[0].unsqueeze(-2))).sum((-2, -1))
-        total = total + ((last * scales[-1].unsqueeze(-1)) * (last @ right[-1])).sum((-2, -1))
-        for layer in range(1, depth - 1):
-            total = total + ((left[layer] @ y) * (y @ right[layer - 1])).sum((-2, -1))
-        return (total / depth).clamp_min(0.0).sqrt()
+        products = [(left[0] @ first) * (first * scales[0].unsqueeze(-2))]
+        products += [(left[i] @ y) * (y @ right[i - 1]) for i in range(1, depth - 1)]
+        products.append((last * scales[-1].unsqueeze(-1)) * (last @ right[-1]))
+        flat = torch.cat([p.flatten(1) for p in products], 1)
+        total = flat.sum(-1)
+        if bool((total < CANCELLED * flat.abs().sum(-1)).any()):
+            return None
+        return (total / depth).sqrt()
