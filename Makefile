@@ -18,10 +18,11 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(STAMP)  ## set up, run the main job on its defaults, show its tables
-	$(BIN)/dlnphase train --out runs/demo --overwrite
+	$(BIN)/dlnphase sweep-gamma --out runs/demo --overwrite
 
 smoke: $(STAMP)  ## the same in seconds, small
-	$(BIN)/dlnphase train --task factorization --dim 4 --depth 2 --width 20 --rank 2 --out runs/smoke --overwrite
+	$(BIN)/dlnphase sweep-gamma --gammas 0.7,1.5 --widths 1e4,1e6 --dim 3 --seeds 2 --out runs/smoke --overwrite
+	$(BIN)/dlnphase train --task factorization --dim 4 --rank 2 --depth 3 --out runs/smoke-train --overwrite
 
 test: $(STAMP)  ## all tests, one process per core
 	$(ONE_THREAD) $(BIN)/python -m pytest -n 2

@@ -179,7 +179,7 @@ def test_a_directory_that_refuses_files_is_told_before_the_work(run, monkeypatch
 
 
 def test_divergence_is_exit_1_with_partial_results_and_advice(run):
-    code, out, err = run(*SMALL, "--dynamics", "gd", "--lr", "5", "--out", "a")
+    code, _, err = run(*SMALL, "--dynamics", "gd", "--lr", "5", "--out", "a")
     assert code == 1 and "diverged" in err and "--lr auto" in err and err.count("\n") == 1
     assert yaml.safe_load(Path("a/run.yaml").read_text())["outcome"]["reason"] == "diverged"
     assert len(np.load("a/trajectory.npz")["t"]) > 1
@@ -259,7 +259,7 @@ def test_an_interrupt_saves_what_is_done(tmp_path, signum):
             time.sleep(0.05)
         time.sleep(1.0)
         process.send_signal(signum)
-        out, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=60)
     finally:
         process.kill()
     assert process.returncode == 130 and "interrupted" in err and "Traceback" not in err

@@ -274,7 +274,7 @@ def test_a_damaged_trajectory_is_told(small):
         "W1": arrays["W1"][:1],
         "weights_index": arrays["weights_index"] + 10_000,
     }.items():
-        with pytest.raises(InputError, match="x.npz"):
+        with pytest.raises(InputError, match=r"x\.npz"):
             Trajectory.from_arrays(arrays | {name: array}, "x.npz")
     with pytest.raises(InputError, match="gradient_norm is missing"):
         Trajectory.from_arrays({k: v for k, v in arrays.items() if k != "gradient_norm"}, "x.npz")

@@ -85,5 +85,6 @@ def _within(radius: float, scale: float, damped: Callable[[float], np.ndarray]) 
 
 
 def truncate(a: np.ndarray, rank: int) -> np.ndarray:
+    """The best approximation of A by a matrix of this rank (Eckart–Young)."""
     u, s, vt = np.linalg.svd(a, full_matrices=False)
     return (u[:, :rank] * s[:rank]) @ vt[:rank]

@@ -1,0 +1,136 @@
+"""The house rules that a machine can check: floors, rooms, printing, files, names of machines."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "dlnphase"
+FILES = sorted(PACKAGE.rglob("*.py"))
+ROOMS = {"typer": "cli", "rich": "cli", "click": "cli", "matplotlib": "plotting"}
+
+# Floor of each module or package, by the first name under dlnphase (docs/architecture.md tells the same).
+FLOORS = {
+    "__init__": 0, "errors": 0, "backend": 0, "settings": 0,
+    "network": 1, "sampling": 1, "costs": 1, "tasks": 1, "krylov": 1,
+    "dynamics": 2, "saddles": 2, "phase": 2,
+    "results": 3, "inputs": 3,
+    "build": 4, "recording": 4, "predictions": 4, "analysis": 4, "training": 4, "status": 4, "words": 4,
+    "cells": 4, "executors": 4, "sweep": 4, "paths": 4, "detect": 4,
+    "plotting": 5,
+    "cli": 6, "__main__": 6,
+}  # fmt: skip
+# A settings file is read on floor 3, where files are; the rest of the settings is floor 0.
+EXCEPTIONS = {("settings/configfile.py", "results")}
+
+
+def imports(path):
+    """(module, line, at module level) of every import in a file."""
+    tree = ast.parse(path.read_text())
+    top = {id(node) for node in tree.body}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno, id(node) in top) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            whole = node.module == "dlnphase"
+            names = [f"{node.module}.{alias.name}" for alias in node.names] if whole else [node.module]
+            yield from ((name, node.lineno, id(node) in top) for name in names)
+
+
+def unit(path):
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def test_every_module_has_a_floor():
+    assert {unit(path) for path in FILES} == set(FLOORS)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_a_file_imports_only_from_its_floor_or_below_and_keeps_to_its_room(path):
+    name, here = path.relative_to(PACKAGE).as_posix(), unit(path)
+    if name == "__init__.py":
+        return  # the public namespace: everything, when it is asked for
+    for module, line, _ in imports(path):
+        first, _, rest = module.partition(".")
+        room = ROOMS.get(first)
+        assert room is None or here == room, f"{name}:{line} imports {first}, which belongs in {room}/"
+        if first == "dlnphase" and rest:
+            other = rest.split(".")[0]
+            if other.startswith("__") or (name, other) in EXCEPTIONS:
+                continue
+            assert FLOORS[other] <= FLOORS[here], f"{name}:{line} imports {module}, which stands on a floor above"
+
+
+def test_only_the_top_floor_prints():
+    for path in FILES:
+        if unit(path) == "cli":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                assert node.func.id != "print", f"{path}:{node.lineno} prints"
+
+
+def test_matplotlib_is_imported_when_something_is_drawn_and_not_before():
+    for path in PACKAGE.joinpath("plotting").rglob("*.py"):
+        for module, line, top in imports(path):
+            assert not (top and module.startswith("matplotlib")), f"{path}:{line}"
+
+
+def test_nothing_is_unpickled():
+    for path in FILES:
+        text = path.read_text()
+        assert not re.search(r"^\s*(import|from) (pickle|cPickle|dill|cloudpickle|joblib)\b", text, re.M), path
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                target = ast.unparse(node.func)
+                keywords = {k.arg: ast.unparse(k.value) for k in node.keywords}
+                if target == "torch.load":
+                    assert keywords.get("weights_only") == "True", path
+                if target in ("np.load", "numpy.load"):
+                    assert keywords.get("allow_pickle", "False") == "False", path
+                assert target != "yaml.load" or keywords.get("Loader") == "_Loader", path
+
+
+def test_files_and_functions_stay_small():
+    for path in FILES:
+        assert path.read_text().count("\n") <= 400, path
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                assert node.end_lineno - node.lineno < 80, f"{path}:{node.lineno} {node.name}"
+
+
+def test_every_public_name_is_documented():
+    bare = []
+    for path in FILES:
+        tree = ast.parse(path.read_text())
+        if tree.body and not ast.get_docstring(tree):
+            bare.append(f"{path}")
+        classes = [n for n in tree.body if isinstance(n, ast.ClassDef) and not n.name.startswith("_")]
+        owners = [tree, *(c for c in classes if not c.bases)]  # what overrides a method is documented there
+        for node in (node for owner in owners for node in owner.body):
+            public = isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_")
+            if public and not ast.get_docstring(node):
+                bare.append(f"{path}:{node.lineno} {node.name}")
+    assert not bare
+
+
+def test_the_public_namespace_resolves():
+    code = (
+        "import dlnphase, sys\n"
+        "assert not {'torch', 'scipy', 'numpy', 'matplotlib'} & set(sys.modules)\n"
+        "for name in dlnphase.__all__: assert getattr(dlnphase, name) is not None, name\n"
+        "assert callable(dlnphase.train) and 'matplotlib' not in sys.modules\n"
+        "try: dlnphase.nothing\nexcept AttributeError as error: assert 'nothing' in str(error)\n"
+        "else: raise SystemExit('no error')\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_architecture_names_every_module():
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    missing = [name for name in FLOORS if not name.startswith("__") and f"{name}" not in text]
+    assert not missing
