@@ -8,7 +8,7 @@ for row in result.rank_transitions:
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,9 +19,10 @@ from dlnphase.backend import Backend
 from dlnphase.build import Start, build_backend, build_limit, build_start, build_task, few_threads, task_info
 from dlnphase.dynamics import GreedyPoint, Record, gradient_descent, gradient_flow, greedy_path, stable_step
 from dlnphase.errors import InputError
-from dlnphase.recording import Recorder, assemble
+from dlnphase.recording import MemberPath, Recorder, assemble
 from dlnphase.results import Clock
 from dlnphase.results.train import Member, Outcome, TrainResult
+from dlnphase.saddles.sparsity import Sparsity, end_of_path
 from dlnphase.settings import TrainSettings
 from dlnphase.tasks import Task
 
@@ -161,9 +162,18 @@ def _result(run: Run, recorder: Recorder, clock: Clock) -> TrainResult:
         theory=theory,
         members=tuple(members) if len(members) > 1 else (),
         spread=spread,
+        sparsity=_sparsity(run, [recorder.paths[i] for i in seen]),
         notes=run.notes + tuple(p.note for p in run.points if p.ties > 1 or p.independent is False),
         trajectory=trajectory,
     )
+
+
+def _sparsity(run: Run, paths: Sequence[MemberPath]) -> Sparsity | None:
+    """How sparse the ends are, where the data leaves a choice of minimum."""
+    if run.task.cost.unique:
+        return None
+    ends = np.stack([path.matrices[max(path.matrices)] for path in paths])
+    return end_of_path(ends, run.task.cost, run.start.info.depth, target=run.task.target)
 
 
 def _advised(outcome: Outcome, run: Run) -> Outcome:

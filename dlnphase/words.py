@@ -31,7 +31,8 @@ def train_sentence(result: TrainResult) -> str:
         story = f"{who} learned features (its NTK changed by {change:.2g} of itself) without visiting a saddle"
     else:
         story = f"{who} made no transition that could be told yet"
-    return f"{story}. {_ending(result, steps)}{_test(result)}"
+    sparse = f" {result.sparsity.words}" if result.sparsity is not None and outcome.reason == "converged" else ""
+    return f"{story}. {_ending(result, steps)}{_test(result)}{sparse}"
 
 
 def _ending(result: TrainResult, steps: str) -> str:

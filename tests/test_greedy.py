@@ -63,7 +63,7 @@ def test_first_burst_is_the_closed_form():
 def test_the_opened_channel_is_the_steepest_and_its_orbit_does_not_depend_on_epsilon(kind):
     task = planted_task(kind, (6, 5), (7.0, 4.0, 2.0), CPU, observed=0.9)
     host = HostCost(task.cost)
-    a, b = (followed(task.cost, 3, epsilon=e)[1] for e in (3e-3, 1e-3))
+    a, b = (followed(task.cost, 3, epsilon=e)[1] for e in (3e-2, 1e-2))
     assert [p.point.rank for p in a] == [p.point.rank for p in b]
     for one, other in zip(a[:-1], b[:-1], strict=True):
         assert np.allclose(one.point.A, other.point.A, atol=1e-9)

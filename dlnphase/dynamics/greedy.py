@@ -26,12 +26,11 @@ from dlnphase.network import Network
 from dlnphase.saddles.certify import TIE
 from dlnphase.saddles.matrix import HostCost, MatrixPoint, is_stable, refine_matrix
 
-EPSILON = 1e-3  # size of a new channel, in units of a layer of the mode that it will grow into
-VISIBLE = 1e-9  # a new channel's share of its gradient, ε^(L−1), is kept above this: well clear of round-off
+OPENED = 1e-4  # size ε^L that a new mode starts with, relative to what it will grow into
 # An orbit has arrived when ‖∇𝓛‖ has fallen below the first part of its largest value and a stable critical point of
 # its rank is within the second of A, in the units of ``MatrixPoint.nearness``; or when ‖∇𝓛‖ is below the third.
 NEARLY, CLOSE, ARRIVED = 1e-2, 1e-2, 1e-7
-CHECK, CHECK_RTOL = 8.0, 1e-3  # an orbit is checked by starting it from ε over this, followed with this tolerance
+CHECK, CHECK_RTOL = 3.0, 1e-3  # an orbit is checked by starting it from ε over this, followed with this tolerance
 SAME = 1e-6  # two matrices closer than this, relative to the larger, are the same critical point
 
 
@@ -80,8 +79,8 @@ def greedy_path(
         cost: convex cost on the end-to-end matrix.
         depth: L ≥ 2.
         width: hidden width, which bounds the rank (default min(d_out, d_in)); layers in records have no more channels.
-        epsilon: size of a new channel, in units of a layer of the mode that it grows into (default 1e-3, larger for
-            L > 4 so that ε^(L−1) stays clear of round-off).
+        epsilon: size of a new channel, in units of a layer of the mode that it grows into (default 1e-4^(1/L): the
+            path is that of the limit to about one part in ten thousand).
         rtol: of the flow on each orbit.
         tol: stop when C − C_min is at most tol times its value at the origin; 0: stop only where ∇C = 0.
         max_time, max_steps: budgets of the whole path.
@@ -92,14 +91,14 @@ def greedy_path(
     minimum, or where the width leaves no channel to open.
 
     Raises:
-        InputError: for a depth below 2 or an ε outside (0, 0.1].
+        InputError: for a depth below 2 or an ε outside (0, 0.5].
     """
     if depth < 2:
         raise InputError(f"depth: found {depth}, the greedy path needs at least 2 layers")
     if epsilon is None:
-        epsilon = min(max(EPSILON, VISIBLE ** (1 / (depth - 1))), 0.1)
-    if not 0 < epsilon <= 0.1:
-        raise InputError(f"epsilon: found {epsilon}, expected a number in (0, 0.1]")
+        epsilon = min(OPENED ** (1 / depth), 0.5)
+    if not 0 < epsilon <= 0.5:
+        raise InputError(f"epsilon: found {epsilon}, expected a number in (0, 0.5]")
     walk = _Walk(HostCost(cost), depth, width, epsilon, rtol, max_steps, np.inf if max_time is None else max_time)
     yield from walk.run(tol, check, points if points is not None else [])
 

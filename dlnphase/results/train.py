@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from dlnphase.results.codec import memory_only
 from dlnphase.results.files import commit, npz_bytes, read_npz
 from dlnphase.results.provenance import Provenance
 from dlnphase.results.schema import load_result, result_text
+from dlnphase.saddles.sparsity import Sparsity
 from dlnphase.saddles.visits import RankTransition
 from dlnphase.settings import TrainSettings
 
@@ -248,7 +249,7 @@ class TrainResult:
     members: tuple[Member, ...] = ()
     spread: tuple[Spread, ...] = ()
     notes: tuple[str, ...] = ()
-    sparsity: dict[str, Any] | None = None
+    sparsity: Sparsity | None = None
     files: dict[str, str] = field(default_factory=lambda: {"trajectory": TRAJECTORY_FILE})
     trajectory: Trajectory | None = memory_only()
 

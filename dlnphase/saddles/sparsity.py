@@ -12,6 +12,7 @@ of H with ‖Λ‖_op ≤ 1 gives the lower bound ⟨Λ, Â⟩ ≤ min ‖A‖_*
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +23,8 @@ from dlnphase.saddles.matrix import HostCost, refine_matrix
 MEASURED = 1e-10  # eigenvalues of H above this, relatively, are directions that the data fixes
 GAP = 1e-5  # relative duality gap asked for
 MAX_ITERATIONS = 5_000
-LARGEST = 4096  # d_out·d_in above which a dense H is not decomposed
+BUDGET = 400_000_000  # d_out·d_in·min(d_out, d_in) times iterations
+LARGEST = 4096  # d_out·d_in above which no nuclear-norm minimiser is sought
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,8 @@ class Sparsity:
 
     Attributes:
         exponent: 2/L, of the quasi-norm.
-        reached, planted, nuclear_minimizer: None where there is no such matrix.
+        reached, planted, nuclear_minimizer: None where there is no such matrix; of several paths the mean, and the
+            commonest rank.
         nuclear_gap: certified relative duality gap of the minimiser.
         words: one sentence.
     """
@@ -85,23 +88,29 @@ def norms_of(a: np.ndarray, depth: int, *, rank: int | None = None) -> Norms:
     return Norms(rank, float(s.sum()), float(np.sum(s ** (2 / depth)) ** (depth / 2)))
 
 
-def end_of_path(a: np.ndarray, cost: QuadraticCost, depth: int, *, target: np.ndarray | None = None) -> Sparsity:
-    """Judge the matrix at the end of a path.
+def end_of_path(matrices: np.ndarray, cost: QuadraticCost, depth: int, *, target: np.ndarray | None = None) -> Sparsity:
+    """Judge the matrices at the end of one or more paths on the same data.
 
     Args:
-        a: (d_out, d_in), near a minimum of C.
+        matrices: (d_out, d_in), or several of them, (N, d_out, d_in), of which means (and the commonest rank) are told.
         cost: training cost.
         depth: L.
         target: planted matrix, or None.
     """
     host = HostCost(cost)
-    end = refine_matrix(a, host)
-    reached = norms_of(a, depth, rank=end.rank if end.converged else None)
+    stack = np.asarray(matrices, dtype=float).reshape(-1, *cost.shape)
+    ends = [refine_matrix(a, host) for a in stack]
+    each = [norms_of(a, depth, rank=e.rank if e.converged else None) for a, e in zip(stack, ends, strict=True)]
+    reached = Norms(
+        Counter(n.rank for n in each).most_common(1)[0][0],
+        float(np.mean([n.nuclear for n in each])),
+        float(np.mean([n.schatten for n in each])),
+    )
     planted = None if target is None else norms_of(target, depth)
-    minimum = None if cost.unique or a.size > LARGEST else nuclear_minimum(cost)
+    minimum = None if cost.unique or stack[0].size > LARGEST else nuclear_minimum(cost)
     least = None if minimum is None else norms_of(minimum.A, depth)
     gap = None if minimum is None else minimum.gap
-    words = _words(reached, planted, least, end.next_mode == 0.0 and end.converged)
+    words = _words(reached, planted, least, all(e.converged and e.next_mode == 0.0 for e in ends))
     return Sparsity(2 / depth, reached, planted, least, gap, words)
 
 
@@ -120,11 +129,15 @@ def _words(reached: Norms, planted: Norms | None, least: Norms | None, at_minimu
     return out + "."
 
 
-def nuclear_minimum(cost: QuadraticCost, *, gap: float = GAP, max_iterations: int = MAX_ITERATIONS) -> NuclearMinimum:
+def nuclear_minimum(cost: QuadraticCost, *, gap: float = GAP, max_iterations: int | None = None) -> NuclearMinimum:
     """The minimiser of the nuclear norm over argmin C, with a certificate.
 
-    Stops at the relative duality gap asked for, or after ``max_iterations`` with the gap that was reached.
+    Stops at the relative duality gap asked for, or after ``max_iterations`` (by default as many as are worth a few
+    seconds, at most 5000) with the gap that was reached.
     """
+    d_out, d_in = cost.shape
+    if max_iterations is None:
+        max_iterations = int(min(MAX_ITERATIONS, max(BUDGET // (d_out * d_in * min(d_out, d_in)), 100)))
     center = cost.minimizer.detach().cpu().double().numpy()
     fixed = _projector(cost)
     scale = float(np.linalg.norm(center, 2))
