@@ -21,12 +21,20 @@ _PUBLIC = {
     "TrainSettings": "dlnphase.settings",
     "TrainResult": "dlnphase.results.train",
     "Trajectory": "dlnphase.results.train",
+    "plot": "dlnphase.plotting.draw",
+    "PlotSettings": "dlnphase.settings",
     "load_train": "dlnphase.results.train",
     "save_train": "dlnphase.results.train",
     "sweep_gamma": "dlnphase.sweep",
     "SweepSettings": "dlnphase.settings",
     "SweepResult": "dlnphase.results.sweep",
     "load_sweep": "dlnphase.results.sweep",
+    "detect_saddles": "dlnphase.detect",
+    "DetectSettings": "dlnphase.settings",
+    "DetectResult": "dlnphase.results.detect",
+    "load_detect": "dlnphase.results.detect",
+    "save_detect": "dlnphase.results.detect",
+    "greedy_path": "dlnphase.dynamics",
     "distance_to_minimum": "dlnphase.phase",
     "distance_to_saddle": "dlnphase.phase",
     "InputError": "dlnphase.errors",
@@ -49,14 +57,17 @@ __all__ = ["__version__", *sorted(_PUBLIC)]
 if TYPE_CHECKING:
     from dlnphase.backend import resolve_backend
     from dlnphase.costs import QuadraticCost, completion, factorization, regression, sensing
-    from dlnphase.dynamics import gradient_descent, gradient_flow
+    from dlnphase.detect import detect_saddles
+    from dlnphase.dynamics import gradient_descent, gradient_flow, greedy_path
     from dlnphase.errors import InputError, RunError
     from dlnphase.network import Network
     from dlnphase.phase import distance_to_minimum, distance_to_saddle
+    from dlnphase.plotting.draw import plot
+    from dlnphase.results.detect import DetectResult, load_detect, save_detect
     from dlnphase.results.sweep import SweepResult, load_sweep
     from dlnphase.results.train import TrainResult, Trajectory, load_train, save_train
     from dlnphase.sampling import balanced_network, gaussian_network
-    from dlnphase.settings import SweepSettings, TrainSettings
+    from dlnphase.settings import DetectSettings, PlotSettings, SweepSettings, TrainSettings
     from dlnphase.sweep import sweep_gamma
     from dlnphase.training import train
 

@@ -130,7 +130,7 @@ def _visits_of_all(source: Source, host: HostCost) -> tuple[list[_Seen], list[li
         if not visits and trace.gradient_norm.max() <= STILL * host.scale:
             visits = [Visit(0, 0, len(trace.time) - 1, 0.0)]
         visits, points = merge_same(visits, [refine_matrix(trace.matrices[v.index], host) for v in visits], host)
-        ends = [v.index for v in visits[1:]] + [len(trace.time) - 1]
+        ends = [*(v.index for v in visits[1:]), len(trace.time) - 1][: len(visits)]  # none where there is no visit
         seen += [_Seen(trace, v, p, end) for v, p, end in zip(visits, points, ends, strict=True)]
         real = [(v, p) for v, p in zip(visits, points, strict=True) if p.converged]
         transitions.append(

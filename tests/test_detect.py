@@ -2,6 +2,7 @@
 
 import json
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -311,3 +312,10 @@ def test_a_source_needs_to_be_there_and_a_task_to_be_told(completion_run, torch_
         error = capsys.readouterr().err
         assert words in error and error.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_a_run_without_a_visit_is_an_answer(tmp_path: Path) -> None:
+    """The gradient norm falls by a hundredth on a path this short: no visit, and no failure."""
+    save_train(train(TrainSettings(task="factorization", shape="4", rank=2, depth=3, width=30, max_time=1e-3)), tmp_path)
+    result = detect_saddles(DetectSettings(source=str(tmp_path)))
+    assert result.visits == () and "No visit" in detect_sentence(result)

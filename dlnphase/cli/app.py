@@ -21,7 +21,7 @@ from dlnphase.cli.console import print_error
 from dlnphase.cli.options import paragraphs
 from dlnphase.errors import InputError, RunError
 
-COMMANDS = ("dlnphase.cli.train", "dlnphase.cli.sweep_gamma", "dlnphase.cli.detect_saddles")
+COMMANDS = ("dlnphase.cli.train", "dlnphase.cli.sweep_gamma", "dlnphase.cli.detect_saddles", "dlnphase.cli.plot")
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 

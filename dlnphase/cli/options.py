@@ -97,7 +97,7 @@ def settings_command(
     def command(**given: Any) -> int:
         extra = {p.name: given.pop(p.name) for p in own}
         shared = {n: given.pop(n) for n in names}
-        flags = {n: value for n, value in given.items() if value is not None}
+        flags = {n: value for n, value in given.items() if value is not None and value != []}
         call = Call(
             _resolve(cls, shared["config"], flags),
             _directory(shared["out"]),
@@ -125,8 +125,9 @@ def paragraphs(docstring: str) -> str:
 def _parameter(cls: type[Settings], name: str, row: Option) -> inspect.Parameter:
     flag = f"--{name.replace('_', '-')}"
     if row.positional:
-        argument = typer.Argument(help=_escape(row.help), metavar=name.upper(), show_default=False)
-        return _keyword(name, None, Annotated[str | None, argument])
+        metavar = f"{name.upper()}..." if row.repeatable else name.upper()
+        argument = typer.Argument(help=_escape(row.help), metavar=metavar, show_default=False)
+        return _keyword(name, None, Annotated[list[str] | None if row.repeatable else str | None, argument])
     is_flag = row.parser.metavar == "BOOL"
     words = default_words(cls, name)
     if is_flag:
@@ -139,8 +140,8 @@ def _parameter(cls: type[Settings], name: str, row: Option) -> inspect.Parameter
         show_default=False,
         metavar=None if is_flag else _escape(row.parser.metavar),
     )
-    kind = Annotated[bool | None, info] if is_flag else Annotated[str | None, info]
-    return _keyword(name, None, kind)
+    kind = bool | None if is_flag else list[str] | None if row.repeatable else str | None
+    return _keyword(name, None, Annotated[kind, info])
 
 
 def _dim(words: str) -> str:

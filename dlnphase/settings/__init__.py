@@ -2,6 +2,7 @@
 
 from dlnphase.settings.common import DynamicsSettings, MachineSettings, NetworkSettings, TaskSettings
 from dlnphase.settings.detect import DetectSettings
+from dlnphase.settings.plot import PlotSettings
 from dlnphase.settings.sweep import SweepSettings
 from dlnphase.settings.table import Option, Settings, default_words, option, options, resolve
 from dlnphase.settings.train import TrainSettings
@@ -12,6 +13,7 @@ __all__ = [
     "MachineSettings",
     "NetworkSettings",
     "Option",
+    "PlotSettings",
     "Settings",
     "SweepSettings",
     "TaskSettings",

@@ -39,6 +39,7 @@ class Option:
         alias: a second name for another setting; never written to results.
         identity: whether it decides the numbers; ``--resume`` compares these alone.
         positional: an argument of the command instead of a flag.
+        repeatable: may be given several times; the parser gets the list.
     """
 
     parser: Parser
@@ -50,6 +51,7 @@ class Option:
     alias: bool = False
     identity: bool = True
     positional: bool = False
+    repeatable: bool = False
 
 
 def option(default: Any, parser: Parser, help: str, *, panel: str, **rest: Any) -> Any:
@@ -159,6 +161,8 @@ def resolve(
             row = rows[key]
             if base is not None and layer is config and row.parser.is_path and isinstance(value, str):
                 value = str(base / Path(value).expanduser())
+            elif base is not None and layer is config and row.parser.is_path and isinstance(value, list):
+                value = [str(base / Path(v).expanduser()) if isinstance(v, str) else v for v in value]
             given[key] = parse_value(
                 row, label.format(key.replace("_", "-") if layer is flags else key), value, default_of(cls, key)
             )

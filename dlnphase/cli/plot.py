@@ -1,0 +1,88 @@
+"""``dlnphase plot``: parse, call :func:`dlnphase.plot`, show where the figures are (or draw them in the terminal)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from dlnphase.cli.options import Call, settings_command
+from dlnphase.settings.plot import PlotSettings
+
+if TYPE_CHECKING:
+    from dlnphase.results.plot import PlotResult
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    settings_command(
+        app, "plot", PlotSettings, plot_cli, example="dlnphase plot runs/first --kind all --format svg --out figures"
+    )
+
+
+def plot_cli(call: Call[PlotSettings]) -> int:
+    """Draw results: cost, singular values, rank, path, saddles, distances, exponents, phase diagram.
+
+    SOURCE is one or more results of train, sweep-gamma or detect-saddles; several are overlaid or get a panel each.
+    Theory is black and dashed, measurements have colours, line styles and markers that survive grey print. Writes one
+    file per figure and format, and figures.yaml.
+    """
+    if call.settings.terminal:
+        return _in_terminal(call)
+    from dlnphase.plotting.draw import plot
+    from dlnphase.results import OutputDirectory, mode_of
+    from dlnphase.results.plot import FIGURES_FILE, save_plot
+
+    directory = call.directory(call.settings.slug())
+    with OutputDirectory(directory, main=FIGURES_FILE, mode=mode_of(call.overwrite, call.resume)):
+        result = _there(directory, call) if call.resume else None
+        if result is None:
+            result, files = plot(call.settings)
+            save_plot(result, files, directory)
+    _show(result, directory, call)
+    return 0
+
+
+def _there(directory: Path, call: Call[PlotSettings]) -> PlotResult | None:
+    """The figures that are there, if they were drawn with the same settings and none has been lost."""
+    from dlnphase.results import refuse_different
+    from dlnphase.results.plot import FIGURES_FILE, load_plot
+
+    if not (directory / FIGURES_FILE).exists():
+        return None
+    result = load_plot(directory)
+    refuse_different(result.config.identity(), call.settings.identity(), str(directory))
+    whole = all((directory / name).exists() for figure in result.figures for name in figure.files)
+    return result if whole else None
+
+
+def _show(result: PlotResult, directory: Path, call: Call[PlotSettings]) -> None:
+    from dlnphase.cli.console import stderr_console, stdout_console
+    from dlnphase.cli.tables import print_json
+
+    if call.json:
+        print_json(result)
+    elif not call.quiet:
+        console = stdout_console()
+        for figure in result.figures:
+            for name in figure.files:
+                console.print(str(directory / name), markup=False, soft_wrap=True)
+        for note in result.notes:
+            stderr_console().print(note, markup=False, soft_wrap=True)
+
+
+def _in_terminal(call: Call[PlotSettings]) -> int:
+    import sys
+
+    from dlnphase.cli.console import stdout_console
+    from dlnphase.errors import InputError
+    from dlnphase.plotting.terminal import terminal_figures
+
+    if call.json:
+        raise InputError("json: found beside --terminal, expected one of them")
+    console = stdout_console()
+    plain = not console.is_terminal or console.no_color or console.is_dumb_terminal
+    for text in terminal_figures(call.settings, width=console.width, colour=not plain):
+        sys.stdout.write(text + "\n")
+    return 0

@@ -1,0 +1,83 @@
+"""Scaling exponents of the two distances against γ, with their intervals and the theory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dlnphase.errors import InputError
+from dlnphase.plotting.distances import checked_sweeps
+from dlnphase.plotting.sources import Source, caption_lines
+from dlnphase.plotting.style import COLOURS, FAINT, MARKERS, THEORY, Look, captioned, letters, new_figure
+from dlnphase.plotting.timeline import Arrangement
+from dlnphase.results.sweep import SweepResult
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+NAMES = {
+    "distance_to_minimum": r"$\mathrm{d}\log d_m / \mathrm{d}\log w$",
+    "distance_to_saddle": r"$\mathrm{d}\log d_s / \mathrm{d}\log w$",
+}
+
+
+def figure(sources: Sequence[Source], look: Look, arrangement: Arrangement | None = None) -> Figure:
+    """Two panels; several sweeps over each other.
+
+    Raises:
+        InputError: when no sweep has an exponent (it takes two widths).
+    """
+    sweeps = [s for s in checked_sweeps(sources, "exponents") if s.result.exponents]
+    if not sweeps:
+        raise InputError("kind: the figure exponents has nothing to draw, a slope takes two finished widths")
+    fig, axes = new_figure(look, 1, 2, height=1.0)
+    for ax, name in zip(axes, NAMES, strict=True):
+        for k, source in enumerate(sweeps):
+            draw(ax, source.result, name, k, source.label)
+        ax.set_title(NAMES[name])
+        ax.set_xlabel(r"$\gamma$")
+        ax.axvline(1, color=FAINT, linewidth=0.8, zorder=0)
+    axes[0].set_ylabel("slope")
+    axes[0].legend(loc="lower right")
+    letters(axes)
+    captioned(fig, look, [*caption_lines(sweeps), *_critical_words(sweeps), "Bars: 95 % bootstrap intervals."])
+    return fig
+
+
+def draw(axes: Axes, result: SweepResult, name: str, position: int = 0, label: str = "") -> None:
+    """The slopes over all widths, those of the two widest as open markers, and theory."""
+    rows = sorted(result.exponents, key=lambda e: e.gamma)
+    gammas = np.array([e.gamma for e in rows])
+    parts = [getattr(e, name) for e in rows]
+    slopes = np.array([p.slope for p in parts])
+    bounds = np.array([p.ci95 or (p.slope, p.slope) for p in parts])
+    errors = np.stack([np.maximum(slopes - bounds[:, 0], 0), np.maximum(bounds[:, 1] - slopes, 0)])
+    colour = COLOURS[position % len(COLOURS)]
+    prefix = f"{label}: " if label else ""
+    axes.errorbar(
+        gammas, slopes, yerr=errors, color=colour, marker=MARKERS[position], linestyle="none", capsize=2,
+        elinewidth=0.9, label=f"{prefix}all widths", gid="slope",
+    )  # fmt: skip
+    widest = [p.local[-1] for p in parts if len(p.local) > 1]
+    if len(widest) == len(parts):
+        axes.plot(
+            gammas, [w.slope for w in widest], color=colour, marker=MARKERS[position], markerfacecolor="white",
+            linestyle="none", label=f"{prefix}two widest", gid="widest",
+        )  # fmt: skip
+    known = [(g, p.predicted) for g, p in zip(gammas, parts, strict=True) if p.predicted is not None]
+    if known:
+        name_once = None if any(line.get_gid() == "predicted" for line in axes.lines) else r"theory, $w\to\infty$"
+        axes.plot(*np.array(known).T, **THEORY, label=name_once, gid="predicted")
+
+
+def _critical_words(sweeps: Sequence[Source]) -> list[str]:
+    words = []
+    for source in sweeps:
+        critical = source.result.critical_gamma
+        if critical is not None:
+            interval = f" [{critical.ci95[0]:.4f}, {critical.ci95[1]:.4f}]" if critical.ci95 else ""
+            words.append(f"Critical γ: {critical.estimate:.4f}{interval} (theory {critical.predicted:g}).")
+    return list(dict.fromkeys(words))

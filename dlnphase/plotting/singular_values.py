@@ -1,0 +1,81 @@
+"""Singular values of the end-to-end matrix against time: linear (what is learned) over logarithmic (what grows)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dlnphase.plotting.sources import Source, caption_lines, runs_of
+from dlnphase.plotting.style import FAINT, THEORY, Look, captioned, letters, line_style, new_figure
+from dlnphase.plotting.timeaxis import apply_axis, choose_axis
+from dlnphase.plotting.timeline import Arrangement, members_of
+from dlnphase.results.train import TrainResult
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SHOWN = 6  # modes drawn in their own colour; the others are faint
+LOWEST = 3e-15  # of the largest: below it singular values are round-off
+
+
+def figure(sources: Sequence[Source], look: Look, arrangement: Arrangement) -> Figure:
+    """The spectrum of every run among the sources, one column each."""
+    runs = runs_of(sources, need="singular-values")
+    columns = min(len(runs), 3)
+    bands = -(-len(runs) // columns)
+    fig, axes = new_figure(look, 2 * bands, columns, height=0.85)
+    for k, source in enumerate(runs):
+        top = axes[(k // columns) * 2 * columns + k % columns]
+        bottom = axes[((k // columns) * 2 + 1) * columns + k % columns]
+        kind = choose_axis([source.result], arrangement.time)
+        for ax, logarithmic in ((top, False), (bottom, True)):
+            draw(ax, source.result, logarithmic)
+            apply_axis(ax, kind, [source.result], label=logarithmic)
+        top.tick_params(labelbottom=False)
+        top.set_title(source.label)
+        if k % columns == 0:
+            top.set_ylabel("singular values of $A$")
+            bottom.set_ylabel("the same, logarithmic")
+        if k == 0:
+            top.legend(loc="upper left", fontsize="x-small")
+    for k in range(len(runs), bands * columns):
+        for row in (0, 1):
+            axes[((k // columns) * 2 + row) * columns + k % columns].set_visible(False)
+    if len(runs) > 1:
+        letters([axes[(k // columns) * 2 * columns + k % columns] for k in range(len(runs))])
+    captioned(fig, look, caption_lines(runs, panels=True))
+    return fig
+
+
+def draw(axes: Axes, result: TrainResult, logarithmic: bool) -> None:
+    """The singular values of one run, and those that were planted."""
+    path = result.trajectory
+    assert path is not None
+    learned = min(max(result.outcome.rank, 1), SHOWN)
+    members = members_of(result)
+    thin = {"linewidth": 0.4, "alpha": 0.4} if len(members) > 1 else {}
+    for _, rows in members:
+        for i in range(path.singular_values.shape[1]):
+            look = line_style(i) if i < learned else {"color": FAINT, "linewidth": 0.8, "zorder": 1}
+            name = f"$s_{{{i + 1}}}$" if i < learned else "not learned" if i == learned else None
+            axes.plot(
+                path.t[rows], path.singular_values[rows, i], **{**look, **thin}, gid=f"s{i + 1}",
+                label=name if rows[0] == members[0][1][0] else None,
+            )  # fmt: skip
+    _draw_planted(axes, result)
+    largest = float(np.nanmax(path.singular_values)) or 1.0
+    if logarithmic:
+        positive = path.singular_values[path.singular_values > LOWEST * largest]
+        axes.set_yscale("log")
+        low = float(np.quantile(positive, 0.01)) if len(positive) else 0.0
+        axes.set_ylim(max(low, LOWEST * largest) / 2, 3 * largest)
+    else:
+        axes.set_ylim(-0.03 * largest, 1.12 * largest)
+
+
+def _draw_planted(axes: Axes, result: TrainResult) -> None:
+    for k, value in enumerate(result.config.singular_values or ()):
+        axes.axhline(value, **{**THEORY, "linewidth": 0.7}, label="planted" if k == 0 else None, gid="planted")

@@ -1,0 +1,242 @@
+"""What figures are drawn from: results on disk, told apart by their schema, with labels and captions.
+
+A source is a directory of ``train``, ``sweep-gamma`` or ``detect-saddles``, or one of their YAML files.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dlnphase.errors import InputError
+from dlnphase.results import read_yaml
+from dlnphase.results.detect import SADDLES_FILE, DetectResult
+from dlnphase.results.schema import split_schema
+from dlnphase.results.train import RUN_FILE, TrainResult
+
+SWEEP_FILE = "sweep.yaml"
+# schema name → module and reader of its results
+READERS = {
+    "dlnphase/train": ("dlnphase.results.train", "load_train"),
+    "dlnphase/detect-saddles": ("dlnphase.results.detect", "load_detect"),
+    "dlnphase/sweep-gamma": ("dlnphase.results.sweep", "load_sweep"),
+}
+FILES = (RUN_FILE, SWEEP_FILE, SADDLES_FILE)
+# settings that tell runs apart, and how a label writes them
+_SHOWN = {
+    "task": "{}",
+    "depth": "L = {}",
+    "width": "w = {:.4g}",
+    "gamma": "γ = {:g}",
+    "dynamics": "{}",
+    "seeds": "{} starts",
+    "seed": "seed {}",
+    "rank": "rank {}",
+    "observed": "{:g} observed",
+    "noise": "noise {:g}",
+    "data_seed": "data seed {}",
+    "rtol": "rtol {:g}",
+    "lr": "η = {}",
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """One result and where it came from.
+
+    Attributes:
+        path: of its YAML file.
+        kind: ``train``, ``sweep-gamma`` or ``detect-saddles``.
+        result: as loaded.
+        label: what tells it from the other sources; "" for a single one.
+    """
+
+    path: Path
+    kind: str
+    result: Any
+    label: str = ""
+
+    @property
+    def name(self) -> str:
+        """A short name: its directory."""
+        return self.path.parent.name or str(self.path.parent)
+
+
+def read_sources(paths: Sequence[Path | str]) -> list[Source]:
+    """Read all, in order.
+
+    Raises:
+        InputError: one line for a path that is missing, foreign or damaged.
+    """
+    sources = [source for path in paths for source in _read(Path(path))]
+    return labelled(sources)
+
+
+def labelled(sources: Sequence[Source]) -> list[Source]:
+    """The same sources with labels that tell those of one kind apart."""
+    out = []
+    for source in sources:
+        peers = [s for s in sources if s.kind == source.kind]
+        out.append(Source(source.path, source.kind, source.result, _label(source, peers)))
+    return out
+
+
+def runs_of(sources: Sequence[Source], *, need: str = "") -> list[Source]:
+    """The runs of train among them; with ``need`` (a figure's name) each must have its trajectory.
+
+    Raises:
+        InputError: when a trajectory is missing.
+    """
+    runs = [s for s in sources if s.kind == "train"]
+    for source in runs if need else []:
+        result: TrainResult = source.result
+        if result.trajectory is None:
+            name = result.files.get("trajectory", "trajectory.npz")
+            raise InputError(f"SOURCE: {source.path.parent}: {name} is missing, which the figure {need} draws")
+        if not len(result.trajectory.t):
+            raise InputError(f"SOURCE: {source.path.parent}: the trajectory holds no record, nothing to draw")
+    return runs
+
+
+def detections_of(sources: Sequence[Source]) -> list[Source]:
+    """The results of detect-saddles among them."""
+    return [s for s in sources if s.kind == "detect-saddles"]
+
+
+def sweeps_of(sources: Sequence[Source]) -> list[Source]:
+    """The sweeps among them."""
+    return [s for s in sources if s.kind == "sweep-gamma"]
+
+
+def caption_lines(sources: Sequence[Source], *, panels: bool = False) -> list[str]:
+    """Settings and version, for the caption of a figure drawn from these sources (one panel each, or all in one)."""
+    words = [settings_words(source) for source in sources]
+    if panels and len(sources) > 1:
+        words = [f"({letter}) {line}" for letter, line in zip("abcdefghijklmnopqrstuvwxyz", words, strict=False)]
+    return [*dict.fromkeys(words), made_by(sources)]
+
+
+def made_by(sources: Sequence[Source]) -> str:
+    """Versions of the program that computed the sources."""
+    makers = dict.fromkeys(
+        f"dlnphase {p.dlnphase}{f' ({p.git})' if p.git else ''}, {p.dtype} on {p.device}"
+        for p in (s.result.provenance for s in sources)
+    )
+    names = ", ".join(dict.fromkeys(s.name for s in sources))
+    return f"{'; '.join(makers)} – drawn from {names if len(names) < 100 else f'{len(sources)} results'}"
+
+
+def settings_words(source: Source) -> str:
+    """The settings that decided the numbers, in words."""
+    result = source.result
+    if isinstance(result, TrainResult):
+        return _train_words(result)
+    if isinstance(result, DetectResult):
+        return _detect_words(result)
+    return _sweep_words(result)
+
+
+def task_words(config: Any, shape: tuple[int, int], kind: str) -> str:
+    """``completion 10×10 of rank 3, 80 % observed``."""
+    words = f"{kind} {shape[0]}×{shape[1]}"
+    if getattr(config, "target", None) or getattr(config, "data", None):
+        return f"{words} of {Path(config.target or config.data).name}"
+    if getattr(config, "rank", None):
+        words += f" of rank {config.rank}"
+    if getattr(config, "observed", None):
+        words += f", {100 * config.observed:.3g} % observed"
+    if getattr(config, "noise", None):
+        words += f", noise {config.noise:g}"
+    return words
+
+
+def _train_words(result: TrainResult) -> str:
+    config, network = result.config, result.network
+    words = [task_words(config, result.task.shape, result.task.kind), f"L = {network.depth}"]
+    if network.gamma is not None and network.width is not None:
+        scale = f"(σ = {network.sigma:.3g}, α = {network.alpha:.3g})"
+        words += [f"w = {network.width:.6g}", f"γ = {network.gamma:g} {scale}"]
+    elif config.dynamics == "greedy":
+        words.append("the limit α → 0")
+    else:
+        words.append(f"weights from a file (σ = {network.sigma:.3g})")
+    words.append({"flow": "gradient flow", "gd": "gradient descent", "greedy": "greedy path"}[config.dynamics])
+    words.append(f"seed {config.seed}" + (f", {len(config.seeds)} starts" if len(config.seeds) > 1 else ""))
+    if network.representation == "krylov":
+        words.append(f"Krylov order {network.krylov_order}")
+    if result.outcome.reason != "converged":
+        words.append(f"ended: {result.outcome.reason.replace('_', ' ')}")
+    return ", ".join(words)
+
+
+def _detect_words(result: DetectResult) -> str:
+    path, config = result.path, result.config
+    words = [task_words(config, result.task.shape, result.task.kind), f"L = {path.depth}"]
+    words.append(f"{path.records} records of {Path(config.source or '').name}")
+    words.append(f"visits of at least {config.min_prominence:g} decades")
+    return ", ".join(words)
+
+
+def _sweep_words(result: Any) -> str:
+    config = result.config
+    shape = tuple(config.shape) if config.shape else (0, 0)
+    widths = [float(w) for w in config.widths]
+    span = f"{len(widths)} widths {min(widths):.3g} … {max(widths):.3g}"
+    seeds = len(config.seeds) if isinstance(config.seeds, tuple) else config.seeds
+    task = task_words(config, shape, config.task or "task") if config.shape else str(config.task)
+    return f"{task}, L = {config.depth}, {span}, {len(config.gammas)} values of γ, {seeds} starts per cell"
+
+
+def _read(path: Path) -> list[Source]:
+    if not path.exists():
+        raise InputError(f"SOURCE: {path}: no such file or directory")
+    files = [path / name for name in FILES if (path / name).exists()] if path.is_dir() else [path]
+    if not files:
+        raise InputError(f"SOURCE: {path}: found none of {', '.join(FILES)}, expected a result of dlnphase")
+    return [_load(file) for file in files]
+
+
+def _load(path: Path) -> Source:
+    if path.suffix.lower() not in (".yaml", ".yml"):
+        raise InputError(f"SOURCE: {path}: expected a result directory, or one of {', '.join(FILES)}")
+    data = read_yaml(path)
+    name, _ = split_schema(data.get("schema") if isinstance(data, dict) else None, f"SOURCE: {path}")
+    if name not in READERS:
+        raise InputError(f"SOURCE: {path}: found {name}, expected one of {', '.join(READERS)}")
+    module, reader = READERS[name]
+    result = getattr(importlib.import_module(module), reader)(path)
+    return Source(path.absolute(), name.removeprefix("dlnphase/"), result)
+
+
+def _label(source: Source, peers: Sequence[Source]) -> str:
+    """The settings in which the peers differ; their directory where that does not tell them apart."""
+    if len(peers) < 2:
+        return ""
+    mine = _words_of(source, peers)
+    return mine if [_words_of(p, peers) for p in peers].count(mine) == 1 and mine else source.name
+
+
+def _words_of(source: Source, peers: Sequence[Source]) -> str:
+    plain = [_plain(p) for p in peers]
+    own = _plain(source)
+    words = []
+    for key, form in _SHOWN.items():
+        values = [str(p.get(key)) for p in plain]
+        if len(set(values)) > 1 and own.get(key) is not None:
+            value = own[key]
+            try:
+                words.append(form.format(len(value) if isinstance(value, list) else value))
+            except (ValueError, TypeError):
+                words.append(f"{key} {value}")
+            words[-1] = "1 start" if words[-1] == "1 starts" else words[-1]
+    return ", ".join(words)
+
+
+def _plain(source: Source) -> dict[str, Any]:
+    plain: dict[str, Any] = source.result.config.to_plain()
+    if plain.get("dynamics") == "greedy":
+        return {**plain, "width": None, "gamma": None, "seed": None, "dynamics": "greedy, α → 0"}
+    return plain

@@ -1,0 +1,196 @@
+"""The look of every figure: sizes, fonts, colours that survive colour blindness and grey print, captions, saving.
+
+No pyplot and no global state: figures are plain objects, so nothing needs a display and nothing leaks.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dlnphase
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito 2008, ordered so that neighbours differ in lightness too; black is kept for theory.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#7F7F7F")
+LINES: tuple[Any, ...] = ("-", (0, (6, 1.5)), (0, (6, 1.5, 1, 1.5)), (0, (1, 1.2)), (0, (3, 1, 1, 1, 1, 1)), "-", "-")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+THEORY: dict[str, Any] = {"color": "black", "linestyle": (0, (4, 3)), "linewidth": 1.0, "zorder": 3.5}
+REFINED: dict[str, Any] = {"color": "black", "linestyle": (0, (1, 2)), "linewidth": 1.2, "zorder": 3.5}
+FAINT = "#BBBBBB"
+SEQUENCE = "cividis"  # ordered quantities: even in lightness, the same to all eyes
+DIVERGING = "PuOr"  # signed quantities: orange and purple, light in the middle
+MAX_COLUMNS = 3
+
+
+@dataclass(frozen=True)
+class Look:
+    """One variant of the style.
+
+    Attributes:
+        name: ``paper`` or ``screen``.
+        width, height: of one figure with one panel, in inches.
+        font: size of text, in points.
+        dpi: of PNG files.
+        line: width of lines, in points.
+    """
+
+    name: str
+    width: float
+    height: float
+    font: float
+    dpi: int
+    line: float
+
+
+LOOKS = {
+    "paper": Look("paper", 5.5, 3.3, 8.0, 300, 1.2),
+    "screen": Look("screen", 9.0, 5.2, 11.0, 120, 1.8),
+}
+
+
+@contextmanager
+def style(look: Look) -> Iterator[None]:
+    """The matplotlib settings of a variant, for the body alone."""
+    import matplotlib
+
+    settings: dict[Any, Any] = {
+        "figure.dpi": look.dpi,
+        "savefig.dpi": look.dpi,
+        "font.size": look.font,
+        "font.family": "DejaVu Sans",
+        "mathtext.fontset": "dejavusans",
+        "axes.titlesize": look.font,
+        "axes.labelsize": look.font,
+        "axes.linewidth": 0.7,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.unicode_minus": True,
+        "legend.fontsize": look.font * 0.85,
+        "legend.frameon": True,
+        "legend.edgecolor": "none",
+        "legend.framealpha": 0.85,
+        "legend.borderpad": 0.2,
+        "legend.handlelength": 2.6,
+        "xtick.labelsize": look.font * 0.9,
+        "ytick.labelsize": look.font * 0.9,
+        "lines.linewidth": look.line,
+        "lines.markersize": look.font * 0.5,
+        "svg.fonttype": "none",
+        "svg.hashsalt": "dlnphase",
+        "pdf.fonttype": 42,
+        "path.simplify": True,
+    }
+    with matplotlib.rc_context(settings):
+        yield
+
+
+def new_figure(
+    look: Look, rows: int = 1, columns: int = 1, *, height: float = 1.0, **grid: Any
+) -> tuple[Figure, list[Axes]]:
+    """A figure with a grid of panels, and its axes in reading order.
+
+    Args:
+        height: of one panel in units of the variant's.
+        grid: passed to ``Figure.subplots`` (sharex, width_ratios, …).
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    width = look.width * (1.0, 1.0, 1.35, 1.7)[min(columns, 3)]
+    size = (width, look.height * height * (1 if rows == 1 else 0.78 * rows))
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, columns, squeeze=False, **grid)
+    return figure, list(axes.flat)
+
+
+def panel_grid(count: int) -> tuple[int, int]:
+    """Rows and columns for so many panels."""
+    columns = min(count, MAX_COLUMNS if count != 4 else 2)
+    return -(-count // columns), columns
+
+
+def captioned(figure: Figure, look: Look, lines: Sequence[str]) -> None:
+    """Write small lines under the panels (settings, version), wrapped to the figure, and lay the panels out above."""
+    size = look.font * 0.7
+    inches = figure.get_size_inches()
+    columns = int(inches[0] * 72 / (size * 0.56))
+    wrapped = [part for line in lines for part in textwrap.wrap(line, columns, subsequent_indent="   ")]
+    height = (len(wrapped) * size * 1.35 + size) / 72
+    figure.set_size_inches(inches[0], inches[1] + height)
+    share = height / (inches[1] + height)
+    figure.text(
+        0.01, 0.3 * size / 72 / (inches[1] + height), "\n".join(wrapped), fontsize=size, color="#555555",
+        va="bottom", ha="left", linespacing=1.25, gid="caption",
+    )  # fmt: skip
+    engine: Any = figure.get_layout_engine()
+    engine.set(rect=(0, share, 1, 1 - share))
+
+
+def caption_of(figure: Figure) -> str:
+    """The caption of a figure, as one line."""
+    return " ".join(text.get_text().replace("\n", " ") for text in figure.texts if text.get_gid() == "caption")
+
+
+def save(figure: Figure, path: Path, look: Look, title: str) -> bytes:
+    """The figure as a file of the format its name ends in, with title and caption in the metadata."""
+    import io
+
+    words, maker = caption_of(figure), f"dlnphase {dlnphase.__version__}"
+    metadata: dict[str, Any] = {
+        "png": {"Title": title, "Description": words, "Software": maker},
+        "svg": {"Title": title, "Description": words, "Creator": maker, "Date": None},
+        "pdf": {"Title": title, "Subject": words, "Creator": maker, "CreationDate": None},
+    }
+    kind = path.suffix.lstrip(".")
+    stream = io.BytesIO()
+    with style(look):
+        figure.savefig(stream, format=kind, dpi=look.dpi, metadata=metadata[kind], facecolor="white")
+    return stream.getvalue()
+
+
+def line_style(index: int) -> dict[str, Any]:
+    """Colour and dashes of the index-th series."""
+    return {"color": COLOURS[index % len(COLOURS)], "linestyle": LINES[index % len(LINES)]}
+
+
+def marker_style(index: int) -> dict[str, Any]:
+    """Colour and marker of the index-th series of points."""
+    return {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
+
+
+def ordered_colours(count: int) -> list[Any]:
+    """Colours for an ordered family of curves, dark to light, never so light that white paper hides them."""
+    import matplotlib
+
+    colours = matplotlib.colormaps[SEQUENCE]
+    return [colours(0.9 * k / max(count - 1, 1)) for k in range(count)]
+
+
+def legend_above(axes: Axes, columns: int = 3) -> None:
+    """The legend in rows above the panel, where no curve can run through it."""
+    axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.01), ncols=columns, borderaxespad=0.0)
+
+
+def whole_numbers(axis: Any) -> None:
+    """Ticks at integers alone."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(integer=True))
+
+
+def letters(axes: Sequence[Axes]) -> None:
+    """(a), (b), … in the titles of several panels."""
+    if len(axes) > 1:
+        for letter, ax in zip("abcdefghijklmnopqrstuvwxyz", axes, strict=False):
+            ax.set_title(f"({letter})  {ax.get_title()}".rstrip(), loc="left")
+            if ax.get_title():
+                ax.set_title("")

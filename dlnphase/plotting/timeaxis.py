@@ -1,0 +1,217 @@
+"""The time axis: linear, logarithmic, or rescaled around the bursts so that every one of them is seen.
+
+Plateaus can last 10¹⁰ times longer than the bursts between them. On the rescaled axis each burst k has its own
+stretch, x = c_k ± g(asinh(|t − t_k|/τ_k)): linear within τ_k of the burst, logarithmic in |t − t_k| beyond, with τ_k
+the time in which the cost makes the middle 80 % of its fall. g leaves what is near a burst as it is and gives the
+decades further out less room (the same to all), so that long plateaus do not push the bursts together. Near a saddle
+modes grow as powers of the time that is left, so they are straight lines there. The data keep their own times; only
+the axis is bent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dlnphase.results.train import Member, TrainResult
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+NARROW = 1 / 200  # a burst below this share of the axis cannot be seen on a linear one
+SPREAD = 30.0  # bursts further apart than this factor do not share a linear axis
+DONE_EARLY = 0.1  # bursts that are all over by this share of the time leave a linear axis to the tail
+NEAR, ROOM = 3.0, 7.0  # of the rescaled axis: what counts as near a burst, and the most that one side of it takes
+EARLY = 0.03  # a cost that is done with half its decades this early asks for a logarithmic axis
+
+
+@dataclass(frozen=True)
+class BurstClock:
+    """The rescaled time of one path.
+
+    Attributes:
+        bursts: t_k, ascending, shape (K,), K ≥ 1.
+        widths: τ_k > 0, shape (K,).
+    """
+
+    bursts: np.ndarray
+    widths: np.ndarray
+    _share: float = field(init=False)
+    _joints: np.ndarray = field(init=False)
+    _centres: np.ndarray = field(init=False)
+    _borders: np.ndarray = field(init=False)
+
+    def __post_init__(self) -> None:
+        joints = (self.bursts[1:] + self.bursts[:-1]) / 2
+        gaps = np.concatenate([[self.bursts[0]], self.bursts[1:] - joints, joints - self.bursts[:-1]])
+        widths = np.concatenate([self.widths[:1], self.widths[1:], self.widths[:-1]])
+        longest = float(np.arcsinh(gaps / widths).max())
+        share = min(1.0, (ROOM - NEAR) / max(longest - NEAR, 1e-9))
+        object.__setattr__(self, "_share", share)
+        object.__setattr__(self, "_joints", joints)
+        sides = self._bent(np.arcsinh(gaps / widths))
+        count = len(self.bursts)
+        steps = sides[1:count] + sides[count:]
+        object.__setattr__(self, "_centres", sides[0] + np.concatenate([[0.0], np.cumsum(steps)]))
+        object.__setattr__(self, "_borders", self.forward(joints))
+
+    def forward(self, time: np.ndarray) -> np.ndarray:
+        """t → x."""
+        time = np.asarray(time, dtype=float)
+        k = np.searchsorted(self._joints, time)
+        return self._centres[k] + self._bent(np.arcsinh((time - self.bursts[k]) / self.widths[k]))
+
+    def inverse(self, x: np.ndarray) -> np.ndarray:
+        """x → t."""
+        x = np.asarray(x, dtype=float)
+        k = np.searchsorted(self._borders, x)
+        away = x - self._centres[k]
+        straight = np.where(np.abs(away) <= NEAR, away, np.sign(away) * (NEAR + (np.abs(away) - NEAR) / self._share))
+        return self.bursts[k] + self.widths[k] * np.sinh(np.clip(straight, -300, 300))
+
+    def _bent(self, a: np.ndarray) -> np.ndarray:
+        far = np.abs(a) - NEAR
+        return np.where(far <= 0, a, np.sign(a) * (NEAR + self._share * far))
+
+    def minor_ticks(self, start: float, end: float) -> np.ndarray:
+        """Times at 1, 10², 10⁴, … widths from each burst, within its stretch."""
+        edges = np.concatenate([[start], self._joints, [end]])
+        out = []
+        for k, (burst, width) in enumerate(zip(self.bursts, self.widths, strict=True)):
+            for power in range(0, 40, 2):
+                for t in (burst - width * 10.0**power, burst + width * 10.0**power):
+                    if edges[k] < t < edges[k + 1]:
+                        out.append(t)
+        return np.array(sorted(out))
+
+
+def burst_clock(result: TrainResult, member: Member | None = None) -> BurstClock | None:
+    """The clock of one path of a run; None for a path without transitions."""
+    assert result.trajectory is not None
+    rows = (member or result).rank_transitions
+    if not rows:
+        return None
+    number = member.member if member is not None else int(result.trajectory.member[0])
+    of = result.trajectory.rows_of(number)
+    t, cost = result.trajectory.t[of].astype(float), result.trajectory.cost[of].astype(float)
+    bursts = np.array([row.time for row in rows])
+    edges = np.concatenate([[t[0]], (bursts[1:] + bursts[:-1]) / 2, [t[-1]]])
+    widths = [
+        _fall_time(t, cost, row.cost_before, row.cost_after, edges[k], edges[k + 1]) for k, row in enumerate(rows)
+    ]
+    return BurstClock(bursts, np.array(widths))
+
+
+def choose_axis(runs: Sequence[TrainResult], wanted: str = "auto") -> str:
+    """``linear``, ``log`` or ``bursts`` for runs that share one axis.
+
+    ``bursts`` needs a single path with transitions; for several, log stands in for it.
+    """
+    single = len(runs) == 1 and len(_members(runs[0])) == 1
+    if wanted == "bursts" and not (single and runs[0].rank_transitions):
+        return "log"
+    if wanted != "auto":
+        return wanted
+    times = [row.time for run in runs for m in _members(run) for row in m.rank_transitions]
+    if times:
+        end = max(float(run.trajectory.t.max()) for run in runs if run.trajectory is not None)
+        clocks = [burst_clock(run, m if isinstance(m, Member) else None) for run in runs for m in _members(run)[:4]]
+        thinnest = min(float(c.widths.min()) for c in clocks if c is not None)
+        wide_apart = max(times) > SPREAD * min(times)
+        early = max(times) < DONE_EARLY * end
+        if not wide_apart and not early and thinnest > NARROW * end:
+            return "linear"
+        if single:
+            return "bursts"
+        return "log" if wide_apart or early else "linear"
+    return "log" if any(_early(run) for run in runs) else "linear"
+
+
+def apply_axis(axes: Axes, kind: str, runs: Sequence[TrainResult], *, label: bool = True) -> None:
+    """Scale, limits, ticks and label of the time axis."""
+    ends = [float(r.trajectory.t.max()) for r in runs if r.trajectory is not None]
+    end = max(ends) or 1.0
+    if kind == "log":
+        axes.set_xscale("log")
+        axes.set_xlim(_first_time(runs), end)
+        words = "time $t$"
+    elif kind == "bursts":
+        _bend(axes, runs[0], end)
+        words = r"time $t$   (around each burst: $\log|t - t_{\mathrm{burst}}|$)"
+    else:
+        axes.set_xlim(0, end)
+        words = "time $t$"
+    if label:
+        axes.set_xlabel(words)
+
+
+def _bend(axes: Axes, run: TrainResult, end: float) -> None:
+    from matplotlib.ticker import FixedFormatter, FixedLocator, NullFormatter
+
+    clock = burst_clock(run, run.members[0] if run.members else None)
+    assert clock is not None
+    start = 0.0
+    axes.set_xscale("function", functions=(clock.forward, clock.inverse))
+    axes.set_xlim(start, end)
+    axes.xaxis.set_major_locator(FixedLocator([float(t) for t in clock.bursts]))
+    axes.xaxis.set_major_formatter(FixedFormatter([short(t) for t in clock.bursts]))
+    axes.xaxis.set_minor_locator(FixedLocator([float(t) for t in clock.minor_ticks(start, end)]))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def short(value: float) -> str:
+    """A number for a tick: 6.52, 7.13×10¹⁰."""
+    if value == 0:
+        return "0"
+    power = int(np.floor(np.log10(abs(value))))
+    if -3 <= power < 4:
+        return f"{value:.3g}"
+    front = f"{value / 10.0**power:.2f}"
+    return rf"$10^{{{power}}}$" if front == "1.00" else rf"${front}\!\times\!10^{{{power}}}$"
+
+
+def _members(run: TrainResult) -> Sequence[TrainResult | Member]:
+    return run.members or (run,)
+
+
+def _fall_time(t: np.ndarray, cost: np.ndarray, before: float, after: float, start: float, end: float) -> float:
+    """Time from 10 % to 90 % of the fall of the cost within [start, end]; never below what the times resolve."""
+    inside = (t >= start) & (t <= end)
+    times, fall = t[inside], (before - cost[inside]) / max(before - after, 1e-300)
+    resolved = 64 * np.finfo(float).eps * max(float(end), 1e-300)
+    if len(times) < 2:
+        return max((end - start) * 1e-3, resolved)
+    fall = np.maximum.accumulate(fall)
+    low, high = np.interp([0.1, 0.9], fall, times)
+    return max(float(high - low), resolved)
+
+
+def _early(run: TrainResult) -> bool:
+    """Whether half the decades of the cost are gone in the first few per cent of the time."""
+    path = run.trajectory
+    assert path is not None
+    rows = path.rows_of(int(path.member[0]))
+    t, excess = path.t[rows], np.maximum(path.excess[rows], 1e-300)
+    if len(t) < 3 or excess[0] <= excess[-1]:
+        return False
+    middle = np.sqrt(excess[0] * excess[-1])
+    return bool(t[np.argmax(excess <= middle)] < EARLY * t[-1])
+
+
+def _first_time(runs: Sequence[TrainResult]) -> float:
+    """Where a logarithmic axis begins: well before the first burst, or where the cost begins to move."""
+    starts = []
+    for run in runs:
+        path = run.trajectory
+        assert path is not None
+        times = [row.time for m in _members(run) for row in m.rank_transitions]
+        positive = path.t[path.t > 0]
+        if times:
+            starts.append(min(times) / 30)
+        elif len(positive):
+            moved = path.t[(path.t > 0) & (path.excess < 0.99 * path.excess[0])]
+            starts.append(float(moved.min()) / 3 if len(moved) else float(positive.min()))
+    return min(starts) if starts else 1e-3

@@ -1,0 +1,99 @@
+"""Settings of ``dlnphase plot``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dlnphase.errors import InputError
+from dlnphase.settings.common import MachineSettings
+from dlnphase.settings.parse import Parser, boolean, choice
+from dlnphase.settings.table import option
+
+TRAIN_KINDS = ("loss", "singular-values", "rank", "path", "saddles", "convergence")
+DETECT_KINDS = ("path", "saddles")
+SWEEP_KINDS = ("distances", "exponents", "phase")
+KINDS = tuple(dict.fromkeys((*TRAIN_KINDS, *SWEEP_KINDS)))
+FORMATS = ("png", "svg", "pdf")
+
+
+def _words(*names: str) -> Parser:
+    """One or more of some words: a list, or a text with commas; each once, in the order given."""
+
+    def convert(value: Any) -> tuple[str, ...]:
+        given = [value] if isinstance(value, str) else list(value)
+        out = tuple(dict.fromkeys(word.strip().lower() for entry in given for word in entry.split(",")))
+        if not out or any(word not in names for word in out):
+            raise ValueError
+        return out
+
+    return Parser(convert, f"one or more of {', '.join(names)}", "|".join(names))
+
+
+def _paths() -> Parser:
+    """One or more files or directories, kept absolute."""
+
+    def convert(value: Any) -> tuple[str, ...]:
+        given = [value] if isinstance(value, (str, Path)) else list(value)
+        if not given or any(not isinstance(v, (str, Path)) or not str(v).strip() or "\0" in str(v) for v in given):
+            raise ValueError
+        return tuple(str(Path(v).expanduser().absolute()) for v in given)
+
+    return Parser(convert, "result directories or files", "SOURCE", is_path=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlotSettings(MachineSettings):
+    """Which results to draw, as what, and how it looks. A figure shows its sources alone; nothing is computed anew."""
+
+    source: tuple[str, ...] | None = option(
+        None, _paths(), "result directories or files of train, sweep-gamma, detect-saddles", panel="Plot",
+        positional=True, repeatable=True,
+    )  # fmt: skip
+    kind: tuple[str, ...] = option(
+        ("auto",), _words("auto", "all", *KINDS), "what to draw (repeatable); auto picks what matters most",
+        panel="Plot", repeatable=True, default_words="auto",
+    )  # fmt: skip
+    format: tuple[str, ...] = option(
+        ("png",), _words(*FORMATS), "file format (repeatable)", panel="Plot", short="-f", repeatable=True,
+        default_words="png",
+    )  # fmt: skip
+    terminal: bool = option(False, boolean(), "draw in the terminal instead of files", panel="Plot")
+    variant: str = option(
+        "paper", choice("paper", "screen"), "small and sharp for a page, or large for a screen", panel="Plot"
+    )
+    time: str = option(
+        "auto", choice("auto", "linear", "log", "bursts"),
+        "time axis; bursts stretches it around every burst, however long the plateaus", panel="Plot",
+    )  # fmt: skip
+    layout: str = option(
+        "auto", choice("auto", "overlay", "panels"), "several runs over each other, or a panel each", panel="Plot"
+    )
+
+    def _settle(self) -> None:
+        super()._settle()
+        if not self.source:
+            raise InputError("SOURCE: missing, expected one or more result directories or files")
+        if len(self.kind) > 1 and {"auto", "all"} & set(self.kind):
+            raise InputError(f"kind: found {', '.join(self.kind)}, expected auto or all by itself")
+
+    def slug(self) -> str:
+        """A short name for the default output directory: ``plot-first``."""
+        assert self.source
+        names = [_stem(Path(s)) for s in self.source[:3]]
+        return "-".join(["plot", *names, *(["and-more"] if len(self.source) > 3 else [])])
+
+
+def _stem(source: Path) -> str:
+    name = source.parent.name if source.suffix in (".yaml", ".yml") else source.name
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "result"
+
+
+def allowed_kinds(kinds_of_sources: Sequence[str]) -> tuple[str, ...]:
+    """The figures that sources of these kinds (train, sweep-gamma, detect-saddles) can show, in order."""
+    table = {"train": TRAIN_KINDS, "detect-saddles": DETECT_KINDS, "sweep-gamma": SWEEP_KINDS}
+    wanted = {kind for source in kinds_of_sources for kind in table[source]}
+    return tuple(kind for kind in KINDS if kind in wanted)
