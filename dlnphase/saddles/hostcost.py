@@ -65,8 +65,8 @@ class HostCost:
 
     def curvature(self, v: np.ndarray, a: np.ndarray) -> np.ndarray:
         """Hessian of C at A on a stack of matrices V, shape (n, d_out, d_in)."""
-        v = torch.as_tensor(np.ascontiguousarray(v))
-        return self.cost.apply_curvature(v, torch.as_tensor(a)[None].expand(v.shape)).numpy()
+        stack = torch.as_tensor(np.ascontiguousarray(v))
+        return self.cost.apply_curvature(stack, torch.as_tensor(a)[None].expand(stack.shape)).numpy()
 
     def nearest_minimum(self, a: np.ndarray) -> np.ndarray:
         """The minimiser of C nearest to A: A − H⁺∇C(A), twice against round-off; a general cost is iterated on."""

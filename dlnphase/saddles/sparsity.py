@@ -158,7 +158,8 @@ def nuclear_minimum(cost: QuadraticCost, *, gap: float = GAP, max_iterations: in
                 best = found
             if best.gap <= gap:
                 break
-            step, dual = _rebalanced(step, dual, np.linalg.norm(x - z), np.linalg.norm(z - before), iteration)
+            primal, change = float(np.linalg.norm(x - z)), float(np.linalg.norm(z - before))
+            step, dual = _rebalanced(step, dual, primal, change, iteration)
     return best
 
 
