@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dlnphase.dynamics.framed_cost import FramedCost
-from dlnphase.dynamics.frames import scaled_norm
+from dlnphase.dynamics.frames import scaled_norm, with_grown_ends
 from dlnphase.dynamics.stiff_solver import Point
 
 ORDER = 5
@@ -27,8 +27,13 @@ E = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40
 STAGES = 7
 
 
-def step(point: Point, cost: FramedCost, h: Tensor, scales: list[Tensor], exact: bool = True) -> tuple[Tensor, Tensor]:
-    """One step of size h (shape (B,)): (θ at t + h, flat (B, P); size of its estimated error relative to r, (B,))."""
+def step(
+    point: Point, cost: FramedCost, h: Tensor, scales: list[Tensor], exact: bool = True, growing: bool = False
+) -> tuple[Tensor, Tensor]:
+    """One step of size h (shape (B,)): (θ at t + h, flat (B, P); size of its estimated error relative to r, (B,)).
+
+    The error is always measured on the layers; ``growing`` as for :func:`dlnphase.dynamics.rosenbrock.step`.
+    """
     network = point.network
     size = h.unsqueeze(-1)
     slopes = [point.slope]
@@ -36,7 +41,10 @@ def step(point: Point, cost: FramedCost, h: Tensor, scales: list[Tensor], exact:
     for row in A[1:]:
         at = torch.addcmul(network.theta, _combine(row, slopes), size)
         slopes.append(Point(network.with_theta(at), cost).slope)
-    return at, scaled_norm(_combine(E, slopes) * size, network.dims, scales)
+    wrong = _combine(E, slopes) * size
+    if growing:
+        scales = with_grown_ends(scales, network.with_theta(at), wrong)
+    return at, scaled_norm(wrong, network.dims, scales)
 
 
 def _combine(coefficients: tuple[float, ...], slopes: list[Tensor]) -> Tensor:

@@ -16,7 +16,14 @@ from torch import Tensor
 
 from dlnphase.costs import Cost
 from dlnphase.dynamics import dormand_prince, rosenbrock
-from dlnphase.dynamics.frames import Frames, align, inverse_sizes, learned_directions, scaled_norm
+from dlnphase.dynamics.frames import (
+    Frames,
+    align,
+    has_empty_ends,
+    inverse_sizes,
+    learned_directions,
+    scaled_norm,
+)
 from dlnphase.dynamics.records import Record
 from dlnphase.dynamics.stiff_solver import Point
 from dlnphase.errors import InputError
@@ -101,6 +108,7 @@ class _Flow:
         self.cost, self.method, self.rtol, self.aligned = cost, method, rtol, aligned
         self.network = network.clone()
         self.frames = Frames.identity(network, cost)
+        self.growing = has_empty_ends(network)
         self.members = np.arange(network.batch)
         self.time = np.zeros(network.batch)
         self.time_rest = np.zeros(network.batch)
@@ -169,9 +177,8 @@ class _Flow:
             room = (end - self.time) - self.time_rest
             lands = self.h >= room * (1 - 1e-12)
             h = np.where(lands, room, self.h)
-            theta, error = self.method.step(
-                point, self.framed, self._tensor(h), self.scales, self.rtol < EXACT_BELOW or self._deep()
-            )
+            exact = self.rtol < EXACT_BELOW or self._deep()
+            theta, error = self.method.step(point, self.framed, self._tensor(h), self.scales, exact, self.growing)
             self.evaluations += self.method.STAGES
             accepted = self._control(h, self._host(error) / self.rtol, lands)
             if accepted.any() or (self.h < SMALLEST_STEP).any():

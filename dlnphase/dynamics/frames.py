@@ -26,6 +26,8 @@ LEARNED = 1e-2  # weight, relative to the largest, from which a leading directio
 SEPARATED = 0.1  # weight, relative to a leading direction's, below which a direction counts as smaller
 RECHECK = 5.0  # a space is searched again when its other directions gained this multiple of their mean weight
 POWER_ITERATIONS = 12
+GROWTH_KNOWN = 1e-2  # relative error below which a step tells the size of a direction it fills
+BALANCE_NOISE = 8.0  # round-offs of the largest entry that add up in D_l
 
 
 @dataclass
@@ -38,6 +40,7 @@ class Frames:
         leading: number of aligned leading directions of each space and member, each (B,).
         checked: weight left to the other directions of each space when it was last searched, each (B,).
         balance: conserved D_l = W_{l+1}ᵀW_{l+1} − W_lW_lᵀ of the hidden spaces in their frames, each (B, n_l, n_l).
+        unresolved: round-off of that D_l at the start, each (B,).
     """
 
     cost: FramedCost
@@ -45,6 +48,7 @@ class Frames:
     leading: list[Tensor]
     checked: list[Tensor]
     balance: list[Tensor]
+    unresolved: list[Tensor]
 
     @classmethod
     def identity(cls, network: Network, cost: Cost) -> Frames:
@@ -53,11 +57,14 @@ class Frames:
         eyes = [torch.eye(n, dtype=like.dtype, device=like.device).repeat(network.batch, 1, 1) for n in network.hidden]
         leading = [torch.zeros(network.batch, dtype=torch.long, device=like.device) for _ in network.dims]
         checked = [torch.zeros_like(like[:, 0]) for _ in network.dims]
-        return cls(FramedCost(cost, network.batch, like), eyes, leading, checked, network.balancedness())
+        eps = BALANCE_NOISE * torch.finfo(like.dtype).eps
+        unresolved = [eps * weights.amax(-1) for weights in direction_weights(network)[1:-1]]
+        framed = FramedCost(cost, network.batch, like)
+        return cls(framed, eyes, leading, checked, network.balancedness(), unresolved)
 
     def select(self, members: Tensor) -> Frames:
         """Some members of the batch."""
-        lists = (self.hidden, self.leading, self.checked, self.balance)
+        lists = (self.hidden, self.leading, self.checked, self.balance, self.unresolved)
         return Frames(self.cost.select(members), *([x[members] for x in xs] for xs in lists))
 
     def to_original(self, network: Network, member: int) -> list[Tensor]:
@@ -88,6 +95,37 @@ def scaled_norm(theta: Tensor, dims: tuple[int, ...], scales: list[Tensor]) -> T
         inner = torch.matmul(layer.square(), scales[i].unsqueeze(-1)).squeeze(-1)
         total = total + (inner * scales[i + 1]).sum(-1)
     return (total / (len(dims) - 1)).sqrt()
+
+
+def has_empty_ends(network: Network) -> bool:
+    """Whether the first or the last layer of a member leaves input or output directions untouched.
+
+    Layers narrower than the ends do, and so do starts of low rank. Such directions have no size of their own.
+    """
+    tolerance = 100 * torch.finfo(network.theta.dtype).eps
+    ends = (network.weights[0], network.weights[-1].mT)
+    return any(bool((torch.linalg.matrix_rank(w, rtol=tolerance) < w.shape[-1]).any()) for w in ends)
+
+
+def with_grown_ends(scales: list[Tensor], new: Network, error: Tensor) -> list[Tensor]:
+    """Scales in which an input or output direction has at least the size a step gives it.
+
+    Only where the step tells that size to one part in a hundred: error that fills an empty direction is no growth.
+
+    Args:
+        scales: 1/r of every space before the step.
+        new: the network after it.
+        error: its estimated error, flat (B, P).
+    """
+    wrong = split(error, new.dims)
+    floor = torch.finfo(error.dtype).tiny ** 0.5
+    out = list(scales)
+    for space, layer, dim in ((0, 0, -2), (new.depth, new.depth - 1, -1)):
+        size = new.weights[layer].square().sum(dim)
+        known = wrong[layer].square().sum(dim) < GROWTH_KNOWN**2 * size
+        grown = torch.where(known, size, 0.0).clamp_min(floor).rsqrt()
+        out[space] = torch.minimum(scales[space], grown)
+    return out
 
 
 def align(network: Network, frames: Frames, settled: bool = False) -> bool:
@@ -199,6 +237,8 @@ def _restore_balance(network: Network, frames: Frames, space: int) -> None:
         row, column = below[:, i], above[:, i]
         found = (above[:, i + 1 :] @ column.unsqueeze(-1) - below[:, i + 1 :] @ row.unsqueeze(-1)).squeeze(-1)
         excess = (found - balance[:, i, i + 1 :]) * (leading > i).unsqueeze(-1)
+        # In a network of exactly low rank, leading directions may be round-off themselves: D says nothing of those.
+        excess = excess * (excess.abs() > frames.unresolved[space - 1].unsqueeze(-1))
         size = row.square().sum(-1) + column.square().sum(-1)
         share = (excess / size.clamp_min(torch.finfo(row.dtype).tiny).unsqueeze(-1)).unsqueeze(-1)
         below[:, i + 1 :] += share * row.unsqueeze(-2)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dlnphase.dynamics.framed_cost import FramedCost
-from dlnphase.dynamics.frames import scaled_norm
+from dlnphase.dynamics.frames import scaled_norm, with_grown_ends
 from dlnphase.dynamics.span import Span
 from dlnphase.dynamics.stiff_solver import Point, StiffSolver
 
@@ -48,13 +48,16 @@ _SHIFT_AND_COUPLING = [np.stack([A[i, :i], GAMMA * C[i, :i]]) for i in range(STA
 _SOLUTION_AND_ERROR = np.stack([M, E])
 
 
-def step(point: Point, cost: FramedCost, h: Tensor, scales: list[Tensor], exact: bool = False) -> tuple[Tensor, Tensor]:
+def step(
+    point: Point, cost: FramedCost, h: Tensor, scales: list[Tensor], exact: bool = False, growing: bool = False
+) -> tuple[Tensor, Tensor]:
     """One step of size h (shape (B,)) from a point.
 
     Args:
         scales: 1/r of the directions of every space, see :func:`dlnphase.dynamics.frames.inverse_sizes`.
         exact: measure the error on the layers themselves. Its measure in function space is cheaper, but
             made of terms that may cancel: good down to about 1e-7.
+        growing: end directions may be empty, see :func:`dlnphase.dynamics.frames.with_grown_ends`.
 
     Returns (θ at t + h, flat (B, P); the size of its estimated error relative to r, shape (B,)).
     """
@@ -80,9 +83,12 @@ def step(point: Point, cost: FramedCost, h: Tensor, scales: list[Tensor], exact:
         stages[i] = y
     solution, error = _combine(stages, _SOLUTION_AND_ERROR)
     new = span.add_to(network.theta.clone(), solution)
-    size = None if exact else span.norm(error, scales)
+    size = None if exact or growing else span.norm(error, scales)
     if size is None:
-        size = scaled_norm(span.add_to(torch.zeros_like(new), error), network.dims, scales)
+        wrong = span.add_to(torch.zeros_like(new), error)
+        if growing:
+            scales = with_grown_ends(scales, network.with_theta(new), wrong)
+        size = scaled_norm(wrong, network.dims, scales)
     return new, size
 
 
