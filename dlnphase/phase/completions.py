@@ -67,47 +67,81 @@ def reweighted(cost: QuadraticCost, depth: int, steps: int = 300) -> Tensor:
 
 
 def fixed_rank_point(cost: QuadraticCost, rank: int, *, start: Tensor | None = None, steps: int = 400) -> Tensor:
-    """A critical point of C among matrices of rank at most ``rank``: a local minimum near the truncated least-squares
-    matrix.
+    """A critical point of C among matrices of rank at most ``rank``: a local minimum near the least-squares matrix.
 
-    Levenberg–Marquardt with the exact Hessian on balanced factors A = XYᵀ. Shape (d_out, d_in).
+    Levenberg–Marquardt with the exact Hessian on balanced factors A = XYᵀ, then Newton steps until the gradient stands
+    at round-off. Shape (d_out, d_in).
     """
-    d_out, d_in = cost.shape
     guess = cost.minimizer if start is None else start
     u, s, vh = torch.linalg.svd(guess, full_matrices=False)
-    x = u[:, :rank] * s[:rank].sqrt()
-    y = vh[:rank].mT * s[:rank].sqrt()
-    h = cost.curvature()
-    value = float(cost.excess((x @ y.mT)[None]))
+    z = torch.cat([(u[:, :rank] * s[:rank].sqrt()).flatten(), (vh[:rank].mT * s[:rank].sqrt()).flatten()])
+    factors = _Factors(cost, rank)
+    value = factors.value(z)
     damping = 1e-3 * float(s[0])
-    eye_k = torch.eye(rank, dtype=x.dtype, device=x.device)
     for _ in range(steps):
-        a = x @ y.mT
-        g = cost.gradient(a[None])[0]
-        gradient = torch.cat([(g @ y).flatten(), (g.mT @ x).flatten()])
-        scale = float(g.norm()) * float(torch.cat([x, y]).norm())
-        if float(gradient.norm()) <= 1e-15 * max(scale, 1e-300) or value == 0.0:
-            break
-        jac_x = torch.einsum("ij,kl->ikjl", torch.eye(d_out, dtype=x.dtype, device=x.device), y)
-        jac_y = torch.einsum("ij,kl->kijl", torch.eye(d_in, dtype=x.dtype, device=x.device), x)
-        jac = torch.cat([jac_x.reshape(d_out * d_in, -1), jac_y.reshape(d_out * d_in, -1)], 1)
-        hessian = jac.T @ h @ jac
-        cross = torch.einsum("ij,kl->ikjl", g, eye_k).reshape(d_out * rank, d_in * rank)
-        hessian[: d_out * rank, d_out * rank :] += cross
-        hessian[d_out * rank :, : d_out * rank] += cross.T
+        gradient, hessian = factors.derivatives(z)
         lam, vec = torch.linalg.eigh(hessian)
+        top = float(lam.abs().amax())
+        if float(gradient.norm()) <= 1e-9 * top * float(z.norm()) or value == 0.0:
+            break
+        # |λ| makes every step a descent step; the damping bounds it.
         accepted = False
         for _ in range(30):
-            # |λ| makes every step a descent step; the damping bounds it.
-            step = -vec @ ((vec.T @ gradient) / (lam.abs() + damping).clamp_min(1e-14 * float(lam.abs().amax())))
-            new_x, new_y = x + step[: d_out * rank].view_as(x), y + step[d_out * rank :].view_as(y)
-            new_value = float(cost.excess((new_x @ new_y.mT)[None]))
+            new = z - vec @ ((vec.T @ gradient) / (lam.abs() + damping).clamp_min(1e-14 * top))
+            new_value = factors.value(new)
             if new_value < value:
                 accepted = True
                 break
-            damping = max(4 * damping, 1e-12 * float(lam.abs().amax()))
+            damping = max(4 * damping, 1e-12 * top)
         if not accepted:
             break
-        x, y, value = new_x, new_y, new_value
+        z, value = new, new_value
         damping /= 8
-    return x @ y.mT
+    return factors.matrix(_newton(factors, z))
+
+
+def _newton(factors: _Factors, z: Tensor) -> Tensor:
+    """Newton steps while the gradient falls; rotations of the factors are the null space of the Hessian."""
+    gradient, hessian = factors.derivatives(z)
+    for _ in range(20):
+        new = z - torch.linalg.pinv(hessian, rtol=1e-9, hermitian=True) @ gradient
+        new_gradient, new_hessian = factors.derivatives(new)
+        if not float(new_gradient.norm()) < float(gradient.norm()):
+            break
+        z, gradient, hessian = new, new_gradient, new_hessian
+    return z
+
+
+class _Factors:
+    """C(XYᵀ) − C_min as a function of z = (X, Y), with its gradient and Hessian."""
+
+    def __init__(self, cost: QuadraticCost, rank: int) -> None:
+        self.cost, self.rank = cost, rank
+        self.h = cost.curvature()
+        like = cost.minimizer
+        self.eyes = [torch.eye(n, dtype=like.dtype, device=like.device) for n in (*cost.shape, rank)]
+
+    def split(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        d_out, d_in = self.cost.shape
+        return z[: d_out * self.rank].view(d_out, -1), z[d_out * self.rank :].view(d_in, -1)
+
+    def matrix(self, z: Tensor) -> Tensor:
+        x, y = self.split(z)
+        return x @ y.mT
+
+    def value(self, z: Tensor) -> float:
+        return float(self.cost.excess(self.matrix(z)[None]))
+
+    def derivatives(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        x, y = self.split(z)
+        d_out, d_in = self.cost.shape
+        g = self.cost.gradient((x @ y.mT)[None])[0]
+        gradient = torch.cat([(g @ y).flatten(), (g.mT @ x).flatten()])
+        jac_x = torch.einsum("ij,kl->ikjl", self.eyes[0], y)
+        jac_y = torch.einsum("ij,kl->kijl", self.eyes[1], x)
+        jac = torch.cat([jac_x.reshape(d_out * d_in, -1), jac_y.reshape(d_out * d_in, -1)], 1)
+        hessian = jac.T @ self.h @ jac
+        cross = torch.einsum("ij,kl->ikjl", g, self.eyes[2]).reshape(d_out * self.rank, d_in * self.rank)
+        hessian[: d_out * self.rank, d_out * self.rank :] += cross
+        hessian[d_out * self.rank :, : d_out * self.rank] += cross.T
+        return gradient, hessian

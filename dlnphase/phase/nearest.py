@@ -19,7 +19,9 @@ from dlnphase.network import Network
 from dlnphase.phase.chains import Constraint, Linearization
 
 FEASIBLE = 1e-9  # a term whose residual, over its scale, is below this is satisfied
-RESTORE_STEPS = 25
+RESTORED = 1e-14  # … and below this needs no further step
+RESTORE_STEPS = 40
+CONTRACTION = 0.1  # a factorisation is kept while residuals shrink by this
 HALVINGS = 20
 
 
@@ -42,25 +44,36 @@ class Nearest:
     steps: Tensor
 
 
-def restore(network: Network, constraint: Constraint) -> tuple[Network, Linearization, Tensor]:
-    """Gauss–Newton steps of least norm onto the set; returns the network, its linearisation and residuals (B,)."""
+def restore(
+    network: Network, constraint: Constraint, factor: Linearization | None = None
+) -> tuple[Network, Linearization, Tensor]:
+    """Gauss–Newton steps of least norm onto the set; returns the network, its linearisation and residuals (B,).
+
+    Args:
+        factor: a linearisation nearby whose factorised JJᵀ serves until it converges too slowly, for the same members.
+    """
     lin = constraint.at(network)
     residual = lin.residual()
+    factor = lin if factor is None else factor
     for _ in range(RESTORE_STEPS):
-        if bool((residual <= 1e-15).all()):
+        if bool((residual <= RESTORED).all()):
             break
-        step = lin.vjp(lin.solve(lin.value))
-        moving = torch.isfinite(step).all(1) & torch.isfinite(residual) & (residual > 1e-15)
+        step = lin.vjp(factor.solve(lin.value))
+        moving = torch.isfinite(step).all(1) & torch.isfinite(residual) & (residual > RESTORED)
         trial = torch.where(moving[:, None], network.theta - step, network.theta)
         new = constraint.at(network.with_theta(trial))
         new_residual = new.residual()
         better = moving & (new_residual < residual)
+        if factor is not lin and not bool((new_residual <= CONTRACTION * residual)[moving].all()):
+            factor = lin  # the borrowed factorisation is too far away: take this one and try again
+            continue
         # Far from the set a step may overshoot: it is let through while it at least stays finite and not much worse.
         wild = moving & (new_residual < 4 * residual) & (residual > 1e-6)
         take = better | wild
         if not bool(take.any()):
             break
         stalled = bool((residual[take] < FEASIBLE).all()) and bool((new_residual[take] > 0.3 * residual[take]).all())
+        quick = bool((new_residual[take] <= CONTRACTION * residual[take]).all())
         if bool(take.all()):
             network, lin, residual = network.with_theta(trial), new, new_residual
         else:
@@ -69,6 +82,7 @@ def restore(network: Network, constraint: Constraint) -> tuple[Network, Lineariz
             residual = lin.residual()
         if stalled:
             break
+        factor = factor if quick else lin
     return network, lin, residual
 
 
@@ -123,7 +137,7 @@ def nearest(
             active = active[open_]
             continue
         direction = _newton_direction(lin, multiplier, gradient, stationarity[active])
-        moved = _line_search(origin, theta, active, direction, gradient, constraint, distance, residual)
+        moved = _line_search(origin, theta, active, lin, direction, gradient, constraint, distance, residual)
         steps[active] += 1
         active = active[moved]
     return Nearest(theta, distance, residual, stationarity, steps)
@@ -160,6 +174,7 @@ def _line_search(
     origin: Network,
     theta: Tensor,
     active: Tensor,
+    lin: Linearization,
     direction: Tensor,
     gradient: Tensor,
     constraint: Constraint,
@@ -174,7 +189,8 @@ def _line_search(
     for _ in range(HALVINGS):
         members = active[waiting]
         trial = origin.with_theta(theta[members] + tau[waiting, None] * direction[waiting])
-        network, _, miss = restore(trial, constraint.select(members))
+        factor = lin if len(waiting) == len(active) else None
+        network, _, miss = restore(trial, constraint.select(members), factor)
         new = (network.theta - origin.theta[members]).norm(dim=1)
         old = distance[members]
         drop = 0.5 * (new**2 - old**2)

@@ -118,6 +118,7 @@ class _Search:
         self.chosen = [-1] * network.batch
         self.polished = torch.zeros(network.batch, dtype=torch.long)
         self.gain = torch.ones_like(self.best)
+        self._kinds: dict[tuple[tuple[int, int], ...], _Kind] = {}
 
     def run(self) -> None:
         """The candidate of lowest bound first; then those not excluded, in the order of their first feasible point."""
@@ -166,7 +167,10 @@ class _Search:
         return [g[i : i + CHUNK] for g in groups.values() for i in range(0, len(g), CHUNK)]
 
     def _kind(self, group: list[tuple[int, int]]) -> _Kind:
-        return _Kind(self.network.select([m for m, _ in group]), [self.ways[c] for _, c in group])
+        key = tuple(group)
+        if key not in self._kinds:
+            self._kinds[key] = _Kind(self.network.select([m for m, _ in group]), [self.ways[c] for _, c in group])
+        return self._kinds[key]
 
     def _feasible(self, pairs: list[tuple[int, int]]) -> dict[tuple[int, int], tuple[float, Tensor]]:
         """Distance and parameters of a first point of each kind; exact ones are offered at once, unreached ones left

@@ -1,0 +1,168 @@
+"""Constraints on chains of layers against autograd; cheapest deaths against a general search."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import minimize
+
+from dlnphase.backend import resolve_backend, stream
+from dlnphase.network import Network
+from dlnphase.phase.chains import Constraint, Term
+from dlnphase.phase.kills import bottom_subspace, kill
+from dlnphase.phase.nearest import nearest
+from dlnphase.phase.predictions import kappa
+from dlnphase.sampling import gaussian_network
+
+CPU = resolve_backend("cpu")
+DIMS = (4, 6, 5, 7, 3)
+
+
+def _random(rng: np.random.Generator, *shape: int) -> torch.Tensor:
+    return torch.as_tensor(rng.standard_normal(shape))
+
+
+def _frame(rng: np.random.Generator, n: int, k: int) -> torch.Tensor:
+    return torch.linalg.qr(_random(rng, 2, n, k))[0]
+
+
+@pytest.fixture
+def constraint() -> Constraint:
+    """A right chain, a left chain, and a fit on part of the complement, for two members of four layers."""
+    rng = stream(0, "search", 7)
+    terms = [
+        Term((0, 1), False, _frame(rng, 4, 2), None, None, _random(rng, 2, 10)),
+        Term((3, 2), True, _frame(rng, 3, 1), None, None, _random(rng, 2, 5)),
+        Term((0, 1, 2, 3), False, _frame(rng, 4, 2), _frame(rng, 3, 2).mT, _frame(rng, 4, 3), _random(rng, 2, 3)),
+    ]
+    return Constraint(terms, torch.ones(2, 3, dtype=torch.float64))
+
+
+def _value(constraint: Constraint, theta: torch.Tensor) -> torch.Tensor:
+    """c(θ) of one member, written out plainly."""
+    w = Network(theta[None].expand(2, -1), DIMS).weights
+    right = w[1] @ w[0] @ constraint.terms[0].start
+    left = (constraint.terms[1].start.mT @ w[3] @ w[2]).mT
+    fit = constraint.terms[2].end @ w[3] @ w[2] @ w[1] @ w[0] @ constraint.terms[2].start
+    fit = torch.einsum("bdk,bd->bk", constraint.terms[2].basis, fit.flatten(1))
+    out = torch.cat([right.flatten(1), left.flatten(1), fit], 1)
+    return out - torch.cat([t.target for t in constraint.terms], 1)
+
+
+def test_derivatives_of_chains_equal_autograd(constraint):
+    network = gaussian_network(DIMS, 0.5, CPU, members=[0, 1])
+    lin = constraint.at(network)
+    rng = stream(1, "search", 7)
+    v, multiplier = _random(rng, 2, network.theta.shape[1]), _random(rng, 2, 18)
+    for member in range(2):
+        theta = network.theta[member].clone().requires_grad_()
+
+        def one(t, member=member):
+            return _value(constraint, t)[member]
+
+        jacobian = torch.autograd.functional.jacobian(one, theta)
+        hessian = torch.autograd.functional.hessian(lambda t, one=one, m=member: one(t) @ multiplier[m], theta)
+        torch.testing.assert_close(lin.value[member], one(theta).detach(), rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(lin.jvp(v)[member], jacobian @ v[member], rtol=1e-11, atol=1e-11)
+        torch.testing.assert_close(lin.vjp(multiplier)[member], jacobian.T @ multiplier[member], rtol=1e-11, atol=1e-11)
+        torch.testing.assert_close(lin.hvp(multiplier, v)[member], hessian @ v[member], rtol=1e-11, atol=1e-11)
+        torch.testing.assert_close(lin.gram()[member], jacobian @ jacobian.T, rtol=1e-11, atol=1e-11)
+
+
+def test_solving_with_the_gram_matrix_dense_and_iterative(constraint, monkeypatch):
+    network = gaussian_network(DIMS, 0.5, CPU, members=[0, 1])
+    r = _random(stream(2, "search", 7), 2, 18)
+    dense = constraint.at(network).solve(r)
+    gram = constraint.at(network).gram()
+    torch.testing.assert_close(torch.einsum("bij,bj->bi", gram, dense), r, rtol=1e-8, atol=1e-8)
+    monkeypatch.setattr("dlnphase.phase.chains.DENSE_LIMIT", 4)
+    torch.testing.assert_close(constraint.at(network).solve(r), dense, rtol=1e-6, atol=1e-6)
+
+
+def test_repeated_equations_are_solved_in_least_squares():
+    """The same equations twice: JJᵀ is singular, its projection is still that of the equations once."""
+    rng = stream(3, "search", 7)
+    term = Term((0, 1), False, _frame(rng, 4, 2), None, None, torch.zeros(2, 10, dtype=torch.float64))
+    network = gaussian_network(DIMS, 0.5, CPU, members=[0, 1])
+    once = Constraint([term], torch.ones(2, 1, dtype=torch.float64)).at(network)
+    twice = Constraint([term, term], torch.ones(2, 2, dtype=torch.float64)).at(network)
+    v = _random(rng, 2, network.theta.shape[1])
+    torch.testing.assert_close(twice.project(v), once.project(v), rtol=1e-5, atol=1e-5)
+
+
+def test_nearest_point_of_a_linear_set():
+    """c = W_1 V − T is linear in θ, so the distance is the norm of c."""
+    network = gaussian_network((3, 4, 2), 1.0, CPU, members=[0])
+    v = torch.linalg.qr(_random(stream(4, "search", 7), 1, 3, 2))[0]
+    target = _random(stream(5, "search", 7), 1, 8)
+    term = Term((0,), False, v, None, None, target)
+    found = nearest(network, network, Constraint([term], torch.ones(1, 1, dtype=torch.float64)))
+    gap = (network.weights[0] @ v).flatten(1) - target
+    torch.testing.assert_close(found.distance, gap.norm(dim=1), rtol=1e-12, atol=0)
+
+
+# ---- cheapest deaths -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_kill_annihilates_and_costs_what_it_says(count):
+    layers = [_random(stream(i, "search", 8), 2, *s) for i, s in enumerate([(9, 5), (8, 9), (7, 8)])][:count]
+    v = _frame(stream(9, "search", 8), 5, 2)
+    done = kill(layers, v)
+    image = v
+    for layer in done.layers:
+        image = layer @ image
+    assert float(image.abs().max()) < 1e-12
+    moved = sum(((a - b) ** 2).sum((1, 2)) for a, b in zip(done.layers, layers, strict=True))
+    torch.testing.assert_close(moved, done.squared, rtol=1e-11, atol=0)
+
+
+@pytest.mark.parametrize(("count", "directions"), [(2, 1), (2, 2), (3, 1)])
+def test_no_search_finds_a_cheaper_kill(count, directions):
+    """Free choice of the images Y_1, …, Y_{k−1} by a general-purpose optimiser from many starts."""
+    rng = stream(10, "search", 8)
+    layers = [np.asarray(_random(rng, 5, 5)) for _ in range(count)]
+    v = np.linalg.qr(rng.standard_normal((5, directions)))[0]
+
+    def cost(flat: np.ndarray) -> float:
+        images = [v, *flat.reshape(count - 1, 5, directions), np.zeros((5, directions))]
+        return sum(
+            float(np.sum(((images[j + 1] - layers[j] @ images[j]) @ np.linalg.pinv(images[j])) ** 2))
+            for j in range(count)
+        )
+
+    best = min(minimize(cost, rng.standard_normal((count - 1) * 5 * directions), method="BFGS").fun for _ in range(12))
+    found = float(kill([torch.as_tensor(w)[None] for w in layers], torch.as_tensor(v)[None]).squared)
+    assert found <= best * (1 + 1e-5)
+    assert found >= best * (1 - 1e-3)
+
+
+def test_large_bottom_subspaces_equal_dense_ones(monkeypatch):
+    rng = stream(11, "search", 8)
+    above, below = _random(rng, 1, 300, 300) / 300**0.5, _random(rng, 1, 300, 2) / 300**0.5
+    dense = bottom_subspace(above, below)
+    monkeypatch.setattr("dlnphase.phase.kills.DENSE_EIGEN", 10)
+    krylov = bottom_subspace(above, below)
+
+    def value(e: torch.Tensor) -> float:
+        return float(((above @ e) ** 2).sum() - ((below.mT @ e) ** 2).sum())
+
+    assert value(krylov) == pytest.approx(value(dense), rel=1e-6)
+
+
+@pytest.mark.parametrize(("count", "limit"), [(1, 1.0), (2, 1 / 2), (3, 1 / 3)])
+def test_killing_one_direction_in_k_wide_layers_costs_one_kth(count, limit):
+    """σ²w/k as w → ∞; the spread over draws is of order 1/√w, and 16 draws are averaged."""
+    w = 100
+    rng = stream(12, "search", count)
+    v = torch.eye(w, dtype=torch.float64)[None, :, :1].expand(16, w, 1)
+    squared = kill([_random(rng, 16, w, w) / w**0.5 for _ in range(count)], v).squared
+    mean, sem = float(squared.mean()), float(squared.std() / 16**0.5)
+    assert mean == pytest.approx(limit, abs=4 * sem + 1 / w)
+
+
+def test_kappa_shares_the_layers_evenly():
+    assert [kappa(depth) for depth in (2, 3, 4, 5)] == pytest.approx([2, 1.5, 1, 1 / 2 + 1 / 3])
+    for depth in range(2, 9):
+        assert kappa(depth) == pytest.approx(min(1 / k + 1 / (depth - k) for k in range(1, depth)))
