@@ -13,7 +13,7 @@ from itertools import pairwise
 import numpy as np
 
 DRAWS = 1000
-NEAR_ZERO = 0.25  # a grid point whose difference is below this fraction of its neighbour's fixes the crossing by itself
+NEAR_ZERO = 0.05  # a grid point whose difference is below this fraction of its neighbour's fixes the crossing by itself
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import numpy as np
 
 DRAWS = 2000
 TOLERANCE = 0.01  # slopes this close to theory agree with it
+APPROACH = 0.8  # a drift towards theory has closed at least a fifth of its first gap
 FLAT = 0.02  # slopes of d_m/d_s below this are no phase of their own: mean-field
 RELATIVE_ROUND_OFF = 1e-12
 
@@ -98,7 +99,7 @@ def _verdict(slope: float, ci: tuple[float, float] | None, predicted: float | No
     if abs(slope - predicted) <= TOLERANCE or (ci is not None and ci[0] <= predicted <= ci[1]):
         return "agrees"
     gaps = [abs(part.slope - predicted) for part in local]
-    if len(gaps) > 1 and all(b < a for a, b in pairwise(gaps)):
+    if len(gaps) > 1 and all(b < a for a, b in pairwise(gaps)) and gaps[-1] <= APPROACH * gaps[0]:
         return "drifts"
     return "differs"
 
