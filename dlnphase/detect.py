@@ -74,7 +74,7 @@ def detect_saddles(
     Args:
         settings: what to look at, or just the source.
         on_visit: called with every visit as it is done.
-        should_stop: asked between visits; True ends with what is done (``complete`` False).
+        should_stop: asked again and again; True ends with what is done (``complete`` False).
 
     Raises:
         InputError: for a source or task that cannot be used.
@@ -93,14 +93,15 @@ def _detect(
     source: Source, clock: Clock, on_visit: Callable[[VisitInfo], None] | None, should_stop: Callable[[], bool] | None
 ) -> DetectResult:
     settings = source.settings
+    stop = should_stop if should_stop is not None else _never
     host = HostCost(source.task.cost)
-    seen, transitions = _visits_of_all(source, host)
+    seen, transitions = _visits_of_all(source, host, stop)
     ranks = [s.point.rank for s in seen if s.point.converged]
-    greedy = _greedy(source, max(ranks)) if settings.greedy and ranks else []
+    greedy = _greedy(source, max(ranks), stop) if settings.greedy and ranks else []
     visits: list[VisitInfo] = []
-    complete = True
+    complete = len(transitions) == len(source.traces)
     for item in seen:
-        if should_stop is not None and should_stop():
+        if not complete or stop():
             complete = False
             break
         visits.append(_judge(item, source, host, greedy))
@@ -120,7 +121,14 @@ def _detect(
     )
 
 
-def _visits_of_all(source: Source, host: HostCost) -> tuple[list[_Seen], list[list[RankTransition]]]:
+def _never() -> bool:
+    return False
+
+
+def _visits_of_all(
+    source: Source, host: HostCost, stop: Callable[[], bool]
+) -> tuple[list[_Seen], list[list[RankTransition]]]:
+    """The visits of every path with their critical matrices, and its transitions; of fewer paths when stopped."""
     seen: list[_Seen] = []
     transitions: list[list[RankTransition]] = []
     for trace in source.traces:
@@ -129,7 +137,12 @@ def _visits_of_all(source: Source, host: HostCost) -> tuple[list[_Seen], list[li
         )
         if not visits and trace.gradient_norm.max() <= STILL * host.scale:
             visits = [Visit(0, 0, len(trace.time) - 1, 0.0)]
-        visits, points = merge_same(visits, [refine_matrix(trace.matrices[v.index], host) for v in visits], host)
+        points: list[MatrixPoint] = []
+        for visit in visits:
+            if stop():
+                return seen, transitions
+            points.append(refine_matrix(trace.matrices[visit.index], host))
+        visits, points = merge_same(visits, points, host)
         ends = [*(v.index for v in visits[1:]), len(trace.time) - 1][: len(visits)]  # none where there is no visit
         seen += [_Seen(trace, v, p, end) for v, p, end in zip(visits, points, ends, strict=True)]
         real = [(v, p) for v, p in zip(visits, points, strict=True) if p.converged]
@@ -226,14 +239,14 @@ def _escape(point: MatrixPoint, certificate: Certificate | None, escape: Escape 
     )
 
 
-def _greedy(source: Source, up_to: int) -> list[GreedyPoint]:
+def _greedy(source: Source, up_to: int, stop: Callable[[], bool]) -> list[GreedyPoint]:
     """The critical points of the greedy path up to this rank."""
     points: list[GreedyPoint] = []
     width = min(source.info.hidden, default=None)
     for _ in greedy_path(
         source.task.cost, source.info.depth, width=width, rtol=GREEDY_RTOL, tol=GREEDY_TOL, check=False, points=points
     ):
-        if points and points[-1].point.rank >= up_to:
+        if stop() or (points and points[-1].point.rank >= up_to):
             break
     return points
 

@@ -240,8 +240,12 @@ def test_results_survive_save_and_load_and_reproduce(completion_run, tmp_path):
     assert np.array_equal(again.matrices["critical"], result.matrices["critical"])
     assert again.matrices["greedy"].shape == (4, 10, 10)
     assert detect_saddles(again.config).visits == result.visits
-    stopped = detect_saddles(result.config, should_stop=iter([False, True]).__next__)
-    assert len(stopped.visits) == 1 and not stopped.complete
+    plain = DetectSettings(source=str(completion_run))
+    for asked, done in ((1, 0), (4, 0), (5, 1), (6, 2)):  # four visits are refined, then judged one by one
+        answers = iter([False] * asked + [True] * 9)
+        stopped = detect_saddles(plain, should_stop=answers.__next__)
+        assert len(stopped.visits) == done and not stopped.complete
+        assert stopped.visits == detect_saddles(plain).visits[:done]
 
 
 def test_the_command_line(completion_run, torch_path, tmp_path, capsys):
@@ -316,6 +320,8 @@ def test_a_source_needs_to_be_there_and_a_task_to_be_told(completion_run, torch_
 
 def test_a_run_without_a_visit_is_an_answer(tmp_path: Path) -> None:
     """The gradient norm falls by a hundredth on a path this short: no visit, and no failure."""
-    save_train(train(TrainSettings(task="factorization", shape="4", rank=2, depth=3, width=30, max_time=1e-3)), tmp_path)
+    save_train(
+        train(TrainSettings(task="factorization", shape="4", rank=2, depth=3, width=30, max_time=1e-3)), tmp_path
+    )
     result = detect_saddles(DetectSettings(source=str(tmp_path)))
     assert result.visits == () and "No visit" in detect_sentence(result)
