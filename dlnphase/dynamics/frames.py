@@ -104,7 +104,8 @@ def has_empty_ends(network: Network) -> bool:
     """
     tolerance = 100 * torch.finfo(network.theta.dtype).eps
     ends = (network.weights[0], network.weights[-1].mT)
-    return any(bool((torch.linalg.matrix_rank(w, rtol=tolerance) < w.shape[-1]).any()) for w in ends)
+    ranks = (torch.linalg.matrix_rank(w.nan_to_num(0.0, 0.0, 0.0), rtol=tolerance) < w.shape[-1] for w in ends)
+    return any(bool(r.any()) for r in ranks)
 
 
 def with_grown_ends(scales: list[Tensor], new: Network, error: Tensor) -> list[Tensor]:
@@ -164,9 +165,7 @@ def _realign(network: Network, frames: Frames, space: int, settled: bool) -> Non
     leading = frames.leading[space]
     for i in range(int(leading.max())):
         column = _gram_times_axis(network, space, i)[:, i:]
-        # A column that is exactly zero (a network of exactly low rank) leaves its axis where it is.
-        norm = torch.linalg.vector_norm(column, dim=-1, keepdim=True)
-        x = column / norm.clamp_min(torch.finfo(column.dtype).tiny)
+        x, _ = _normalized(column)
         tail = x[:, 1:] * (leading > i).unsqueeze(-1) * torch.sign(x[:, :1])
         if settled:
             weights = _space_weights(network, space)
@@ -192,8 +191,7 @@ def _promote(network: Network, frames: Frames, space: int) -> None:
         value = total / count
         for _ in range(POWER_ITERATIONS):
             y = _gram_times(network, space, x) * open_axes
-            value = torch.linalg.vector_norm(y, dim=-1)
-            x = y / value.clamp_min(torch.finfo(y.dtype).tiny).unsqueeze(-1)
+            x, value = _normalized(y)
         rest = (total - value).clamp_min(0.0) / (count - 1).clamp_min(1)
         emerged = (value > EMERGENCE * rest) & (count > 1) & (value > 0)
         if not bool(emerged.any()):
@@ -243,6 +241,17 @@ def _restore_balance(network: Network, frames: Frames, space: int) -> None:
         share = (excess / size.clamp_min(torch.finfo(row.dtype).tiny).unsqueeze(-1)).unsqueeze(-1)
         below[:, i + 1 :] += share * row.unsqueeze(-2)
         above[:, i + 1 :] -= share * column.unsqueeze(-2)
+
+
+def _normalized(v: Tensor) -> tuple[Tensor, Tensor]:
+    """(v/|v|, |v|) for vectors of shape (B, n), by way of their largest entry: squares of small ones underflow.
+
+    A vector of zeros, met in networks of exactly low rank, stays one and leaves its axis where it is.
+    """
+    largest = v.abs().amax(-1, keepdim=True)
+    scaled = v / torch.where(largest >= torch.finfo(v.dtype).tiny, largest, torch.inf)
+    norm = torch.linalg.vector_norm(scaled, dim=-1, keepdim=True)
+    return scaled / norm.clamp_min(1.0), (norm * largest).squeeze(-1)
 
 
 def _gram_times(network: Network, space: int, x: Tensor) -> Tensor:
