@@ -277,3 +277,13 @@ def test_an_output_that_nobody_reads_and_a_poor_terminal_are_no_trouble(tmp_path
     shell = f"{sys.executable} -m dlnphase train --help | head -1; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", shell], cwd=tmp_path, capture_output=True, timeout=60)
     assert b"Traceback" not in done.stderr
+
+
+def test_weights_of_ones_own_and_the_greedy_limit_have_headlines_of_their_own(run):
+    rng = np.random.default_rng(0)
+    np.savez("w.npz", W1=0.01 * rng.standard_normal((5, 3)), W2=0.01 * rng.standard_normal((4, 5)))
+    task = ["--task", "factorization", "--shape", "4x3", "--singular-values", "3,1"]
+    code, out, _ = run("train", "--init-weights", "w.npz", *task)
+    assert code == 0 and "L = 2, weights from a file, σ = 0.0" in out and "0 → " in out
+    code, out, _ = run("train", "--dynamics", "greedy", "-L", "2", *task)
+    assert code == 0 and "L = 2, the limit α → 0" in out and "1 → 2" in out

@@ -106,4 +106,6 @@ def _usage(error: Exception) -> int:
 
 def main() -> None:
     """Entry point of the console script."""
+    # Small matrices gain nothing from NumPy's threads and lose much where cores are shared; torch has --threads.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     sys.exit(run())

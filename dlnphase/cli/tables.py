@@ -71,11 +71,12 @@ def _section(console: Console, table: Table) -> None:
 
 def _headline(result: TrainResult) -> Text:
     network, task, outcome = result.network, result.task, result.outcome
-    start = f"w = {network.width:.6g}, γ = {network.gamma}, σ = {network.sigma:.4g}"
     if network.width is None:
         start = f"weights from a file, σ = {network.sigma:.4g}"
     elif network.gamma is None:
         start = "the limit α → 0"
+    else:
+        start = f"w = {network.width:.6g}, γ = {network.gamma:g}, σ = {network.sigma:.4g}"
     words = f"{task.kind} {task.shape[0]}×{task.shape[1]}, L = {network.depth}, {start}: "
     return Text(words, style="bold") + regime_text(outcome.regime)
 
