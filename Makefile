@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 ONE_THREAD := OMP_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types docs bench smoke gallery
+.PHONY: help demo test lint docs bench smoke gallery
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*##  *\(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -27,10 +27,8 @@ smoke: $(STAMP)  ## the same in seconds, small
 test: $(STAMP)  ## all tests, one process per core
 	$(ONE_THREAD) $(BIN)/python -m pytest -n 2
 
-lint: $(STAMP)  ## style of every Python file
+lint: $(STAMP)  ## style of every Python file, and the types of the package
 	$(BIN)/ruff check .
-
-types: $(STAMP)  ## the type checker on the package
 	$(BIN)/mypy
 
 docs: $(STAMP)  ## the pages, into site/
@@ -40,4 +38,4 @@ bench: $(STAMP)  ## one table of the standing figures
 	$(ONE_THREAD) $(BIN)/python -m bench
 
 gallery: $(STAMP)  ## every figure of the documentation
-	$(BIN)/python docs/gallery/make.py
+	$(ONE_THREAD) $(BIN)/python gallery/make.py

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +25,8 @@ from dlnphase.saddles import (
     rank_transitions,
     refine_matrix,
 )
+
+V = TypeVar("V")
 
 LAZY_NTK_CHANGE = 0.5  # a path without saddles that changes the NTK by less than this, relative, is lazy
 TRUNCATED = 100.0  # a rank whose truncation costs more than so many times the excess at the end is not looked at there
@@ -206,23 +209,25 @@ def combine(members: Sequence[Member]) -> tuple[Outcome, tuple[RankTransition, .
     )
 
 
+def _common(values: Sequence[V]) -> V:
+    return Counter(values).most_common(1)[0][0]
+
+
 def _mean_outcome(outcomes: Sequence[Outcome]) -> Outcome:
     def mean(name: str) -> float:
         return float(np.mean([getattr(o, name) for o in outcomes]))
 
-    def common(values: Sequence[object]) -> object:
-        return Counter(values).most_common(1)[0][0]
-
     has_test = outcomes[0].test_cost is not None
     evidence = Regime(
-        round(np.mean([o.evidence.saddles_visited for o in outcomes])),
-        *(float(np.mean([getattr(o.evidence, n) for o in outcomes])) for n in ("prominence", "parameter_movement")),
-        float(np.mean([o.evidence.ntk_change for o in outcomes])),
+        saddles_visited=round(np.mean([o.evidence.saddles_visited for o in outcomes])),
+        prominence=float(np.mean([o.evidence.prominence for o in outcomes])),
+        parameter_movement=float(np.mean([o.evidence.parameter_movement for o in outcomes])),
+        ntk_change=float(np.mean([o.evidence.ntk_change for o in outcomes])),
     )
     return replace(
         outcomes[0],
         reason=next(r for r in WORST_FIRST if any(o.reason == r for o in outcomes)),
-        regime=common([o.regime for o in outcomes]),
+        regime=_common([o.regime for o in outcomes]),
         time=mean("time"),
         steps=round(mean("steps")),
         evaluations=round(mean("evaluations")),
@@ -231,19 +236,24 @@ def _mean_outcome(outcomes: Sequence[Outcome]) -> Outcome:
         initial_cost=mean("initial_cost"),
         test_cost=mean("test_cost") if has_test else None,
         initial_test_cost=mean("initial_test_cost") if has_test else None,
-        rank=common([o.rank for o in outcomes]),
+        rank=_common([o.rank for o in outcomes]),
         evidence=evidence,
     )
 
 
 def _mean_transition(rows: Sequence[RankTransition]) -> RankTransition:
-    numbers = {
-        n: float(np.mean([getattr(r, n) for r in rows]))
-        for n in ("time", "dwell", "cost_before", "cost_after", "prominence")
-    }
-    spectrum = np.mean([r.singular_values for r in rows], axis=0)
+    def mean(name: str) -> float:
+        return float(np.mean([getattr(r, name) for r in rows]))
+
     return replace(
-        rows[0], **numbers, step=round(np.mean([r.step for r in rows])), singular_values=[float(s) for s in spectrum]
+        rows[0],
+        time=mean("time"),
+        step=round(mean("step")),
+        dwell=mean("dwell"),
+        cost_before=mean("cost_before"),
+        cost_after=mean("cost_after"),
+        singular_values=[float(s) for s in np.mean([r.singular_values for r in rows], axis=0)],
+        prominence=mean("prominence"),
     )
 
 

@@ -84,10 +84,9 @@ class QuadraticCost:
 
     def to(self, backend: Backend) -> QuadraticCost:
         """The same cost on another device or in another dtype."""
-        move = {"device": backend.device, "dtype": backend.dtype}
-        return QuadraticCost(
-            self.kind, self.structure, self.operator.to(**move), self.minimizer.to(**move), self.minimum
-        )
+        operator = self.operator.to(backend.device, backend.dtype)
+        minimizer = self.minimizer.to(backend.device, backend.dtype)
+        return QuadraticCost(self.kind, self.structure, operator, minimizer, self.minimum)
 
     @property
     def unique(self) -> bool:

@@ -60,7 +60,8 @@ def read_regression(path: str | Path, option: str = "data") -> dict[str, np.ndar
             raise InputError(f"{where}: found {_names(arrays)}, expected arrays X (N x d_in) and Y (N x d_out)")
     if ("X_test" in arrays) != ("Y_test" in arrays):
         raise InputError(f"{where}: found only one of X_test and Y_test, expected both or none")
-    out = {name: arrays[name].astype(float) for name in ("X", "Y", "X_test", "Y_test") if name in arrays}
+    names = [name for name in ("X", "Y", "X_test", "Y_test") if name in arrays]
+    out: dict[str, np.ndarray] = {name: arrays[name].astype(float) for name in names}
     for name, array in out.items():
         if array.ndim == 1:
             array = out[name] = array[:, None]

@@ -45,9 +45,8 @@ class FramedCost:
     def __init__(self, cost: Cost, batch: int, like: Tensor) -> None:
         self.cost = cost
         d_out, d_in = cost.shape
-        eye = {"dtype": like.dtype, "device": like.device}
-        self.left = torch.eye(d_out, **eye).repeat(batch, 1, 1)
-        self.right = torch.eye(d_in, **eye).repeat(batch, 1, 1)
+        self.left = torch.eye(d_out, dtype=like.dtype, device=like.device).repeat(batch, 1, 1)
+        self.right = torch.eye(d_in, dtype=like.dtype, device=like.device).repeat(batch, 1, 1)
         self.operator: Tensor | None = None
         self.minimizer: Tensor | None = None
         self.noise: Tensor | None = None

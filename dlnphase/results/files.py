@@ -99,7 +99,7 @@ def npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
         if np.asarray(array).dtype.hasobject:
             raise TypeError(f"{name}: arrays of objects cannot be written")
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **dict(arrays))  # type: ignore[arg-type]
+    np.savez(buffer, allow_pickle=False, **dict(arrays))
     return buffer.getvalue()
 
 

@@ -27,7 +27,7 @@ _FLOAT = re.compile(
 _INT = re.compile(r"[-+]?[0-9]+")
 
 
-class _Loader(_CLoader):  # type: ignore[misc, valid-type]
+class _Loader(_CLoader):
     """Scalars by the core schema of YAML 1.2."""
 
     yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}
@@ -162,8 +162,9 @@ def _scan(text: str) -> None:
     for event in yaml.parse(text, Loader=_CLoader):
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
             raise _problem("found an anchor or alias", event)
-        if getattr(event, "tag", None) is not None:
-            raise _problem(f"found the tag {event.tag!r}", event)
+        tag = getattr(event, "tag", None)
+        if tag is not None:
+            raise _problem(f"found the tag {tag!r}", event)
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > MAX_DEPTH:
