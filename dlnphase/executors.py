@@ -109,7 +109,7 @@ def run_dask(
             for i, job in enumerate(jobs)
         }
         while pending:
-            with contextlib.suppress(TimeoutError):
+            with contextlib.suppress(TimeoutError), client.as_current():
                 distributed.wait(list(pending), timeout=POLL, return_when="FIRST_COMPLETED")
             for future in [f for f in pending if f.done()]:
                 index = pending.pop(future)

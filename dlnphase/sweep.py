@@ -92,7 +92,7 @@ def sweep_gamma(
 
     def result(complete: bool) -> SweepResult:
         return SweepResult(
-            config=plan.settings,
+            config=replace(plan.settings, jobs=None, scheduler=None),  # where it was computed is no part of the result
             provenance=clock.provenance(),
             task=info,
             cells=tuple(cells[k] for k in wanted if k in cells),

@@ -1,0 +1,328 @@
+"""sweep-gamma: the same file however it is computed, killed or resumed; failures named; the terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from dlnphase.cli import app
+from dlnphase.errors import InputError
+from dlnphase.executors import run_processes
+from dlnphase.results import json_ready, refuse_different, result_text, to_document
+from dlnphase.results.sweep import SweepFile, load_sweep
+from dlnphase.settings import SweepSettings, TrainSettings
+from dlnphase.sweep import jobs_of, prepare, summarise, sweep_gamma, sweep_sentence
+from dlnphase.training import train
+
+SMALL = {"gammas": "0.7,1.0,1.5", "widths": "100,1e4,1e6", "shape": (2, 2), "depth": 2, "seeds": 3}
+FLAGS = ["sweep-gamma", "--gammas", "0.7,1.0,1.5", "--widths", "100,1e4,1e6", "--dim", "2", "-L", "2", "--seeds", "3"]
+LONG = [*FLAGS[:1], "--gammas", "0.7:1.8:0.1", "--widths", "40,60", "--dim", "3", "-L", "2", "--seeds", "2", "-q"]
+
+
+@pytest.fixture(scope="module")
+def result():
+    return sweep_gamma(SweepSettings(**SMALL, jobs=1))
+
+
+@pytest.fixture
+def run(capfd, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+    def call(*arguments):
+        code = app.run([str(a) for a in arguments])
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return call
+
+
+def _numbers(source) -> dict:
+    """A result without when and how long."""
+    document = to_document(load_sweep(source) if isinstance(source, (str, Path)) else source)
+    return {k: v for k, v in document.items() if k != "provenance"}
+
+
+def _spawn(out: Path, *arguments: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "dlnphase", *LONG, "--out", str(out), *arguments]
+    return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True)
+
+
+def _wait_for_cells(out: Path, count: int, process: subprocess.Popen) -> None:
+    while process.poll() is None:
+        if (out / "sweep.yaml").exists() and (out / "sweep.yaml").read_text().count("- gamma: ") >= count:
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"the sweep ended before it could be stopped: {process.stderr.read()}")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("whole") / "run"
+    process = _spawn(out, "--jobs", "1")
+    assert process.wait() == 0, process.stderr.read()
+    return out
+
+
+# ---- what it finds -------------------------------------------------------------------------------------
+
+
+def test_cells_exponents_and_critical_gamma(result):
+    assert result.complete and not result.failed
+    assert [(c.gamma, c.width) for c in result.cells] == list(result.config.cells)
+    rows = {e.gamma: e for e in result.exponents}
+    assert [rows[g].regime for g in (0.7, 1.0, 1.5)] == ["lazy", "mean-field", "saddle-to-saddle"]
+    assert rows[0.7].distance_to_saddle.slope == pytest.approx(0.15, abs=0.01)
+    assert rows[1.5].distance_to_saddle.slope == pytest.approx(-0.25, abs=0.01)
+    assert result.critical_gamma.estimate == pytest.approx(1.0, abs=0.01)
+    assert "critical γ" in sweep_sentence(result)
+    for cell in result.cells:
+        assert len(cell.distance_to_minimum.values) == cell.seeds == 3
+        assert cell.distance_to_minimum.mean == pytest.approx(np.mean(cell.distance_to_minimum.values))
+        assert cell.distance_to_minimum.excess < 1e-16
+        assert cell.distance_to_saddle.gradient < 1e-12
+        assert cell.distance_to_saddle.cost_gradient > 0
+        assert (cell.distance_to_saddle.predicted is None) == (cell.gamma == 1.0)
+
+
+def test_results_survive_save_and_load(result, tmp_path):
+    SweepFile(tmp_path).save(result)
+    assert load_sweep(tmp_path) == result
+    assert (tmp_path / "sweep.yaml").read_text() == result_text(result)
+
+
+def test_files_grow_cell_by_cell(tmp_path):
+    file, seen = SweepFile(tmp_path), []
+
+    def on_cell(partial):
+        file.save(partial)
+        loaded = load_sweep(tmp_path)
+        assert loaded == partial and not loaded.complete and not loaded.exponents
+        seen.append(len(loaded.cells))
+
+    sweep_gamma(SweepSettings(**SMALL, jobs=1), on_cell=on_cell)
+    assert seen == list(range(1, 10))
+
+
+def test_done_cells_are_not_computed_again(result, monkeypatch):
+    calls = []
+    monkeypatch.setattr("dlnphase.sweep.run_cell", lambda job: calls.append((job.gamma, job.width)))
+    again = sweep_gamma(SweepSettings(**SMALL, jobs=1), done=result.cells)
+    assert calls == []
+    assert _numbers(again) == _numbers(result)
+
+
+def test_the_order_in_which_cells_come_does_not_matter(result):
+    assert _numbers(summarise(result)) == _numbers(result)
+
+
+def test_train_adds_the_dynamics(tmp_path):
+    """Small initialisation ends sparse, the lazy regime dense; the numbers are those of dlnphase train."""
+    settings = SweepSettings(
+        gammas="0.7,2.0", widths="30", task="completion", shape=(4, 4), rank=1, depth=3, seeds=2, train=True, jobs=1
+    )
+    swept = sweep_gamma(settings)
+    SweepFile(tmp_path).save(swept)
+    assert load_sweep(tmp_path) == swept
+    lazy, small = swept.cells
+    assert small.regime_seen == "saddle-to-saddle"
+    first = small.rank_transitions[0]
+    assert (first.from_rank, first.to_rank, first.starts) == (0, 1, 2)
+    assert small.matrix_rank.mean < lazy.matrix_rank.mean
+    assert small.nuclear_norm.mean < lazy.nuclear_norm.mean
+    assert small.test_cost.mean < 0.1 * lazy.test_cost.mean
+    assert small.ntk_change.mean > 10 * lazy.ntk_change.mean
+    one = train(
+        TrainSettings(
+            task="completion", shape=(4, 4), singular_values=settings.singular_values, depth=3, width=30, gamma=2.0,
+            seeds=2,
+        )
+    )  # fmt: skip
+    assert small.escape_time.values == tuple(m.rank_transitions[0].time for m in one.members)
+    assert small.final_cost.values == tuple(m.outcome.cost for m in one.members)
+
+
+def test_settings():
+    settings = SweepSettings()
+    assert settings.gammas[0] == 0.7 and settings.gammas[-1] == 2.0 and len(settings.gammas) == 14
+    assert settings.widths == (100, 10**4, 10**6, 10**9) and settings.depth == 3 and settings.seeds == tuple(range(8))
+    assert settings.task == "factorization" and settings.rank == 5
+    assert SweepSettings(gammas="1.5,0.7").gammas == (0.7, 1.5)
+    assert SweepSettings.from_plain(settings.to_plain(), "config") == settings
+    assert jobs_of(SweepSettings(jobs=3), 2) == 2
+    assert jobs_of(SweepSettings(), 5) == 1
+    for wrong in ({"widths": "1e13"}, {"jobs": 2, "scheduler": "tcp://x:1"}, {"gammas": "nan"}, {"depth": 1}):
+        with pytest.raises(InputError):
+            SweepSettings(**wrong)
+
+
+def test_jobs_do_not_count_as_other_settings():
+    refuse_different(SweepSettings(jobs=1).identity(), SweepSettings(jobs=2).identity(), "x")
+    assert "jobs" not in SweepSettings(jobs=2).to_plain()
+
+
+def test_notes_tell_what_differs():
+    assert len(prepare(SweepSettings()).notes) == 2
+    completion = prepare(SweepSettings(task="completion", shape=(5, 5), rank=2)).notes
+    assert any("a set of matrices" in note for note in completion)
+    regression = prepare(SweepSettings(task="regression", shape=(3, 4), rank=2)).notes
+    assert any("reduced-rank regression" in note for note in regression)
+
+
+# ---- however it is computed -----------------------------------------------------------------------------
+
+
+def _children() -> list[int]:
+    return [int(p) for p in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
+def test_two_processes_one_of_them_killed_give_the_same_numbers(result):
+    killed = []
+
+    def on_cell(partial):
+        if not killed:
+            workers = [p for p in _children() if "spawn_main" in Path(f"/proc/{p}/cmdline").read_text()]
+            killed.append(workers[-1])
+            os.kill(workers[-1], signal.SIGKILL)
+
+    again = sweep_gamma(SweepSettings(**SMALL, jobs=2), on_cell=on_cell)
+    assert killed
+    assert _numbers(again) == _numbers(result)
+
+
+def _poison(job):
+    if job == "poison":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return job
+
+
+def test_a_job_that_takes_its_process_down_fails_alone():
+    found = {i: (value, error) for i, value, error in run_processes(_poison, ["a", "poison", "b"], lambda: False, 1)}
+    assert found[0] == ("a", None) and found[2] == ("b", None)
+    assert found[1][0] is None and "process died" in found[1][1]
+
+
+def test_a_dask_cluster_gives_the_same_numbers_even_when_it_loses_a_worker(result):
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, host="127.0.0.1"
+    ) as cluster:
+        lost = []
+
+        def on_cell(partial):
+            if not lost:
+                worker = next(iter(cluster.workers.values()))
+                lost.append(worker.pid)
+                os.kill(worker.pid, signal.SIGKILL)
+
+        again = sweep_gamma(SweepSettings(**SMALL, scheduler=cluster.scheduler_address), on_cell=on_cell)
+    assert lost
+    assert _numbers(again) == _numbers(result)
+
+
+def test_a_scheduler_that_is_not_there_is_told_in_one_line(run, monkeypatch):
+    pytest.importorskip("distributed")
+    monkeypatch.setattr("dlnphase.executors.CONNECT_SECONDS", 1)
+    code, out, err = run(*FLAGS, "--scheduler", "tcp://127.0.0.1:9", "--out", "here")
+    assert code == 2 and out == ""
+    assert err.startswith("dlnphase: scheduler: no Dask scheduler answers at tcp://127.0.0.1:9")
+    assert err.count("\n") == 1
+    assert not Path("here").exists()
+
+
+# ---- killed, interrupted, resumed ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_kill_9_then_resume_gives_the_uninterrupted_file(jobs, uninterrupted, tmp_path):
+    out = tmp_path / "run"
+    process = _spawn(out, "--jobs", jobs)
+    _wait_for_cells(out, 3, process)
+    process.kill()
+    process.wait()
+    half = load_sweep(out)
+    assert 3 <= len(half.cells) < 24 and not half.complete
+    assert app.run([*LONG, "--out", str(out), "--resume", "--jobs", "1"]) == 0
+    resumed = load_sweep(out)
+    assert resumed.cells[: len(half.cells)] == half.cells or jobs == "2"
+    assert _numbers(resumed) == _numbers(uninterrupted)
+    text = [(p / "sweep.yaml").read_text().partition("\ncells:")[2] for p in (out, uninterrupted)]
+    assert text[0] == text[1]
+
+
+def test_an_interrupt_saves_says_so_and_resumes(uninterrupted, tmp_path):
+    out = tmp_path / "run"
+    process = _spawn(out, "--jobs", "1")
+    _wait_for_cells(out, 2, process)
+    process.send_signal(signal.SIGINT)
+    assert process.wait() == 130
+    words = process.stderr.read()
+    assert "interrupted" in words and "--resume" in words and "Traceback" not in words
+    assert not load_sweep(out).complete
+    assert app.run([*LONG, "--out", str(out), "--resume"]) == 0
+    assert _numbers(out) == _numbers(uninterrupted)
+
+
+# ---- the command -----------------------------------------------------------------------------------------
+
+
+def test_the_table_and_the_sentence(run):
+    code, out, err = run(*FLAGS, "--jobs", "1", "--out", "here")
+    assert code == 0 and err == ""
+    assert "0.7   lazy" in out and "1.5   saddle-to-saddle" in out and "mean-field" in out
+    assert "critical γ" in " ".join(out.split()) and "Saved in here" in out
+    assert "\x1b" not in out and max(map(len, out.splitlines())) <= 80
+    assert yaml.safe_load(Path("here/sweep.yaml").read_text())["schema"] == "dlnphase/sweep-gamma@1"
+
+    code, out, err = run(*FLAGS, "--jobs", "1", "--out", "here")
+    assert code == 2 and out == "" and "already holds a result" in err
+    code, out, err = run(*FLAGS, "--seeds", "2", "--jobs", "1", "--out", "here", "--resume")
+    assert code == 2 and "seeds: 3 there, 2 asked for" in err
+    code, out, err = run("sweep-gamma", "--config", "here/sweep.yaml", "--out", "again", "--jobs", "1", "--json")
+    assert code == 0
+    assert json.loads(out)["cells"] == json_ready(to_document(load_sweep("here")))["cells"]
+    code, out, err = run(*FLAGS, "--jobs", "1", "--out", "quiet", "-q")
+    assert (code, out, err) == (0, "", "")
+
+
+def test_a_failing_cell_is_named_and_the_others_finish(run):
+    flags = [*FLAGS[:5], "--dim", "3", "-L", "2", "--seeds", "2", "--jobs", "1", "--out", "here"]
+    flags[4] = "2,100,1e4"
+    code, _, err = run(*flags)
+    assert code == 1
+    assert "3 of 9 cells failed (γ = 0.7 w = 2, γ = 1 w = 2, γ = 1.5 w = 2)" in err
+    assert "does not fit through a layer of width 2" in err
+    swept = load_sweep("here")
+    assert swept.complete and len(swept.cells) == 6 and len(swept.failed) == 3
+    assert len(swept.exponents) == 3
+    code, _, err = run(*flags, "--resume")
+    assert code == 1 and "--resume tries these again" in err
+    assert _numbers("here") == _numbers(swept)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--gammas", "nan"], "--gammas: found 'nan'"),
+        (["--widths", "0,100"], "--widths: found '0,100'"),
+        (["--widths", "1e13"], "widths: found"),
+        (["--gammas", "0.7:2.0:0.4"], "--gammas: found '0.7:2.0:0.4'"),
+        (["--jobs", "0"], "--jobs: found '0'"),
+        (["--dim", "3", "--rank", "4"], "rank: found 4, expected at most 3"),
+        (["--target", "missing.csv"], "missing.csv"),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(run, flags, words):
+    code, out, err = run("sweep-gamma", *flags)
+    assert code == 2 and out == "" and words in err and err.count("\n") == 1
+    assert not any(Path().iterdir())
