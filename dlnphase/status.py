@@ -53,10 +53,8 @@ class Status:
         top = float(torch.linalg.matrix_norm(slope, 2))
         rank = int((s > LEARNED * max(float(s[0]), top)).sum())
         falling = norm * norm * t > FALLING * excess > 0
-        doing = (
-            f"learning mode {max(rank, 1)}" if falling else f"at rank {rank}, waiting for the mode of size {top:.3g}"
-        )
+        doing = f"learning mode {max(rank, 1)}" if falling else f"at rank {rank}, waiting for s = {top:.3g}"
         ratio = excess / self._first if self._first else 0.0
-        head = f"{self._done}/{self._batch} done   " if self._batch > 1 else ""
+        head = f"{self._done}/{self._batch} done  " if self._batch > 1 else ""
         steps = f"step {int(record.step[0])}" + (f"/{self._max_steps}" if self._descent else "")
-        return f"{head}t = {t:.4g}   {steps}   cost {ratio:.2e} of its start   rank {rank}   [dim]{doing}[/dim]"
+        return f"{head}t = {t:.4g}  cost {ratio:.1e} of start  {doing}  [dim]{steps}[/dim]"
