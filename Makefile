@@ -32,6 +32,7 @@ lint: $(STAMP)  ## style of every Python file, and the types of the package
 	$(BIN)/mypy
 
 docs: $(STAMP)  ## the pages, into site/
+	$(ONE_THREAD) $(BIN)/python tools/reference.py
 	$(BIN)/mkdocs build --strict --quiet
 
 bench: $(STAMP)  ## one table of the standing figures

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 from dlnphase.cli.app import run
 from dlnphase.detect import detect_saddles
 from dlnphase.errors import InputError
+from dlnphase.plotting.convergence import start_norm
 from dlnphase.plotting.draw import draw, plot
 from dlnphase.plotting.plane import plane_of, visited
 from dlnphase.plotting.rank import effective_rank
@@ -59,17 +61,17 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def _figure(kind: str, *sources: Path, **settings: object):  # noqa: ANN202
+def _figure(kind: str, *sources: Path, **settings: object):
     drawn, _ = draw(PlotSettings(source=[str(s) for s in sources], kind=kind, **settings))
     assert [d.kind for d in drawn] == [kind]
     return drawn[0].figure
 
 
-def _lines(figure, gid: str) -> list[np.ndarray]:  # noqa: ANN001
+def _lines(figure, gid: str) -> list[np.ndarray]:
     return [np.asarray(line.get_xydata()) for ax in figure.axes for line in ax.lines if line.get_gid() == gid]
 
 
-def _assert_readable(figure) -> None:  # noqa: ANN001
+def _assert_readable(figure) -> None:
     """No panel without data, nothing outside the page, no two tick labels or captions over each other."""
     figure.draw_without_rendering()
     renderer = figure.canvas.get_renderer()
@@ -86,7 +88,7 @@ def _assert_readable(figure) -> None:  # noqa: ANN001
             inside = [b for b in boxes if b.overlaps(ax.bbox.expanded(1.3, 1.3))]
             horizontal = axis is ax.xaxis
             starts = sorted((b.x0, b.x1) if horizontal else (b.y0, b.y1) for b in inside)
-            assert all(a[1] <= b[0] + 1 for a, b in zip(starts, starts[1:], strict=False)), "tick labels overlap"
+            assert all(a[1] <= b[0] + 1 for a, b in pairwise(starts)), "tick labels overlap"
     (caption,) = [t for t in figure.texts if t.get_gid() == "caption"]
     low = min(ax.get_tightbbox(renderer).y0 for ax in figure.axes if ax.get_visible())
     assert caption.get_window_extent(renderer).y1 <= low + 1, "caption over a panel"
@@ -104,7 +106,7 @@ def test_loss_draws_the_cost_the_plateaus_and_the_escape(results: Path) -> None:
     levels = [line[0, 1] for line in _lines(figure, "plateau")]
     assert levels == [p.predicted for p in result.theory.plateaus[:2]]  # the end, at round-off, has none
     edges = [0.0] + [row.time for row in result.rank_transitions]
-    assert [tuple(line[:, 0]) for line in _lines(figure, "plateau")] == list(zip(edges, edges[1:], strict=False))
+    assert [tuple(line[:, 0]) for line in _lines(figure, "plateau")] == list(pairwise(edges))
     (escape,) = _lines(figure, "escape")
     assert escape[0, 0] == result.theory.predictions["escape_time"].predicted
     ranks = [t.get_text() for t in figure.axes[0].texts if t.get_gid() == "rank"]
@@ -210,15 +212,15 @@ def test_saddles_of_a_run_alone(results: Path) -> None:
 
 
 def test_convergence_is_the_least_distance_to_the_greedy_points(results: Path) -> None:
-    figure = _figure("convergence", results / "run", results / "narrower", results / "greedy")
-    greedy = load_train(results / "greedy")
-    index, _ = visited(greedy, greedy, np.arange(len(greedy.trajectory.t)))
-    points = greedy.trajectory.A[index]
+    figure = _figure("convergence", results / "run", results / "narrower", results / "run-saddles")
+    points = load_detect(results / "run-saddles").matrices["greedy"]
     drawn = {round(float(x), 12): y for x, y in _lines(figure, "rank1")[0]}
     for name in ("run", "narrower"):
         result = load_train(results / name)
         gaps = np.linalg.norm(result.trajectory.A - points[1], axis=(1, 2)) / np.linalg.norm(points[-1])
         assert drawn[round(result.network.alpha, 12)] == pytest.approx(gaps.min())
+        start = np.linalg.norm(result.trajectory.A[0])  # one draw of what theory tells the mean square of
+        assert start == pytest.approx(start_norm(result.network, (4, 4)), rel=0.6)
 
 
 def test_sweep_figures_draw_the_cells(results: Path) -> None:
@@ -279,7 +281,7 @@ def test_a_sweep_with_gaps_leaves_them_open(results: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     "names",
     [("run",), ("many",), ("none",), ("lazy",), ("completed",), ("run-saddles",), ("many-saddles",), ("sweep",),
-     ("run", "narrower", "greedy"), ("run", "lazy", "none")],
+     ("run", "narrower", "greedy", "run-saddles"), ("run", "lazy", "none")],
     ids="+".join,
 )  # fmt: skip
 def test_every_figure_of_every_result_is_readable(results: Path, names: tuple[str, ...], variant: str) -> None:
@@ -347,7 +349,7 @@ def test_axis_follows_the_run(results: Path) -> None:
 # ---- the command --------------------------------------------------------------------------------------
 
 
-def test_command_writes_every_format_and_says_what_it_drew(results: Path, tmp_path: Path, capsys) -> None:  # noqa: ANN001
+def test_command_writes_every_format_and_says_what_it_drew(results: Path, tmp_path: Path, capsys) -> None:
     out = tmp_path / "figures"
     args = ["plot", str(results / "run"), "--kind", "loss", "--kind", "path", "-f", "png", "-f", "svg,pdf"]
     assert run([*args, "--out", str(out)]) == 0
@@ -367,7 +369,7 @@ def test_command_writes_every_format_and_says_what_it_drew(results: Path, tmp_pa
 
 
 @pytest.mark.parametrize("content", ["", "a: 1\n", "schema: other/thing@1\n", "schema: dlnphase/train@1\n", "{[", "\0"])
-def test_foreign_and_damaged_files_get_one_line(tmp_path: Path, content: str, capsys) -> None:  # noqa: ANN001
+def test_foreign_and_damaged_files_get_one_line(tmp_path: Path, content: str, capsys) -> None:
     (tmp_path / "run.yaml").write_text(content)
     assert run(["plot", str(tmp_path), "--out", str(tmp_path / "f")]) == 2
     captured = capsys.readouterr()
@@ -375,7 +377,7 @@ def test_foreign_and_damaged_files_get_one_line(tmp_path: Path, content: str, ca
     assert not (tmp_path / "f").exists()
 
 
-def test_damaged_or_missing_trajectory_and_wrong_kind_get_one_line(results: Path, tmp_path: Path, capsys) -> None:  # noqa: ANN001
+def test_damaged_or_missing_trajectory_and_wrong_kind_get_one_line(results: Path, tmp_path: Path, capsys) -> None:
     text = (results / "run" / "run.yaml").read_text(encoding="utf-8")
     (tmp_path / "run.yaml").write_text(text, encoding="utf-8")
     for arguments in (
@@ -394,7 +396,7 @@ def test_damaged_or_missing_trajectory_and_wrong_kind_get_one_line(results: Path
     assert "trajectory.npz" in capsys.readouterr().err
 
 
-def test_terminal_draws_plain_text_off_a_terminal(results: Path, capsys, monkeypatch) -> None:  # noqa: ANN001
+def test_terminal_draws_plain_text_off_a_terminal(results: Path, capsys, monkeypatch) -> None:
     monkeypatch.setenv("COLUMNS", "72")
     assert run(["plot", str(results / "run"), str(results / "sweep"), "--kind", "all", "--terminal"]) == 0
     out = capsys.readouterr().out

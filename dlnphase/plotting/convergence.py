@@ -8,84 +8,104 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dlnphase.errors import InputError
-from dlnphase.plotting.plane import visited
-from dlnphase.plotting.sources import Source, caption_lines, runs_of
+from dlnphase.plotting.sources import Source, caption_lines, detections_of, runs_of
 from dlnphase.plotting.style import THEORY, Look, captioned, legend_above, line_style, marker_style, new_figure
 from dlnphase.plotting.timeline import Arrangement, members_of
+from dlnphase.results.detect import DetectResult
+from dlnphase.results.train import NetworkInfo
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
 def figure(sources: Sequence[Source], look: Look, arrangement: Arrangement | None = None) -> Figure:
-    """Runs of several sizes of initialisation, and one of ``--dynamics greedy``.
+    """Runs of several sizes of initialisation, beside one ``detect-saddles --greedy``, which knows the greedy path.
+
+    The saddles of the greedy path are those refined to round-off; its end is left out, where every path ends within
+    its tolerance.
 
     Raises:
-        InputError: without a greedy run, or without a run beside it.
+        InputError: without a greedy path, or without a run of the same shape beside it.
     """
-    runs = runs_of(sources, need="convergence")
-    greedy = [s for s in runs if s.result.config.dynamics == "greedy"]
-    others = [s for s in runs if s.result.config.dynamics != "greedy"]
-    if len(greedy) != 1 or not others:
+    runs = [s for s in runs_of(sources, need="convergence") if s.result.config.dynamics != "greedy"]
+    known = [s for s in detections_of(sources) if s.result.matrices is not None and len(s.result.matrices["greedy"])]
+    if not runs or len(known) != 1:
         raise InputError(
-            f"kind: the figure convergence needs runs of train beside one of --dynamics greedy, "
-            f"found {len(others)} and {len(greedy)}"
+            "kind: the figure convergence needs runs of train beside one detect-saddles --greedy, "
+            f"found {len(runs)} and {len(known)}"
         )
-    points, ranks = greedy_points(greedy[0])
-    alphas, table = approach(others, points)
-    fig, (near, whole) = new_figure(look, 1, 2, height=1.0)
-    for k, rank in enumerate(ranks):
-        if k == 0:
-            continue  # every small start is at the origin
-        near.plot(alphas, table[:, k], linestyle="none", **marker_style(k - 1), label=f"rank {rank}", gid=f"rank{rank}")
-        order = np.argsort(alphas)
-        near.plot(alphas[order], table[order, k], linewidth=0.6, **line_style(k - 1))
-    near.set_xscale("log")
-    near.set_yscale("log")
-    near.set_xlabel(r"$\alpha = \sigma\sqrt{w}$")
-    near.set_ylabel(r"$\min_t\,\|A(t) - A_k^{\mathrm{greedy}}\|_F\,/\,\|A_{\mathrm{end}}\|_F$")
-    legend_above(near)
-    costs = plateau_costs(others)
-    for k, rank in enumerate(ranks[:-1]):
-        known = [(a, row[rank]) for a, row in zip(alphas, costs, strict=True) if rank in row]
-        if known:
-            whole.plot(*np.array(known).T, linestyle="none", **marker_style(k), label=f"rank {rank}", gid=f"cost{rank}")
-        exact = greedy[0].result.theory.plateaus[k].refined
-        whole.axhline(exact, **{**THEORY, "linewidth": 0.8}, label="greedy path" if k == 0 else None, gid="greedy")
-    whole.set_xscale("log")
-    whole.set_yscale("log")
-    whole.set_xlabel(r"$\alpha = \sigma\sqrt{w}$")
-    whole.set_ylabel("cost of the plateau")
-    legend_above(whole)
-    last = f"At rank {ranks[-1]}, where the paths end, the distance is bounded by their tolerance."
-    captioned(fig, look, [*caption_lines(runs), last])
+    detected: DetectResult = known[0].result
+    if any(tuple(s.result.task.shape) != tuple(detected.task.shape) for s in runs):
+        raise InputError(f"SOURCE: found runs of another shape than {known[0].name}, expected the same task")
+    fig, (left, right) = new_figure(look, 1, 2, height=1.0)
+    _draw_approach(left, runs, detected)
+    _draw_costs(right, runs, detected)
+    for ax in (left, right):
+        ax.set_xscale("log")
+        ax.set_yscale("log")
+        ax.set_xlabel(r"$\alpha = \sigma\sqrt{w}$")
+        legend_above(ax, 2)
+    captioned(fig, look, caption_lines([*runs, known[0]]))
     return fig
 
 
-def greedy_points(source: Source) -> tuple[np.ndarray, list[int]]:
-    """The critical matrices (K, d_out, d_in) of a greedy run, and their ranks."""
-    run, rows = members_of(source.result)[0]
-    index, ranks = visited(source.result, run, rows)
-    return source.result.trajectory.A[index], ranks
+def saddles_of(detected: DetectResult) -> tuple[np.ndarray, list[int], list[float], float]:
+    """Matrices, ranks and costs of the saddles on the greedy path, and the norm of the last matrix (its end)."""
+    assert detected.matrices is not None
+    steps, matrices = detected.greedy_path, detected.matrices["greedy"]
+    first = max(steps[0].cost - detected.task.minimum, 1e-300)
+    kept = [k for k, s in enumerate(steps) if s.cost - detected.task.minimum > 1e-9 * first]
+    unit = float(np.linalg.norm(matrices[-1])) or 1.0
+    return matrices[kept], [steps[k].rank for k in kept], [steps[k].cost for k in kept], unit
 
 
-def approach(runs: Sequence[Source], points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """α of every start (N,), and its least distance to each point over the norm of the last one, (N, K)."""
-    alphas, rows_out = [], []
-    unit = float(np.linalg.norm(points[-1])) or 1.0
+def approach(runs: Sequence[Source], points: np.ndarray, unit: float) -> tuple[np.ndarray, np.ndarray]:
+    """α of every start (N,), and its least distance to each point over ``unit``, (N, K)."""
+    alphas, distances = [], []
     for source in runs:
         path = source.result.trajectory
         for _, rows in members_of(source.result):
             flat = path.A[rows].reshape(len(rows), -1)
-            rows_out.append([float(np.linalg.norm(flat - p.ravel(), axis=1).min()) / unit for p in points])
+            distances.append([float(np.linalg.norm(flat - p.ravel(), axis=1).min()) / unit for p in points])
             alphas.append(source.result.network.alpha)
-    return np.array(alphas), np.array(rows_out)
+    return np.array(alphas), np.array(distances)
 
 
-def plateau_costs(runs: Sequence[Source]) -> list[dict[int, float]]:
-    """Cost of the visit of each rank, for every start."""
-    out = []
-    for source in runs:
-        for run, _ in members_of(source.result):
-            out.append({p.rank: p.measured for p in run.theory.plateaus})
-    return out
+def _draw_approach(axes: Axes, runs: Sequence[Source], detected: DetectResult) -> None:
+    points, ranks, _, unit = saddles_of(detected)
+    alphas, table = approach(runs, points, unit)
+    order = np.argsort(alphas)
+    for k, rank in enumerate(ranks):
+        axes.plot(alphas, table[:, k], linestyle="none", **marker_style(k), label=f"rank {rank}", gid=f"rank{rank}")
+        axes.plot(alphas[order], table[order, k], linewidth=0.6, **line_style(k))
+    theory = sorted(
+        (s.result.network.alpha, start_norm(s.result.network, s.result.task.shape) / unit)
+        for s in runs
+        if s.result.network.width is not None
+    )
+    if ranks[0] == 0 and theory:
+        name = r"theory, rank 0: $\sqrt{d_{out}d_{in}/w}\,\alpha^L$"
+        axes.plot(*np.array(theory).T, **THEORY, label=name, gid="theory")
+    axes.set_ylabel(r"$\min_t\,\|A(t) - A_k^{\mathrm{greedy}}\|_F\,/\,\|A_{\mathrm{end}}\|_F$")
+
+
+def start_norm(network: NetworkInfo, shape: tuple[int, int]) -> float:
+    """√E‖A_0‖_F² = √(d_out·d_in·w^(L−1)·σ^(2L)) = √(d_out·d_in/w)·α^L: exact for Gaussian layers."""
+    assert network.width is not None
+    return float(np.sqrt(shape[0] * shape[1] / network.width)) * network.alpha**network.depth
+
+
+def _draw_costs(axes: Axes, runs: Sequence[Source], detected: DetectResult) -> None:
+    _, ranks, costs, _ = saddles_of(detected)
+    rows = [
+        (source.result.network.alpha, {p.rank: p.measured for p in run.theory.plateaus})
+        for source in runs
+        for run, _ in members_of(source.result)
+    ]
+    for k, (rank, cost) in enumerate(zip(ranks, costs, strict=True)):
+        known = [(alpha, row[rank]) for alpha, row in rows if rank in row]
+        if known:
+            axes.plot(*np.array(known).T, linestyle="none", **marker_style(k), label=f"rank {rank}", gid=f"cost{rank}")
+        axes.axhline(cost, **{**THEORY, "linewidth": 0.8}, label="greedy path" if k == 0 else None, gid="greedy")
+    axes.set_ylabel("cost of the plateau")

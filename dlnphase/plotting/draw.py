@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _SHOWS = {
     **dict.fromkeys(TRAIN_KINDS, ("train",)),
     **dict.fromkeys(SWEEP_KINDS, ("sweep-gamma",)),
-    **dict.fromkeys(DETECT_KINDS, ("train", "detect-saddles")),
+    **dict.fromkeys((*DETECT_KINDS, "convergence"), ("train", "detect-saddles")),
 }
 # the main figures of each kind of source
 _MAIN = {"train": ("loss", "path"), "sweep-gamma": ("phase", "exponents"), "detect-saddles": ("saddles",)}
@@ -107,9 +107,8 @@ def choose_kinds(wanted: Sequence[str], sources: Sequence[Source]) -> tuple[tupl
     kinds = [s.kind for s in sources]
     possible = allowed_kinds(kinds)
     if wanted == ("all",):
-        runs = [s.result.config.dynamics for s in sources if s.kind == "train"]
-        beside_greedy = runs.count("greedy") == 1 and len(runs) > 1
-        return tuple(k for k in possible if k != "convergence" or beside_greedy), False
+        several = kinds.count("train") > 1 and "detect-saddles" in kinds
+        return tuple(k for k in possible if k != "convergence" or several), False
     if wanted == ("auto",):
         main = tuple(k for k in possible if any(k in _MAIN[s] for s in kinds))
         return main, False

@@ -48,7 +48,9 @@ def figure(sources: Sequence[Source], look: Look, arrangement: Arrangement | Non
 
 
 def draw(axes: Axes, result: SweepResult, name: str, position: int = 0, label: str = "") -> None:
-    """The slopes over all widths, those of the two widest as open markers, and theory."""
+    """The slopes over all widths, those of the two widest as rings, and theory."""
+    from matplotlib import rcParams
+
     rows = sorted(result.exponents, key=lambda e: e.gamma)
     gammas = np.array([e.gamma for e in rows])
     parts = [getattr(e, name) for e in rows]
@@ -64,8 +66,9 @@ def draw(axes: Axes, result: SweepResult, name: str, position: int = 0, label: s
     widest = [p.local[-1] for p in parts if len(p.local) > 1]
     if len(widest) == len(parts):
         axes.plot(
-            gammas, [w.slope for w in widest], color=colour, marker=MARKERS[position], markerfacecolor="white",
-            linestyle="none", label=f"{prefix}two widest", gid="widest",
+            gammas, [w.slope for w in widest], color=colour, marker=MARKERS[position], markerfacecolor="none",
+            markersize=1.9 * float(rcParams["lines.markersize"]), linestyle="none", label=f"{prefix}two widest",
+            gid="widest",
         )  # fmt: skip
     known = [(g, p.predicted) for g, p in zip(gammas, parts, strict=True) if p.predicted is not None]
     if known:

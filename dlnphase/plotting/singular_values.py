@@ -60,7 +60,8 @@ def draw(axes: Axes, result: TrainResult, logarithmic: bool) -> None:
     for _, rows in members:
         for i in range(path.singular_values.shape[1]):
             look = line_style(i) if i < learned else {"color": FAINT, "linewidth": 0.8, "zorder": 1}
-            name = f"$s_{{{i + 1}}}$" if i < learned else "not learned" if i == learned else None
+            rest = "others" if result.outcome.rank > SHOWN else "not learned"
+            name = f"$s_{{{i + 1}}}$" if i < learned else rest if i == learned else None
             axes.plot(
                 path.t[rows], path.singular_values[rows, i], **{**look, **thin}, gid=f"s{i + 1}",
                 label=name if rows[0] == members[0][1][0] else None,

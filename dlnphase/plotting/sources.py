@@ -24,6 +24,7 @@ READERS = {
     "dlnphase/detect-saddles": ("dlnphase.results.detect", "load_detect"),
     "dlnphase/sweep-gamma": ("dlnphase.results.sweep", "load_sweep"),
 }
+MANY = 4  # sources from which a caption tells what they share
 FILES = (RUN_FILE, SWEEP_FILE, SADDLES_FILE)
 # settings that tell runs apart, and how a label writes them
 _SHOWN = {
@@ -114,9 +115,23 @@ def sweeps_of(sources: Sequence[Source]) -> list[Source]:
 def caption_lines(sources: Sequence[Source], *, panels: bool = False) -> list[str]:
     """Settings and version, for the caption of a figure drawn from these sources (one panel each, or all in one)."""
     words = [settings_words(source) for source in sources]
+    if len(sources) > MANY and not panels:
+        words = _together(sources, words)
     if panels and len(sources) > 1:
         words = [f"({letter}) {line}" for letter, line in zip("abcdefghijklmnopqrstuvwxyz", words, strict=False)]
     return [*dict.fromkeys(words), made_by(sources)]
+
+
+def _together(sources: Sequence[Source], words: Sequence[str]) -> list[str]:
+    """One line for each kind of source: what its settings share, and the labels that tell them apart."""
+    lines = []
+    for kind in dict.fromkeys(s.kind for s in sources):
+        parts = [w.split(", ") for s, w in zip(sources, words, strict=True) if s.kind == kind]
+        shared = [part for part in parts[0] if all(part in other for other in parts)]
+        labels = [s.label for s in sources if s.kind == kind and s.label]
+        differ = f" ({'; '.join(labels)})" if labels else ""
+        lines.append(f"{len(parts)} × {', '.join(shared)}{differ}" if len(parts) > 1 else ", ".join(shared))
+    return lines
 
 
 def made_by(sources: Sequence[Source]) -> str:
