@@ -133,6 +133,17 @@ def test_a_zero_target_has_one_critical_point():
     assert (point.rank, point.cost, point.next_mode, point.converged) == (0, 0.0, 0.0, True)
 
 
+@pytest.mark.parametrize("rank", [1, 2])
+def test_a_cost_in_single_precision_has_its_minimum_and_its_saddles(rank):
+    task = planted_task("completion", (6, 6), (7.0, 4.0), resolve_backend("cpu", "float32"), observed=0.9)
+    double = planted_task("completion", (6, 6), (7.0, 4.0), CPU, observed=0.9)
+    truth = best_at_rank(double, rank)
+    point = refine_matrix(near(truth, 1e-3), task.cost)
+    assert point.converged and point.rank == rank
+    assert (point.next_mode == 0.0) == (rank == 2)
+    assert np.allclose(point.A, truth, atol=1e-5)
+
+
 def test_half_way_between_two_critical_points_nothing_is_claimed():
     target = planted_matrix((6, 6), (7.0, 4.0), 0)
     point = refine_matrix(0.7 * kept(target, [0]) + 0.6 * kept(target, [1]), factorization(target, CPU))

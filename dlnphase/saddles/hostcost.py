@@ -24,10 +24,13 @@ class HostCost:
         cost: on the CPU in float64.
         shape, minimum: of the cost.
         scale: ‖∇C(0)‖_F.
+        resolution: round-off of the numbers the cost was given in, relative (a float32 cost is known to that only).
         settled: whether all minimisers agree on what the data can see of their rank (unique ones, and regressions).
     """
 
     def __init__(self, cost: Cost) -> None:
+        given = getattr(cost, "minimizer", None)
+        self.resolution = float(torch.finfo(given.dtype if given is not None else torch.float64).eps)
         mover = getattr(cost, "to", None)
         self.cost: Cost = mover(resolve_backend("cpu")) if mover is not None else cost
         self.shape = self.cost.shape

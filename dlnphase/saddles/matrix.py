@@ -26,6 +26,7 @@ NEAR_SADDLE = 0.5  # a saddle is near when A is closer to it than this part of i
 NEAR_MINIMUM = 0.1  # the same for a minimum of lower than full rank, of which there may be a continuum
 ROUND_OFF = 1e-12  # gradients below this, in the natural unit, are zero
 ZERO_MODE = 1e-11  # ‖∇C‖_op below this, in the natural unit, is a minimum
+RESOLVED = 50.0  # the same for costs of lower precision: so many units of their round-off
 EMPTY_MODE = 1e-13  # a mode smaller than this, relative to the largest, is none
 SAME = 1e-6  # two critical matrices closer than this, relatively, are one
 MAX_NEWTON, PATIENCE = 60, 10
@@ -237,7 +238,7 @@ def _judge(a: np.ndarray, point: np.ndarray, rank: int, host: HostCost) -> Matri
     norm = float(np.linalg.norm(Frame(point, rank).coordinates(g)))
     s = np.linalg.svd(g, compute_uv=False)
     scale = max(host.scale, float(np.linalg.norm(g - host.gradient(np.zeros_like(a)))), np.finfo(float).tiny)
-    at_minimum = s[0] <= ZERO_MODE * scale
+    at_minimum = s[0] <= max(ZERO_MODE, RESOLVED * host.resolution) * scale
     flat = host.flat(point)
     units = _modes(flat, rank, host)
     if not at_minimum:
