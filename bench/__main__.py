@@ -1,0 +1,193 @@
+"""Measure the standing figures and print them as one Markdown table; ``--write`` puts it into docs/benchmarks.md.
+
+Seconds are CPU seconds of one thread where the work is done in this process, and seconds on the wall for commands.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from bench.sgd import STABILITY, Run, autograd_sgd, clock, extrapolated_sgd, sharpest
+from dlnphase.backend import Backend, resolve_backend
+from dlnphase.costs import QuadraticCost
+from dlnphase.dynamics import gradient_flow
+from dlnphase.krylov import choose_representation, initial_network, represent
+from dlnphase.network import Network
+from dlnphase.sampling import gaussian_network, hidden_dims, sigma_of
+from dlnphase.tasks import planted_task
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "benchmarks.md"
+SHAPE, DEPTH, GAMMA, TOL = (10, 10), 4, 2.0, 1e-8
+PROBE = 200  # steps of SGD that are measured where the rest is extrapolated
+
+Row = tuple[str, str, str]  # what, figure, how it was taken
+
+
+def follow(network: Network, cost: QuadraticCost) -> Run:
+    """The flow to the minimum with the default settings."""
+    started, matrix, steps = clock(), None, 0
+    for record in gradient_flow(network, cost, tol=TOL):
+        if record.reasons[0] is not None:
+            assert record.reasons[0] == "converged", record.reasons
+        matrix, steps = record.A[0], int(record.step.max())
+    return Run(clock() - started, steps, torch.as_tensor(matrix))
+
+
+def against_sgd(cost: QuadraticCost, backend: Backend, widths: list[int], measure_up_to: int) -> list[Row]:
+    """Time to the minimum: autograd SGD over flow, from the same start."""
+    rows = []
+    for width in widths:
+        start = gaussian_network(hidden_dims(DEPTH, width, SHAPE), sigma_of(width, GAMMA), backend)
+        started = clock()
+        network, how = represent(start, cost)
+        prepared = clock() - started
+        flow = follow(network, cost)
+        lr = STABILITY * 2 / sharpest(network, cost)
+        if width <= measure_up_to:
+            sgd = autograd_sgd(start, cost, lr, TOL, 10**7)
+        else:
+            sgd = extrapolated_sgd(start, cost, lr, TOL, PROBE)
+        gap = float((sgd.matrix - flow.matrix).norm() / flow.matrix.norm())
+        taken = "measured" if sgd.measured else f"extrapolated: time a step over {PROBE} steps × steps counted"
+        seconds = prepared + flow.seconds
+        rows.append((
+            f"autograd SGD / flow, w = {width}",
+            f"{sgd.seconds / seconds:.3g}",
+            f"SGD {sgd.seconds:.3g} s, {sgd.steps} steps ({taken}); flow {seconds:.3g} s, {flow.steps} steps, "
+            f"{how.kind} {'×'.join(map(str, how.hidden))}; matrices reached differ by {gap:.0e}",
+        ))  # fmt: skip
+        report(rows[-1])
+    return rows
+
+
+def drawn_run(width: int, gamma: float, cost: QuadraticCost, backend: Backend, members: range) -> Run:
+    """Choose, draw and follow: what ``dlnphase train`` does, without files and screen."""
+    started = clock()
+    sigma = sigma_of(width, gamma)
+    how = choose_representation(DEPTH, width, SHAPE, sigma, cost, backend, batch=len(members))
+    network = initial_network(how, DEPTH, width, SHAPE, sigma, backend, members=members)
+    flow = follow(network, cost)
+    return Run(clock() - started, flow.steps, flow.matrix)
+
+
+def widths_and_batches(cost: QuadraticCost, backend: Backend) -> list[Row]:
+    """What width and batches cost."""
+    narrow = drawn_run(10**3, GAMMA, cost, backend, range(1))
+    wide = drawn_run(10**9, GAMMA, cost, backend, range(1))
+    many = drawn_run(10**9, GAMMA, cost, backend, range(64))
+    long = drawn_run(10**6, 3.0, cost, backend, range(1))
+    rows = [
+        ("time at w = 1e9 / time at w = 1e3, γ = 2", f"{wide.seconds / narrow.seconds:.3g}",
+         f"{wide.seconds:.3g} s ({wide.steps} steps) / {narrow.seconds:.3g} s ({narrow.steps} steps)"),
+        ("64 seeds / 1 seed, w = 1e9, γ = 2", f"{many.seconds / wide.seconds:.3g}",
+         f"{many.seconds:.3g} s / {wide.seconds:.3g} s"),
+        ("w = 1e6, γ = 3, flow time to 1e11", f"{long.seconds:.3g} s", f"{long.steps} steps"),
+    ]  # fmt: skip
+    for row in rows:
+        report(row)
+    return rows
+
+
+def start_up(repeats: int = 7) -> list[Row]:
+    """``dlnphase --help`` against ``import torch``, medians over fresh processes."""
+
+    def median(command: list[str]) -> float:
+        taken = []
+        for _ in range(repeats):
+            started = time.perf_counter()
+            subprocess.run(command, check=True, capture_output=True)
+            taken.append(time.perf_counter() - started)
+        return statistics.median(taken)
+
+    help_, torch_ = median([sys.executable, "-m", "dlnphase", "--help"]), median([sys.executable, "-c", "import torch"])
+    row = ("dlnphase --help / import torch", f"{help_ / torch_:.3g}", f"{help_:.3g} s / {torch_:.3g} s")
+    report(row)
+    return [row]
+
+
+def command(*options: str) -> list[Row]:
+    """Seconds and peak memory of a whole ``dlnphase train`` in a process of its own."""
+    code = (
+        "import resource, subprocess, sys\n"
+        "subprocess.run([sys.executable, '-m', 'dlnphase', 'train', *sys.argv[1:]], check=True, stdout=2)\n"
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        arguments = [*options, "--quiet", "--out", f"{folder}/run"]
+        done = subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True, text=True)
+        seconds = time.perf_counter() - started
+    peak = int(done.stdout.split()[-1]) / 2**10
+    row = (f"dlnphase train {' '.join(options)}".rstrip(), f"{peak:.0f} MiB", f"peak memory; {seconds:.3g} s in all")
+    report(row)
+    return [row]
+
+
+def report(row: Row) -> None:
+    print("  " + " | ".join(row), file=sys.stderr, flush=True)
+
+
+def table(rows: list[Row]) -> str:
+    lines = ["| figure | value | how |", "|---|---|---|", *(f"| {a} | {b} | {c} |" for a, b, c in rows)]
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
+    ).stdout.strip()
+    stamp = (
+        f"Taken {datetime.date.today()} at commit {commit or 'unknown'} on {processor()} "
+        f"({os.cpu_count()} cores; CPU seconds on {torch.get_num_threads()} thread, commands in seconds on the wall), "
+        f"Python {platform.python_version()}, torch {torch.__version__}."
+    )
+    return "\n".join([stamp, "", *lines, ""])
+
+
+def processor() -> str:
+    try:
+        found = re.search(r"model name\s*:\s*(.*)", Path("/proc/cpuinfo").read_text())
+    except OSError:
+        found = None
+    return found.group(1) if found else platform.processor() or platform.machine()
+
+
+def write(text: str) -> None:
+    """Replace what stands between the markers of the page."""
+    page = PAGE.read_text()
+    marked = re.compile(r"(<!-- bench -->\n).*?(<!-- /bench -->)", re.DOTALL)
+    if not marked.search(page):
+        raise SystemExit(f"{PAGE}: found no <!-- bench --> … <!-- /bench --> markers")
+    PAGE.write_text(marked.sub(lambda match: match.group(1) + text + match.group(2), page))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument(
+        "--long", action="store_true", help="run SGD to the end at w = 1000 too (minutes to half an hour)"
+    )
+    parser.add_argument("--write", action="store_true", help=f"put the table into {PAGE.relative_to(ROOT)}")
+    options = parser.parse_args()
+    backend = resolve_backend("cpu", threads=1)
+    cost = planted_task("completion", SHAPE, (10.0, 6.0, 3.0), backend).cost
+    rows = against_sgd(cost, backend, [100, 300, 1000], 1000 if options.long else 300)
+    rows += widths_and_batches(cost, backend)
+    rows += start_up()
+    rows += command("-w", "1e9", "-g", "2") + command("-w", "1e9", "-g", "2", "--seeds", "64")
+    text = table(rows)
+    print(text)
+    if options.write:
+        write(text)
+
+
+if __name__ == "__main__":
+    main()
