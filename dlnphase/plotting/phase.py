@@ -59,6 +59,11 @@ def draw_map(axes: Axes, result: SweepResult) -> Any:
         _edges(np.array(gammas)), np.arange(len(widths) + 1), np.ma.masked_invalid(table), cmap=DIVERGING,
         vmin=-bound, vmax=bound, edgecolors="white", linewidth=0.4, gid="map",
     )  # fmt: skip
+    nearer = np.ma.masked_invalid(np.where(table < 0, 0.0, np.nan))  # the sign survives grey print as hatching
+    axes.pcolor(
+        _edges(np.array(gammas)), np.arange(len(widths) + 1), nearer, facecolor="none", edgecolor="#555555",
+        hatch="////", linewidth=0.0, alpha=0.0 if nearer.mask.all() else None, gid="lazy",
+    )  # fmt: skip
     axes.set_yticks(np.arange(len(widths)) + 0.5, [short(float(w)) for w in widths])
     axes.set_xlabel(r"$\gamma$")
     axes.set_ylabel("width $w$")
@@ -102,7 +107,7 @@ def _edges(values: np.ndarray) -> np.ndarray:
 
 
 def _words(sweeps: Sequence[Source]) -> list[str]:
-    words = ["Orange (below 0): the minimum is nearer, lazy; purple (above 0): the saddle is nearer."]
+    words = ["Hatched, orange (below 0): the minimum is nearer, lazy; purple (above 0): the saddle is nearer."]
     seen = {c.regime_seen for s in sweeps for c in s.result.cells}
     if seen & set(REGIMES):
         signs = ", ".join(f"{marker[1]} {regime}" for regime, marker in REGIMES.items() if regime in seen)

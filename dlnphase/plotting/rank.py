@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dlnphase.plotting.sources import Source, runs_of
-from dlnphase.plotting.style import COLOURS, THEORY, Look, legend_above, line_style, whole_numbers
+from dlnphase.plotting.style import COLOURS, THEORY, Look, legend_above, line_style, marker_style, whole_numbers
 from dlnphase.plotting.timeline import Arrangement, members_of, timeline_figure
 from dlnphase.results.train import Member, TrainResult
 
@@ -49,6 +49,12 @@ def draw(axes: Axes, source: Source, position: int | None, time: str) -> None:
     look = line_style(position or 0)
     for run, rows in members:
         times, ranks = staircase(run, float(path.t[rows[-1]]))
+        if len(members) == 1 and not run.rank_transitions:
+            # No critical point was passed: all there is to tell is the rank of the end.
+            name = source.label if position is not None else "rank of the end"
+            point = {**marker_style(position or 0), "linestyle": "none", "clip_on": False, "zorder": 5}
+            axes.plot(times[-1:], ranks[-1:], **point, label=name, gid="end")
+            continue
         style = look if len(members) == 1 else {"color": look["color"], "linewidth": 0.4, "alpha": 0.4}
         name = source.label if position is not None else "critical points visited"
         axes.step(times, ranks, where="post", **style, label=name if len(members) == 1 else None, gid="staircase")

@@ -9,7 +9,7 @@ import numpy as np
 
 from dlnphase.errors import InputError
 from dlnphase.plotting.sources import Source, caption_lines, detections_of, runs_of
-from dlnphase.plotting.style import Look, captioned, letters, marker_style, new_figure, whole_numbers
+from dlnphase.plotting.style import Look, captioned, letters, marker_style, new_figure, solid, whole_numbers
 from dlnphase.plotting.timeline import FLOOR, Arrangement, members_of
 from dlnphase.results.detect import DetectResult, VisitInfo
 
@@ -46,6 +46,9 @@ def figure(sources: Sequence[Source], look: Look, arrangement: Arrangement | Non
         while k % columns:
             axes[k].set_visible(False)
             k += 1
+    for ax in axes:
+        if ax.get_legend() is not None:
+            solid(ax.get_legend())
     letters([ax for ax in axes if ax.get_visible()])
     captioned(fig, look, caption_lines(shown))
     return fig

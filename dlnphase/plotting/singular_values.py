@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dlnphase.plotting.sources import Source, caption_lines, runs_of
-from dlnphase.plotting.style import FAINT, THEORY, Look, captioned, letters, line_style, new_figure
+from dlnphase.plotting.style import FAINT, THEORY, Look, captioned, letters, line_style, new_figure, solid
 from dlnphase.plotting.timeaxis import apply_axis, choose_axis
 from dlnphase.plotting.timeline import Arrangement, members_of
 from dlnphase.results.train import TrainResult
@@ -39,22 +39,28 @@ def figure(sources: Sequence[Source], look: Look, arrangement: Arrangement) -> F
         if k % columns == 0:
             top.set_ylabel("singular values of $A$")
             bottom.set_ylabel("the same, logarithmic")
-        if k == 0:
-            top.legend(loc="upper left", fontsize="x-small")
+        if result_rank(source.result) == max(result_rank(s.result) for s in runs):
+            handles = top.get_legend_handles_labels()
     for k in range(len(runs), bands * columns):
         for row in (0, 1):
             axes[((k // columns) * 2 + row) * columns + k % columns].set_visible(False)
     if len(runs) > 1:
         letters([axes[(k // columns) * 2 * columns + k % columns] for k in range(len(runs))])
+    solid(fig.legend(*handles, loc="outside upper left", ncols=len(handles[0]), columnspacing=1.2))
     captioned(fig, look, caption_lines(runs, panels=True))
     return fig
+
+
+def result_rank(result: TrainResult) -> int:
+    """How many modes a run has learned, as far as they are told apart by colour."""
+    return min(max(result.outcome.rank, 1), SHOWN)
 
 
 def draw(axes: Axes, result: TrainResult, logarithmic: bool) -> None:
     """The singular values of one run, and those that were planted."""
     path = result.trajectory
     assert path is not None
-    learned = min(max(result.outcome.rank, 1), SHOWN)
+    learned = result_rank(result)
     members = members_of(result)
     thin = {"linewidth": 0.4, "alpha": 0.4} if len(members) > 1 else {}
     for _, rows in members:

@@ -83,7 +83,7 @@ def style(look: Look) -> Iterator[None]:
         "ytick.labelsize": look.font * 0.9,
         "lines.linewidth": look.line,
         "lines.markersize": look.font * 0.5,
-        "svg.fonttype": "none",
+        "svg.fonttype": "path",
         "svg.hashsalt": "dlnphase",
         "pdf.fonttype": 42,
         "path.simplify": True,
@@ -177,7 +177,15 @@ def ordered_colours(count: int) -> list[Any]:
 
 def legend_above(axes: Axes, columns: int = 3) -> None:
     """The legend in rows above the panel, where no curve can run through it."""
-    axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.01), ncols=columns, borderaxespad=0.0)
+    solid(axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.01), ncols=columns, borderaxespad=0.0))
+
+
+def solid(legend: Any) -> None:
+    """Lines and markers of a legend in full colour, however faint the many curves they stand for."""
+    for handle in legend.legend_handles:
+        handle.set_alpha(1)
+        if hasattr(handle, "set_linewidth"):
+            handle.set_linewidth(max(float(handle.get_linewidth()), 1.0))
 
 
 def whole_numbers(axis: Any) -> None:

@@ -168,7 +168,7 @@ def short(value: float) -> str:
         return "0"
     power = int(np.floor(np.log10(abs(value))))
     if -3 <= power < 4:
-        return f"{value:.3g}"
+        return f"{value:.3g}" if power < 3 else f"{value:.0f}"
     front = f"{value / 10.0**power:.2f}"
     return rf"$10^{{{power}}}$" if front == "1.00" else rf"${front}\!\times\!10^{{{power}}}$"
 
