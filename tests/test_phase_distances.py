@@ -154,11 +154,10 @@ def _brute_saddle(network: Network, cost: QuadraticCost, starts: int, rng: np.ra
 
 @pytest.mark.parametrize(
     ("depth", "width", "gamma", "member"),
-    [(2, 6, 0.75, 0), (2, 6, 1.5, 1), (3, 6, 0.75, 1), (3, 6, 1.5, 0), (3, 6, 1.5, 1), (4, 6, 0.75, 0)],
+    [(2, 6, 0.75, 0), (2, 6, 1.5, 1), (3, 6, 0.75, 1), (3, 6, 1.5, 0), (3, 6, 1.5, 1), (4, 6, 0.75, 0), (4, 8, 1.0, 1)],
 )
 def test_brute_force_finds_no_nearer_saddle(depth, width, gamma, member):
-    """Includes the mixed splits of L = 3, which win both of its cells at γ = 1.5 (5 and 11 % nearer than uniform
-    ones)."""
+    """Includes mixed splits, which win the cells of two dead modes here (5, 11 and 7 % nearer than uniform ones)."""
     network = _full(PAIR, depth, width, gamma, [member])
     found = float(distance_to_saddle(network, PAIR).distance)
     brute = _brute_saddle(network, PAIR, 6, np.random.default_rng(0))

@@ -24,7 +24,7 @@ from dlnphase.phase.measured import measured_directions
 ROUND_OFF = 1e-10
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CriticalMatrix:
     """One critical matrix of a cost.
 

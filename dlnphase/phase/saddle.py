@@ -18,40 +18,17 @@ from dlnphase.costs import QuadraticCost
 from dlnphase.network import Network
 from dlnphase.phase.chains import Constraint, Term
 from dlnphase.phase.critical import CriticalMatrix, critical_matrices
-from dlnphase.phase.deaths import Death, mixed_death, mode_costs, uniform_death
+from dlnphase.phase.deaths import Death
 from dlnphase.phase.nearest import FEASIBLE, Nearest, nearest, restore
 from dlnphase.phase.starts import align_frames, overlay
+from dlnphase.phase.ways import Way, death_of, mixed_ways, uniform_ways
 
 GAP = 1e-3  # candidates that could be nearer by less than this fraction are not searched
 MARGIN = 0.98
 PATIENCE = 3  # candidates polished in vain, one after the other, before a member is done
 CHUNK = 64  # members searched in one batch
-MIXED_SPREAD = 0.02  # below this relative spread of the modes' costs, mixing splits has nothing to gain
-
-
-@dataclass(frozen=True)
-class Way:
-    """One critical matrix and one way for its dead directions to die.
-
-    Attributes:
-        matrix: the critical matrix.
-        split: k of a uniform split, 0 for a mixed one.
-        mixed: directions with k = 2 in a mixed split (L = 3).
-        reverse: start a mixed split from the modes that like it least.
-        bound: lower bound on the distance over this kind, shape (B,).
-    """
-
-    matrix: CriticalMatrix
-    split: int
-    mixed: int
-    reverse: bool
-    bound: Tensor
-
-    def words(self, depth: int) -> str:
-        """For people: which layers take the dead directions."""
-        if self.split:
-            return f"right in W1…W{self.split}, left in W{self.split + 1}…W{depth}"
-        return f"{self.mixed} with right in W1…W2, {self.matrix.dead - self.mixed} with right in W1"
+MIXED_PATIENCE = 6
+NEARLY = 1.2  # A = 0 is tried with mixed splits where its bound is within this factor of the nearest saddle
 
 
 @dataclass(frozen=True)
@@ -111,7 +88,7 @@ class _Search:
 
     def __init__(self, network: Network, matrices: list[CriticalMatrix], tol: float, max_steps: int) -> None:
         self.network, self.tol, self.max_steps = network, tol, max_steps
-        self.ways = [way for matrix in matrices for way in _ways(network, matrix)]
+        self.ways = [way for matrix in matrices for way in uniform_ways(network, matrix)]
         self.bounds = torch.stack([way.bound for way in self.ways], 1)
         self.best = torch.full_like(self.bounds[:, 0], torch.inf)
         self.theta = network.theta.clone()
@@ -127,11 +104,11 @@ class _Search:
         self._polish(pairs, self._feasible(pairs))
         open_ = self.bounds < (self.best * (1 - GAP))[:, None]
         open_[range(len(first)), first] = False
-        self._work_off([(m, c) for m, c in torch.nonzero(open_).tolist()])
+        self._work_off([(m, c) for m, c in torch.nonzero(open_).tolist()], PATIENCE)
         self._mix()
         self._confirm()
 
-    def _work_off(self, pairs: list[tuple[int, int]]) -> None:
+    def _work_off(self, pairs: list[tuple[int, int]], patience: int) -> None:
         """Polish (member, way) pairs, the most promising of each member first, until none can win any more."""
         feasible = self._feasible(pairs)
         failures = [0] * self.network.batch
@@ -147,23 +124,28 @@ class _Search:
             self._polish(pairs, feasible)
             for member, _ in pairs:
                 failures[member] = 0 if float(self.best[member]) < float(before[member]) else failures[member] + 1
-            going = {m for m, _ in pairs if failures[m] < PATIENCE}
+            going = {m for m, _ in pairs if failures[m] < patience}
             feasible = {p: v for p, v in feasible.items() if p not in pairs and p[0] in going}
 
     def _mix(self) -> None:
-        """Try mixed splits of the winning matrices."""
-        for matrix in {id(m): m for m in (self.ways[c].matrix for c in self.chosen if c >= 0)}.values():
-            members = [m for m, c in enumerate(self.chosen) if c >= 0 and self.ways[c].matrix is matrix]
-            new = _mixed_ways(self.network.select(members), matrix)
+        """Try mixed splits of the matrices that won with uniform ones, and of A = 0 where it nearly did."""
+        uniform = self.bounds.shape[1]
+        for matrix in dict.fromkeys(way.matrix for way in self.ways[:uniform]):
+            columns = [c for c in range(uniform) if self.ways[c].matrix is matrix]
+            near = self.bounds[:, columns].amin(1) <= (NEARLY if matrix.strongest == 0 else 0.0) * self.best
+            members = [m for m, c in enumerate(self.chosen) if near[m] or (c >= 0 and self.ways[c].matrix is matrix)]
+            if not members:
+                continue
+            new = mixed_ways(self.network.select(members), matrix)
             self.ways += new
-            self._work_off([(m, len(self.ways) - 1 - i) for m in members for i in range(len(new))])
+            self._work_off([(m, len(self.ways) - 1 - i) for m in members for i in range(len(new))], MIXED_PATIENCE)
 
     def _groups(self, pairs: list[tuple[int, int]]) -> list[list[tuple[int, int]]]:
         """(member, way) pairs that can be searched in one batch."""
-        groups: dict[tuple[int, ...], list[tuple[int, int]]] = {}
+        groups: dict[tuple[object, ...], list[tuple[int, int]]] = {}
         for member, choice in pairs:
             way = self.ways[choice]
-            groups.setdefault((*way.matrix.signature, way.split, way.mixed, way.reverse), []).append((member, choice))
+            groups.setdefault((*way.matrix.signature, *way.kind), []).append((member, choice))
         return [g[i : i + CHUNK] for g in groups.values() for i in range(0, len(g), CHUNK)]
 
     def _kind(self, group: list[tuple[int, int]]) -> _Kind:
@@ -209,42 +191,6 @@ class _Search:
             self.best[member], self.theta[member], self.chosen[member] = distance, theta, choice
 
 
-# ---- bounds ----------------------------------------------------------------------------------------
-
-
-def _ways(network: Network, matrix: CriticalMatrix) -> list[Way]:
-    """How the directions of one matrix may die, with the lower bound of each way, shape (B,)."""
-    batch, depth = network.batch, network.depth
-    norms = torch.stack([torch.linalg.matrix_norm(w, 2) for w in network.weights], 1)
-    keep = _growth_bound(norms, matrix.strongest)
-    ways = []
-    for split in range(1, depth):
-        death = uniform_death(network, [matrix] * batch, split, rough=True)
-        ways.append(Way(matrix, split, 0, False, torch.maximum(death.squared.clamp_min(0).sqrt(), keep)))
-    return ways
-
-
-def _mixed_ways(network: Network, matrix: CriticalMatrix) -> list[Way]:
-    """Ways in which some directions die with k = 1 and others with k = 2; only L = 3, and only where it may pay."""
-    if network.depth != 3 or matrix.dead < 2:
-        return []
-    costs = mode_costs(network, [matrix] * network.batch)
-    if float((costs.std((1, 2)) / costs.mean((1, 2))).amax()) <= MIXED_SPREAD:
-        return []
-    half = matrix.dead // 2
-    nothing = torch.zeros_like(network.theta[:, 0])
-    return [Way(matrix, 0, n, back, nothing) for n in sorted({half, matrix.dead - half}) for back in (False, True)]
-
-
-def _growth_bound(norms: Tensor, target: float) -> Tensor:
-    """A lower bound on min ‖x‖ subject to Π_l (n_l + x_l) ≥ target, x ≥ 0, shape (B,).
-
-    By the inequality of the means Π(n_l + x_l) ≤ (mean n + ‖x‖/√L)^L.
-    """
-    depth = norms.shape[1]
-    return (depth**0.5 * (target ** (1 / depth) - norms.mean(1))).clamp_min(0)
-
-
 # ---- one way of one candidate -------------------------------------------------------------------------
 
 
@@ -254,18 +200,14 @@ class _Kind:
     def __init__(self, network: Network, ways: list[Way]) -> None:
         self.network = network
         self.matrices = [w.matrix for w in ways]
-        way = ways[0]
-        if way.split:
-            self.death = uniform_death(network, self.matrices, way.split)
-        else:
-            costs = mode_costs(network, self.matrices)
-            self.death = mixed_death(network, self.matrices, way.mixed, costs, way.reverse)
+        self.death = death_of(network, ways)
+        self._best_of_kind = ways[0].best_of_kind
         self.constraint = saddle_constraint(network, self.matrices, self.death.groups)
 
     @property
     def exact(self) -> bool:
         """Nothing is kept, so the cheapest death is the nearest saddle of the kind."""
-        return len(self.constraint.terms) == 2 * len(self.death.groups)
+        return self._best_of_kind and len(self.constraint.terms) == 2 * len(self.death.groups)
 
     def balanced(self) -> Network:
         """Balanced factors of what is kept, laid over the killed network outside its dead spaces."""
