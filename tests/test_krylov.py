@@ -282,6 +282,16 @@ def test_auto_takes_what_is_cheap_and_good_enough():
     assert max(lazy.hidden) <= 40 and lazy.error < 5e-3
 
 
+def test_the_estimate_holds_in_single_precision_and_where_nothing_can_be_promised():
+    single = resolve_backend("cpu", "float32")
+    cost = planted_task("completion", (10, 10), (10.0, 6.0, 3.0), single).cost
+    # α³ = 1e-27: squares of it are beyond single precision.
+    small = choose_representation(4, 10**9, (10, 10), 10**-13.5, cost, single)
+    assert small.order == 3 and small.error == pytest.approx(chosen(4, 10**9, 3.0).error, rel=0.05)
+    deep = chosen(12, 10**12, 4.0, order=1)
+    assert deep.error > 1 and "too coarse" in deep.in_words()
+
+
 def test_what_is_asked_for_is_done_and_still_estimated():
     asked = chosen(4, 10**9, 2.0, order=4)
     assert (asked.order, asked.hidden) == (4, (120, 140, 120)) and 0 < asked.error < 1e-3

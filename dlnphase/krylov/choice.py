@@ -55,6 +55,8 @@ class Representation:
         if self.exact:
             return f"Krylov order {self.order}, hidden sizes {sizes}, exact"
         how = "extrapolated" if self.extrapolated else "measured"
+        if self.error is None or not self.error < 1:
+            return f"Krylov order {self.order}, hidden sizes {sizes}, too coarse to promise anything ({how})"
         return f"Krylov order {self.order}, hidden sizes {sizes}, times and matrices within {self.error:.1e} ({how})"
 
 

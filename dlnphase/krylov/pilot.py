@@ -22,7 +22,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from dlnphase.costs import Cost
+from dlnphase.backend import Backend
+from dlnphase.costs import Cost, QuadraticCost
 from dlnphase.network import Network
 
 SAFETY = 3.0
@@ -61,6 +62,11 @@ def disagreement(coarse: Network, fine: Network, cost: Cost) -> float:
         coarse: the lower order, B = 1, hidden sizes at most those of ``fine``.
         fine: the higher order, B = 1.
     """
+    if isinstance(
+        cost, QuadraticCost
+    ):  # in double precision whatever the run's: single holds no squares of small starts
+        cost = cost.to(Backend(fine.theta.device, torch.float64))
+        coarse, fine = (n.with_theta(n.theta.double()) for n in (coarse, fine))
     pair = Network(torch.cat([pad(coarse, fine.dims).theta, fine.theta]) * _magnification(fine, cost), fine.dims)
     rows: list[tuple[float, float, float]] = []  # ‖δ‖, |shift|, ‖δ − shift·t·Ȧ‖
     scale = 0.0
@@ -72,8 +78,8 @@ def disagreement(coarse: Network, fine: Network, cost: Cost) -> float:
         square = float((speed * speed).sum())
         shift = float((delta * speed).sum()) / square if square > 0 else 0.0
         rows.append((float(delta.norm()), abs(shift), float((delta - shift * speed).norm())))
-    if scale == 0.0:
-        return 0.0
+    if scale == 0.0:  # it never moved: nothing to disagree about, or nothing known
+        return 0.0 if float(fine.gradient(cost.gradient(fine.product())).abs().max()) == 0.0 else float("inf")
     # A shift needs only be believed where it explains more than it costs.
     return max(min(whole / scale, max(shift, rest / scale)) for whole, shift, rest in rows)
 
@@ -86,11 +92,14 @@ def _magnification(network: Network, cost: Cost) -> float:
         return 1.0
     learned = 2 * float(cost.excess(zero)) / slope  # ‖A*‖ for a factorization
     depth = network.depth
-    left, right = zip(*network.ntk_factors(), strict=True)
+    unit = float(network.weights[0].norm()) / network.dims[0] ** 0.5
+    if unit == 0.0:
+        return 1.0
+    left, right = zip(*network.with_theta(network.theta / unit).ntk_factors(), strict=True)
     trace = sum(
         float(a.diagonal(0, 1, 2).sum()) * float(b.diagonal(0, 1, 2).sum()) for a, b in zip(left, right, strict=True)
     )
-    layer = (trace / (depth * zero.numel())) ** (1 / (2 * (depth - 1)))  # α for Gaussian layers
+    layer = unit * (trace / (depth * zero.numel())) ** (1 / (2 * (depth - 1)))  # α for Gaussian layers
     return max(1.0, (PILOT_SIZE * learned) ** (1 / depth) / layer) if layer > 0 else 1.0
 
 
