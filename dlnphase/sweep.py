@@ -8,6 +8,7 @@ Under multiprocessing (``jobs`` above 1) a script has to guard its top level by 
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -101,14 +102,15 @@ def sweep_gamma(
             notes=plan.notes,
         )
 
-    for index, cell, error in _execute(plan.settings, jobs, should_stop or (lambda: False)):
-        key = missing[index]
-        if error is None:
-            cells[key] = cell
-        else:
-            failed[key] = Failure(*key, error)
-        if on_cell is not None:
-            on_cell(result(False))
+    with contextlib.suppress(KeyboardInterrupt):  # the second Ctrl-C: the cell under way is given up
+        for index, cell, error in _execute(plan.settings, jobs, should_stop or (lambda: False)):
+            key = missing[index]
+            if error is None:
+                cells[key] = cell
+            else:
+                failed[key] = Failure(*key, error)
+            if on_cell is not None:
+                on_cell(result(False))
     return summarise(result(len(cells) + len(failed) == len(wanted)))
 
 
@@ -200,13 +202,13 @@ def _notes(task: Task) -> tuple[str, ...]:
 def sweep_sentence(result: SweepResult) -> str:
     """What the sweep says, in one sentence; the same for the terminal, notebooks and captions."""
     critical = result.critical_gamma
-    lead = f"{len(result.cells)} of {len(result.config.cells)} cells are done; " if not result.complete else ""
+    lead = "The" if result.complete else f"{len(result.cells)} of {len(result.config.cells)} cells are done; the"
     if critical is None:
-        return f"{lead}no critical γ: the curves of log(d_m/d_s) of different widths do not cross between these γ."
+        return f"{lead} curves of log(d_m/d_s) of different widths do not cross between these γ: no critical γ."
     interval = "" if critical.ci95 is None else f" (95 % interval {critical.ci95[0]:.4f} to {critical.ci95[1]:.4f})"
     low, high = critical.crossings[-1].widths
     return (
-        f"{lead}the curves of log(d_m/d_s) at w = {low:g} and {high:g} cross at the critical γ = "
+        f"{lead} curves of log(d_m/d_s) at w = {low:g} and {high:g} cross at the critical γ = "
         f"{critical.estimate:.3f}{interval}; theory says {critical.predicted:g}."
     )
 

@@ -13,6 +13,8 @@ from dlnphase.phase.exponents import Exponent
 from dlnphase.results.sweep import Cell, SweepResult
 from dlnphase.sweep import sweep_sentence
 
+COARSE = 0.01  # truncation from which a reader is told
+WIDE = 96  # columns from which the phase table has room for the ranks seen
 MARKS = {"agrees": ("✓", "green"), "drifts": ("↗", "yellow"), "differs": ("✗", "red"), "open": ("", "")}
 LEGEND = {
     "agrees": "✓ theory is met",
@@ -26,7 +28,7 @@ def print_sweep(console: Console, result: SweepResult, directory: Path) -> None:
     console.print(Text(_headline(result), style="bold"))
     if result.exponents:
         console.print()
-        console.print(_phases(result))
+        console.print(_phases(result, console.width >= WIDE))
         console.print(Text(_legend(result), style="dim"))
     widest = [c for c in result.cells if c.width == max(result.config.widths)]
     if widest:
@@ -38,6 +40,10 @@ def print_sweep(console: Console, result: SweepResult, directory: Path) -> None:
     console.print("\n" + sweep_sentence(result))
     for note in result.notes:
         console.print(Text(f"Note: {note}.", style="dim"))
+    coarse = max((c.truncation for c in result.cells), default=0.0)
+    if coarse > COARSE:
+        words = f"reduced networks: distances to saddles still changed by {coarse:.1%} at the last Krylov order"
+        console.print(Text(f"Note: {words} (--krylov-order takes more).", style="dim"))
     console.print(Text(f"Saved in {directory} (sweep.yaml)", style="dim"))
 
 
@@ -49,8 +55,8 @@ def _headline(result: SweepResult) -> str:
     return f"{task.kind} {task.shape[0]}×{task.shape[1]}, L = {config.depth}, {span}, {starts}"
 
 
-def _phases(result: SweepResult) -> Table:
-    followed = any(c.reasons is not None for c in result.cells)
+def _phases(result: SweepResult, wide: bool) -> Table:
+    followed = wide and any(c.reasons is not None for c in result.cells)
     table = new_table("Slopes d log(distance) / d log(width), ± half the 95 % interval")
     table.add_column("γ", justify="right", no_wrap=True)
     table.add_column("regime", no_wrap=True)
@@ -94,16 +100,14 @@ def _legend(result: SweepResult) -> str:
 def _ranks(cells: list[Cell]) -> str:
     """Ranks gone through at the widest network that was followed."""
     followed = [c for c in cells if c.rank_transitions is not None]
-    if not followed:
-        return "–"
-    return _path(followed[-1])
+    return _path(followed[-1]) if followed else "–"
 
 
 def _path(cell: Cell) -> str:
-    """The transitions that most starts made, as a chain."""
+    """The transitions that most starts made, as a chain; without any, the rank that came all at once."""
     rows = [t for t in cell.rank_transitions or () if 2 * t.starts >= cell.seeds]
     if not rows:
-        return "none"
+        return "–" if cell.matrix_rank is None else f"all {cell.matrix_rank.mean:.2g}"
     return "→".join(str(r) for r in [rows[0].from_rank, *(t.to_rank for t in rows)])
 
 
@@ -127,18 +131,15 @@ def _dynamics(cells: list[Cell]) -> Table:
     table = new_table(f"Gradient flow at w = {cells[0].width:g}, mean over the starts")
     table.add_column("γ", justify="right", no_wrap=True)
     table.add_column("seen", no_wrap=True)
-    for name in ("escape", "moved", "NTK", "rank", "nuclear", "test cost"):
+    table.add_column("ranks", overflow="fold")
+    for name in ("escape", "moved", "NTK", "nuclear", "test"):
         table.add_column(name, justify="right", no_wrap=True)
     for cell in cells:
         if cell.reasons is None:
             continue
-        values = (
-            cell.escape_time, cell.parameter_movement, cell.ntk_change, cell.matrix_rank, cell.nuclear_norm,
-            cell.test_cost,
-        )  # fmt: skip
-        table.add_row(
-            f"{cell.gamma:g}",
-            regime_text(cell.regime_seen),
-            *(number(None if v is None else v.mean, 3) for v in values),
-        )
+        values = (cell.escape_time, cell.parameter_movement, cell.ntk_change, cell.nuclear_norm, cell.test_cost)
+        numbers = (number(None if v is None else v.mean, 2) for v in values)
+        table.add_row(f"{cell.gamma:g}", regime_text(cell.regime_seen), _path(cell), *numbers)
+    table.caption = "escape: time out of rank 0; moved, NTK: relative change of θ and of the kernel"
+    table.caption_justify = "left"
     return table

@@ -18,6 +18,8 @@ from dlnphase.sampling import gaussian_network, hidden_dims
 
 TOLERANCE = 2e-3
 LARGEST = 200  # hidden sizes that the pilot may reach
+LARGEST_FULL = 600  # widths up to which a full network stands in where a reduction is too coarse
+POOR = 0.02  # too coarse
 FULL_BELOW = 64  # widths that are always held in full
 WORTHWHILE = 0.7  # a reduction that keeps more than this fraction of the width is not made
 
@@ -60,11 +62,11 @@ def choose(
         sizes, closed = reduced_dims(dims, k)
         hidden = sizes[1:-1]
         if order is None and max(hidden) >= WORTHWHILE * width:
-            return full if width <= LARGEST or best is None else best
+            return full if width <= LARGEST_FULL or best is None else best
         if closed or not matrices:
             return Held("krylov", k, hidden, 0.0)
         if best is not None and max(hidden) > LARGEST:
-            break
+            return full if best.error > POOR and width <= LARGEST_FULL else best
         network = sample(depth, width, cost.shape, width**-0.5, k, backend, seed=seed, members=[member])
         distance = float(uniform_death(network, matrices, depth // 2, rough=True).squared) ** 0.5
         error = 1.0 if last is None else abs(distance / last - 1)
