@@ -62,7 +62,8 @@ def newton_step(values: np.ndarray, vectors: np.ndarray, gradient: np.ndarray, r
     kept = np.abs(values) > NULL_DIRECTION * np.abs(values).max()
     values, vectors = values[kept], vectors[:, kept]
     parts = vectors.T @ gradient
-    return -vectors @ _within(radius, np.abs(values).max(initial=0.0), lambda mu: parts * values / (values**2 + mu**2))
+    scale = float(np.abs(values).max(initial=0.0))
+    return -vectors @ _within(radius, scale, lambda mu: parts / (values * (1 + (mu / values) ** 2)))
 
 
 def descent_step(values: np.ndarray, vectors: np.ndarray, gradient: np.ndarray, radius: float) -> np.ndarray:
@@ -79,7 +80,7 @@ def _within(radius: float, scale: float, damped: Callable[[float], np.ndarray]) 
         return damped(0.0)
     low, high = 1e-12 * scale, 1e12 * scale
     while high > 1.1 * low:
-        middle = float(np.sqrt(low * high))
+        middle = low * float(np.sqrt(high / low))  # their product could leave the range of numbers
         low, high = (middle, high) if np.linalg.norm(damped(middle)) > radius else (low, middle)
     return damped(high)
 
