@@ -14,6 +14,7 @@ from dlnphase.backend import resolve_backend
 from dlnphase.costs import Cost
 
 UNMEASURED = 1e-10  # eigenvalues of H below this, relative to the largest, are directions that the data does not fix
+DISTINCT = 1e-6  # modes closer than this, relative to the largest, are taken as equal; smaller ones as none
 MAX_NEWTON = 50
 
 
@@ -42,9 +43,11 @@ class HostCost:
             self._mask = operator.numpy()
             seen = self._mask > 0
             self._weights = np.where(seen, self._mask / (self._mask[seen].mean() if seen.any() else 1.0), 1.0)
+            self._even = bool((self._mask == self._mask.flat[0]).all() and seen.all())
         elif self._structure in ("right", "dense") and operator is not None:
             values, self._vectors = np.linalg.eigh(operator.numpy())
             seen = values > UNMEASURED * values[-1]
+            self._unseen = self._vectors[:, ~seen]
             self._inverse = np.where(seen, 1 / np.where(seen, values, 1.0), 0.0)
             relative = np.where(seen, values / (values[seen].mean() if seen.any() else 1.0), 1.0)
             self._root = (self._vectors * np.sqrt(relative)) @ self._vectors.T
@@ -79,6 +82,27 @@ class HostCost:
             if float(np.linalg.norm(step)) <= 1e-16 * float(np.linalg.norm(a)):
                 break
         return a
+
+    def nearest_modes(self, a: np.ndarray) -> tuple[np.ndarray, int] | None:
+        """(A_c, rank) from the modes that A has learned by more than half, where critical points are sets of modes.
+
+        That is so for factorization, and for regression in flat coordinates (Eckart–Young). None for other costs, and
+        where modes of equal size are partly learned: there, critical points are a continuum.
+        """
+        if not (self._structure == "right" or (self._structure == "mask" and self._even)):
+            return None
+        seen = a if self._structure == "mask" else a - (a @ self._unseen) @ self._unseen.T
+        u, s, vt = np.linalg.svd(self.flat(self.nearest_minimum(seen)), full_matrices=False)
+        real = s > DISTINCT * s[0] if s[0] > 0 else np.zeros(len(s), dtype=bool)
+        learned = real & (np.einsum("ik,ij,kj->k", u, self.flat(seen), vt) > s / 2)
+        kept, left = s[learned], s[real & ~learned]
+        if kept.size and left.size and np.abs(kept[:, None] - left[None]).min() <= DISTINCT * s[0]:
+            return None
+        frame = u[:, learned]
+        point = self.unflat((frame * kept) @ vt[learned])
+        if self._structure == "right":  # what no input sees may be anything in the same columns
+            point = point + frame @ (frame.T @ a @ self._unseen) @ self._unseen.T
+        return point, int(learned.sum())
 
     def _solve(self, g: np.ndarray, a: np.ndarray) -> np.ndarray:
         """H⁺g."""

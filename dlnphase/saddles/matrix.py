@@ -7,6 +7,7 @@ critical points form a continuum (repeated singular values, unobserved entries) 
 
 The rank is not cut from the singular values of A: candidate ranks are refined, and that one counts whose critical
 point is near in its own units, which are the smallest mode it has and the size of the mode it has not learned yet.
+For factorization and regression the critical points are sets of modes (Eckart–Young) and are read off directly.
 Minima may form a continuum that holds points of every rank; of those, the smallest rank that is near counts.
 """
 
@@ -76,6 +77,11 @@ def refine_matrix(a: np.ndarray, cost: Cost | HostCost, *, rank: int | None = No
     if rank is not None:
         point = _refine_at(a, host, rank)
         return point if point.converged else _nearer(point, _refine_at(a, host, rank, descend=True))
+    modes = host.nearest_modes(a)
+    if modes is not None:
+        point = _judge(a, *modes, host)
+        if point.converged:
+            return point
     count = min(a.shape)
     full: MatrixPoint | None = None
     if host.settled:  # no lower rank to look for where a minimum of full rank is near
