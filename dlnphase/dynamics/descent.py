@@ -20,6 +20,7 @@ STABILITY_MARGIN = 0.5
 LANCZOS_STEPS = 30
 
 
+@torch.no_grad()  # as a decorator: inside, grad mode would stay off in the caller between two records
 def gradient_descent(
     network: Network,
     cost: Cost,
@@ -48,8 +49,7 @@ def gradient_descent(
     """
     if not (np.isfinite(lr) and lr > 0):
         raise InputError(f"lr: found {lr}, expected a positive number")
-    with torch.no_grad():
-        yield from _descend(network.clone(), cost, lr, max_steps, tol, record_every)
+    yield from _descend(network.clone(), cost, lr, max_steps, tol, record_every)
 
 
 def _descend(

@@ -58,6 +58,7 @@ PER_MEMBER = (
 )
 
 
+@torch.no_grad()  # as a decorator: inside, grad mode would stay off in the caller between two records
 def gradient_flow(
     network: Network,
     cost: Cost,
@@ -96,8 +97,7 @@ def gradient_flow(
         )
     flow = _Flow(network, cost, METHODS[method], rtol, align_frames)
     flow.limits(tol, max_time, max_steps, output_times)
-    with torch.no_grad():
-        yield from flow.run()
+    yield from flow.run()
 
 
 class _Flow:
