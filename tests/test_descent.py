@@ -127,15 +127,15 @@ def test_where_there_is_no_curvature_no_step_is_made_up():
         stable_step(nothing, factorization(np.zeros((2, 2)), CPU))
 
 
-@pytest.mark.parametrize("observed", [0.2, 0.35])
-def test_a_sparse_completion_learns_more_than_its_zero_filled_matrix_shows(observed):
+@pytest.mark.parametrize(("depth", "size", "observed"), [(4, 12, 0.2), (10, 20, 0.3)])
+def test_a_sparse_completion_learns_more_than_its_zero_filled_matrix_shows(depth, size, observed):
     """The matrix behind few entries is larger than these filled up with zeros; the step must not be too long for it."""
-    task = planted_task("completion", (12, 12), (8.0,), CPU, observed=observed, data_seed=1)
-    network = gaussian_network(hidden_dims(4, 12, (12, 12)), 0.25, CPU)
+    task = planted_task("completion", (size, size), (8.0,), CPU, observed=observed, data_seed=1)
+    network = gaussian_network(hidden_dims(depth, 20, (size, size)), 0.2, CPU, seed=1)
     lr, _ = stable_step(network, task.cost)
-    records = descend(network, task.cost, lr=lr, max_steps=6000, tol=1e-6)
+    records = descend(network, task.cost, lr=lr, max_steps=1500, tol=1e-5)
     excess = [r.excess[0] for r in records]
-    assert records[-1].reasons != ["diverged"]
+    assert excess[-1] < 1e-2 * excess[0]
     assert (np.diff(excess) <= 1e-9 * excess[0]).all()
 
 

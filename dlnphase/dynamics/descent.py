@@ -122,7 +122,8 @@ def stable_step(network: Network, cost: Cost, *, seed: int = 0) -> tuple[float, 
 
     The limit is 2/λ_max. Two curvatures bound λ_max along the path: the Gauss–Newton part JᵀHJ measured at
     the start (power iteration, all members), and λ_H·L·s^(2−2/L) at a balanced network that has learned a
-    minimiser of top singular value s (theory sheet, section 4), λ_H the top curvature of the cost.
+    minimiser of top singular value s (theory sheet, section 4), λ_H the top curvature of the cost; s of a completion
+    is corrected for the entries that are not observed.
     The step is half the limit of the larger one.
     """
     at_start = _gauss_newton_top(network, cost, seed)
@@ -135,6 +136,9 @@ def stable_step(network: Network, cost: Cost, *, seed: int = 0) -> tuple[float, 
     if minimizer is not None:
         s = float(torch.linalg.svdvals(minimizer)[0])
         learned = top * network.depth * s ** (2 - 2 / network.depth)
+        if getattr(cost, "structure", "") == "mask" and network.depth > 1:
+            # Filled with zeros, a matrix seen on a fraction p shows s = p·s*; what is learned has p·L·s*^(2−2/L).
+            learned *= float((h.diagonal() > 0).double().mean()) ** (2 / network.depth - 1)
     curvature = max(at_start, learned)
     if not (np.isfinite(curvature) and curvature > 0):
         raise InputError("lr: the curvature at the start is not a positive number, give --lr a value")
