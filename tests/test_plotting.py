@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 
 from dlnphase.cli.app import run
 from dlnphase.detect import detect_saddles
@@ -89,6 +90,13 @@ def _assert_readable(figure) -> None:
             horizontal = axis is ax.xaxis
             starts = sorted((b.x0, b.x1) if horizontal else (b.y0, b.y1) for b in inside)
             assert all(a[1] <= b[0] + 1 for a, b in pairwise(starts)), "tick labels overlap"
+    titles = [
+        child.get_window_extent(renderer)
+        for ax in figure.axes
+        for child in ax.get_children()
+        if isinstance(child, Text) and ax.get_visible() and child.get_text() == (ax.get_title("left") or None)
+    ]
+    assert not any(a.overlaps(b) for i, a in enumerate(titles) for b in titles[:i]), "titles overlap"
     (caption,) = [t for t in figure.texts if t.get_gid() == "caption"]
     low = min(ax.get_tightbbox(renderer).y0 for ax in figure.axes if ax.get_visible())
     assert caption.get_window_extent(renderer).y1 <= low + 1, "caption over a panel"
@@ -277,15 +285,18 @@ def test_a_sweep_with_gaps_leaves_them_open(results: Path, tmp_path: Path) -> No
 # ---- every figure is readable -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("variant", ["paper", "screen"])
-@pytest.mark.parametrize(
-    "names",
-    [("run",), ("many",), ("none",), ("lazy",), ("completed",), ("run-saddles",), ("many-saddles",), ("sweep",),
-     ("run", "narrower", "greedy", "run-saddles"), ("run", "lazy", "none")],
-    ids="+".join,
+SOURCES = (
+    "run", "many", "none", "lazy", "completed", "run-saddles", "many-saddles", "sweep",
+    "run narrower greedy run-saddles", "run lazy none", "completed lazy run",
 )  # fmt: skip
-def test_every_figure_of_every_result_is_readable(results: Path, names: tuple[str, ...], variant: str) -> None:
-    drawn, _ = draw(PlotSettings(source=[str(results / n) for n in names], kind="all", variant=variant))
+ON_SCREEN = ("run", "sweep", "run-saddles", "completed lazy run")
+
+
+@pytest.mark.parametrize(
+    ("names", "variant"), [*((n, "paper") for n in SOURCES), *((n, "screen") for n in ON_SCREEN)]
+)  # fmt: skip
+def test_every_figure_of_every_result_is_readable(results: Path, names: str, variant: str) -> None:
+    drawn, _ = draw(PlotSettings(source=[str(results / n) for n in names.split()], kind="all", variant=variant))
     assert drawn
     for item in drawn:
         _assert_readable(item.figure)
@@ -332,6 +343,20 @@ def test_rescaled_axis_is_monotone_invertible_and_shows_every_burst() -> None:
     for burst, width in zip(clock.bursts, clock.widths, strict=True):
         ten = clock.forward(np.array([burst - 5 * width, burst + 5 * width]))
         assert (ten[1] - ten[0]) / whole > 0.1  # a burst of 10 widths out of 10¹⁰ has a tenth of the page
+
+
+@pytest.mark.parametrize("time", ["bursts", "linear"])
+def test_labels_of_many_plateaus_never_lie_over_each_other(tmp_path: Path, time: str) -> None:
+    path = _save(tmp_path / "ten", shape="10", rank=9, width=1000, gamma=3, rtol=1e-2)
+    assert len(load_train(path).rank_transitions) == 9
+    for kind in ("loss", "path"):
+        figure = _figure(kind, path, time=time)
+        _assert_readable(figure)
+        (ax,) = figure.axes
+        boxes = [t.get_window_extent() for t in ax.texts if t.get_gid() == "rank" and t.get_visible()]
+        assert len(boxes) >= 3
+        assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+        assert all(ax.bbox.x0 <= b.x0 and b.x1 <= ax.bbox.x1 for b in boxes)
 
 
 def test_axis_follows_the_run(results: Path) -> None:

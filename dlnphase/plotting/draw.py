@@ -16,6 +16,7 @@ from dlnphase.backend import resolve_backend
 from dlnphase.errors import InputError
 from dlnphase.plotting.sources import Source, labelled, read_sources
 from dlnphase.plotting.style import LOOKS, caption_of, save, style
+from dlnphase.plotting.tidy import tidy
 from dlnphase.plotting.timeline import Arrangement
 from dlnphase.results import Clock
 from dlnphase.results.plot import FigureInfo, PlotResult, save_plot
@@ -88,7 +89,9 @@ def draw(settings: PlotSettings) -> tuple[list[Drawn], tuple[str, ...]]:
         module = importlib.import_module(f"dlnphase.plotting.{kind.replace('-', '_')}")
         try:
             with style(look):
-                drawn.append(Drawn(kind, module.figure(shown, look, arrangement), tuple(shown)))
+                figure = module.figure(shown, look, arrangement)
+                tidy(figure)
+                drawn.append(Drawn(kind, figure, tuple(shown)))
         except InputError as error:
             if asked:
                 raise

@@ -67,7 +67,7 @@ def draw(axes: Axes, source: Source, position: int | None, time: str) -> None:
                 label="effective rank of $A$, $e^{\\mathrm{entropy}}$", gid="effective",
             )  # fmt: skip
             _draw_theory(axes, result)
-        axes.legend(loc="best")
+        axes.legend(loc="lower right" if any(run.rank_transitions for run, _ in members) else "best")
     else:
         legend_above(axes)
     top = max(min(path.A.shape[1:]), 1)

@@ -196,9 +196,21 @@ def whole_numbers(axis: Any) -> None:
 
 
 def letters(axes: Sequence[Axes]) -> None:
-    """(a), (b), … in the titles of several panels."""
+    """(a), (b), … in the titles of several panels, each no wider than its panel."""
     if len(axes) > 1:
         for letter, ax in zip("abcdefghijklmnopqrstuvwxyz", axes, strict=False):
-            ax.set_title(f"({letter})  {ax.get_title()}".rstrip(), loc="left")
-            if ax.get_title():
-                ax.set_title("")
+            words = ax.get_title()
+            ax.set_title("")
+            ax.set_title(_wrapped(f"({letter})  {words}".rstrip(), ax), loc="left")
+
+
+def _wrapped(title: str, axes: Axes) -> str:
+    """A title on as many lines as its panel needs; formulas are left as they are."""
+    place = axes.get_subplotspec()
+    figure = axes.get_figure(root=True)
+    if place is None or figure is None or "$" in title:
+        return title
+    inches = figure.get_size_inches()[0] / place.get_gridspec().ncols * 0.8
+    columns = max(12, int(inches * 72 / (float(axes.title.get_fontsize()) * 0.6)))
+    glued = title.replace(" = ", "\u00a0=\u00a0")  # γ = 2 stays on one line
+    return "\n".join(textwrap.wrap(glued, columns))

@@ -100,7 +100,8 @@ def _over_time(
         plt.xticks([x for x, _ in ticks], [name for _, name in ticks])
     plt.title(title)
     plt.xlabel(words)
-    return [settings_words(run) for run in runs]
+    many = [f"(the first of {len(members_of(r.result))} starts)" if r.result.members else "" for r in runs]
+    return [f"{settings_words(run)} {note}".rstrip() for run, note in zip(runs, many, strict=True)]
 
 
 def _loss(plt: Any, sources: Sequence[Source], settings: PlotSettings) -> list[str]:
