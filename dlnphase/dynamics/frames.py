@@ -112,6 +112,8 @@ def with_grown_ends(scales: list[Tensor], new: Network, error: Tensor) -> list[T
     """Scales in which an input or output direction has at least the size a step gives it.
 
     Only where the step tells that size to one part in a hundred: error that fills an empty direction is no growth.
+    Behind a layer narrower than the end, some directions carry no mode of their own, only the turning of others:
+    there the smallest direction of that layer is size enough.
 
     Args:
         scales: 1/r of every space before the step.
@@ -121,11 +123,14 @@ def with_grown_ends(scales: list[Tensor], new: Network, error: Tensor) -> list[T
     wrong = split(error, new.dims)
     floor = torch.finfo(error.dtype).tiny ** 0.5
     out = list(scales)
-    for space, layer, dim in ((0, 0, -2), (new.depth, new.depth - 1, -1)):
-        size = new.weights[layer].square().sum(dim)
+    for space, layer, dim, other in ((0, 0, -2, -1), (new.depth, new.depth - 1, -1, -2)):
+        squares = new.weights[layer].square()
+        size = squares.sum(dim)
         known = wrong[layer].square().sum(dim) < GROWTH_KNOWN**2 * size
-        grown = torch.where(known, size, 0.0).clamp_min(floor).rsqrt()
-        out[space] = torch.minimum(scales[space], grown)
+        grown = torch.where(known, size, 0.0)
+        if squares.shape[dim] < squares.shape[other]:
+            grown = torch.maximum(grown, squares.sum(other).amin(-1, keepdim=True))
+        out[space] = torch.minimum(scales[space], grown.clamp_min(floor).rsqrt())
     return out
 
 
