@@ -21,7 +21,7 @@ from dlnphase.phase.critical import CriticalMatrix, critical_matrices
 from dlnphase.phase.deaths import Death
 from dlnphase.phase.nearest import FEASIBLE, Nearest, nearest, restore
 from dlnphase.phase.starts import align_frames, overlay
-from dlnphase.phase.ways import Way, death_of, mixed_ways, uniform_ways
+from dlnphase.phase.ways import Way, death_of, kept_mode_distance, mixed_ways, uniform_ways
 
 GAP = 1e-3  # candidates that could be nearer by less than this fraction are not searched
 MARGIN = 0.98
@@ -102,11 +102,24 @@ class _Search:
         first = self.bounds.argmin(1).tolist()
         pairs = list(enumerate(first))
         self._polish(pairs, self._feasible(pairs))
+        self._raise_bounds()
         open_ = self.bounds < (self.best * (1 - GAP))[:, None]
         open_[range(len(first)), first] = False
         self._work_off([(m, c) for m, c in torch.nonzero(open_).tolist()], PATIENCE)
         self._mix()
         self._confirm()
+
+    def _raise_bounds(self) -> None:
+        """Candidates still open cost at least what their strongest kept mode alone does."""
+        open_ = self.bounds < (self.best * (1 - GAP))[:, None]
+        for matrix in dict.fromkeys(way.matrix for way in self.ways):
+            columns = [c for c, way in enumerate(self.ways) if way.matrix is matrix]
+            members = torch.nonzero(open_[:, columns].any(1)).flatten()
+            if matrix.strongest == 0 or matrix.basis is not None or not len(members):
+                continue
+            least = kept_mode_distance(self.network.select(members), matrix)
+            for column in columns:
+                self.bounds[members, column] = torch.maximum(self.bounds[members, column], least)
 
     def _work_off(self, pairs: list[tuple[int, int]], patience: int) -> None:
         """Polish (member, way) pairs, the most promising of each member first, until none can win any more."""

@@ -9,9 +9,13 @@ import torch
 from torch import Tensor
 
 from dlnphase.network import Network
+from dlnphase.phase.chains import Constraint, Term
 from dlnphase.phase.critical import CriticalMatrix
 from dlnphase.phase.deaths import Death, graded_death, mixed_death, mode_costs, uniform_death
+from dlnphase.phase.nearest import nearest
+from dlnphase.phase.starts import balanced_start
 
+HOPELESS = 5.0  # a start whose first step is so many times the best distance is given up
 MIXED_SPREAD = 0.02  # below this relative spread of the modes' costs, mixing splits has nothing to gain
 GRADED_EQUATIONS = 300  # kill equations up to which mixed splits of depths other than 3 are searched
 ANGLES = 24  # directions tried for the first of two graded groups
@@ -112,6 +116,24 @@ def death_of(network: Network, ways: list[Way]) -> Death:
     order = (costs[:, :, 1] - costs[:, :, 0]).argsort(1, descending=way.reverse)
     eye = torch.eye(way.matrix.dead, dtype=network.theta.dtype, device=network.theta.device)
     return graded_death(network, matrices, splits, eye[order[:, : way.count]].mT)
+
+
+def kept_mode_distance(network: Network, matrix: CriticalMatrix) -> Tensor:
+    """Distance to {uᵀAv = s} for the strongest mode that a critical matrix keeps, shape (B,).
+
+    One equation out of many, so no farther than the saddles that keep the mode; found by a local search from two
+    starts.
+    """
+    u, s, vh = torch.linalg.svd(matrix.matrix)
+    batch, depth = network.batch, network.depth
+    start = vh[0].view(1, -1, 1).expand(batch, -1, 1)
+    end = u[:, 0].view(1, 1, -1).expand(batch, 1, -1)
+    term = Term(tuple(range(depth)), False, start, end, None, s[:1].expand(batch, 1))
+    constraint = Constraint([term], (s[0] + network.product().flatten(1).norm(dim=1)).unsqueeze(1))
+    balanced = balanced_start(network, s[0] * torch.outer(u[:, 0], vh[0]))
+    found = nearest(network, balanced, constraint, tol=1e-3, max_steps=10)
+    other = nearest(network, network, constraint, tol=1e-3, max_steps=10, reach=HOPELESS * found.distance)
+    return torch.minimum(found.distance, other.distance)
 
 
 def growth_bound(norms: Tensor, target: float) -> Tensor:
