@@ -42,7 +42,7 @@ def test_every_step_is_that_of_autograd_and_sgd(task, dims, device):
             product = w @ product
         loss = 0.5 * (design @ product.flatten() - right).square().sum()
         loss.backward()
-        assert record.excess[0] + stated.cost.minimum == pytest.approx(float(loss), rel=1e-9)
+        assert record.excess[0] + stated.cost.minimum == pytest.approx(loss.item(), rel=1e-9)
         norm = np.sqrt(sum(float(w.grad.square().sum()) for w in layers))
         assert record.gradient_norm[0] == pytest.approx(norm, rel=1e-8)
         optimizer.step()
