@@ -57,13 +57,14 @@ def _run_cell(job: CellJob) -> Cell:
     settings, gamma, width = job.settings, job.gamma, job.width
     backend = build_backend(settings)
     torch.set_num_threads(1)
-    cost = job.task.cost.to(backend)
+    precise = Backend(backend.device, torch.float64)  # distances need every digit, whatever the dynamics run in
+    cost = job.task.cost.to(precise)
     order = settings.krylov_order if isinstance(settings.krylov_order, int) else None
     held = choose(
-        settings.depth, width, cost, backend, seed=settings.seed, member=settings.seeds[0], order=order
+        settings.depth, width, cost, precise, seed=settings.seed, member=settings.seeds[0], order=order
     )  # fmt: skip
     sigma = sigma_of(width, gamma)
-    network = draw(held, settings.depth, width, cost.shape, sigma, backend, seed=settings.seed, members=settings.seeds)
+    network = draw(held, settings.depth, width, cost.shape, sigma, precise, seed=settings.seed, members=settings.seeds)
     minimum = distance_to_minimum(network, cost)
     saddle = distance_to_saddle(network, cost)
     predicted = predicted_minimum(network, cost, width, gamma)
@@ -81,7 +82,7 @@ def _run_cell(job: CellJob) -> Cell:
         distance_to_minimum=MinimumCell(
             *_mean(d_m),
             predicted=None if predicted is None else float(predicted.mean()),
-            excess=float((minimum.excess / minimum.initial_excess).max()),
+            excess=float((minimum.excess.abs() / minimum.initial_excess).max()),
             stationarity=float(minimum.stationarity.max()),
             found_from=dict(sorted(Counter(minimum.winner).items())),
             values=tuple(d_m),

@@ -57,7 +57,7 @@ def prepare(settings: SweepSettings) -> Plan:
     """Read files and check everything that can be refused before any cell is run; InputError for what cannot work."""
     with few_threads(settings.threads):
         backend = build_backend(settings)
-        task, settings = build_task(settings, resolve_backend("cpu", settings.dtype))
+        task, settings = build_task(settings, resolve_backend("cpu", "float64"))
         return Plan(settings, backend, task, _notes(task))
 
 

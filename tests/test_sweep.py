@@ -151,6 +151,11 @@ def test_train_adds_the_dynamics(tmp_path):
     assert small.final_cost.values == tuple(m.outcome.cost for m in one.members)
 
 
+def test_distances_are_measured_in_float64_whatever_the_dtype(result):
+    single = sweep_gamma(SweepSettings(**{**SMALL, "gammas": "0.7", "widths": "1e4"}, jobs=1, dtype="float32"))
+    assert single.cells[0] == result.cell(0.7, 10**4)
+
+
 def test_settings():
     settings = SweepSettings()
     assert settings.gammas[0] == 0.7 and settings.gammas[-1] == 2.0 and len(settings.gammas) == 14
