@@ -219,6 +219,20 @@ def test_balancedness_is_conserved(dims, method, frames):
             assert change < 20 * rtol
 
 
+def test_a_long_plateau_of_an_ill_conditioned_cost_is_left_in_peace():
+    """Three learned modes of comparable size wait 3·10⁷ for the fourth: nothing that keeps layers in balance may
+    push the learned ones about meanwhile."""
+    cost = planted_task("sensing", (4, 4), (5.0,), CPU, observed=1.0, noise=0.1, data_seed=804).cost
+    network = gaussian((4, 7, 7, 7, 4), 0.00255, seed=804)
+    records = follow(network, cost, rtol=1e-3, max_steps=600)
+    assert records[-1].reasons == ["converged"]
+    waiting = [r.excess[0] for r in records if 2e6 < r.time[0] < 3e7]
+    assert len(waiting) > 3 and max(waiting) < min(waiting) * 1.01
+    layers = records[-1].weights(0)
+    for lo, up, start in zip(layers[:-1], layers[1:], network.balancedness(), strict=True):
+        assert np.abs(up.T @ up - lo @ lo.T - start[0].numpy()).max() < 20e-3
+
+
 @settings(max_examples=6)
 @given(st.sampled_from(TASKS), st.integers(2, 5), st.integers(0, 1000))
 def test_rotating_the_hidden_layers_of_a_start_changes_nothing_in_a(task, depth, seed):

@@ -236,10 +236,13 @@ def _restore_balance(network: Network, frames: Frames, space: int) -> None:
     """
     leading, balance = frames.leading[space], frames.balance[space - 1]
     below, above = network.weights[space - 1], network.weights[space].mT
+    weights = _space_weights(network, space)
     for i in range(int(leading.max())):
         row, column = below[:, i], above[:, i]
         found = (above[:, i + 1 :] @ column.unsqueeze(-1) - below[:, i + 1 :] @ row.unsqueeze(-1)).squeeze(-1)
-        excess = (found - balance[:, i, i + 1 :]) * (leading > i).unsqueeze(-1)
+        # Directions of comparable size are left alone: to tilt one back would move A as much as it moves D.
+        apart = weights[:, i + 1 :] < SEPARATED * weights[:, i : i + 1]
+        excess = (found - balance[:, i, i + 1 :]) * ((leading > i).unsqueeze(-1) & apart)
         # In a network of exactly low rank, leading directions may be round-off themselves: D says nothing of those.
         excess = excess * (excess.abs() > frames.unresolved[space - 1].unsqueeze(-1))
         size = row.square().sum(-1) + column.square().sum(-1)
