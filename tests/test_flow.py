@@ -612,6 +612,18 @@ def test_plateaus_last_alpha_to_the_minus_l_minus_two(task, depth):
     np.testing.assert_allclose(constant[0], constant[2], rtol=0.03)
 
 
+def test_the_law_holds_for_repeated_singular_values():
+    cost = factorization(random_target((3, 3), (2.0, 2.0, 0.5)), CPU)
+    dims = hidden_dims(3, 6, (3, 3))
+    draws = gaussian(dims, 1 / np.sqrt(6), seed=1).theta
+    network = Network(torch.cat([draws * a for a in ALPHAS]), dims)
+    times, reasons = crossings(network, cost, (3.0, 1.0, 0.06), rtol=1e-3)
+    assert reasons == ["converged"] * 3
+    constant = times * ALPHAS[:, None]
+    np.testing.assert_allclose(constant[1], constant[2], rtol=3e-3)
+    np.testing.assert_allclose(constant[0], constant[2], rtol=0.03)
+
+
 def test_without_alignment_a_second_plateau_is_told_wrong_or_not_at_all():
     """The test above can fail: round-off of the learned mode drives the unlearned one in the frame of the start."""
     cost = planted_task("factorization", (4, 4), (3.0, 1.5), CPU).cost
