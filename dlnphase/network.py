@@ -129,34 +129,21 @@ class Network:
             prefixes, suffixes: of this network, if at hand.
         """
         out = torch.empty((g.shape[0], self.theta.shape[1]), dtype=g.dtype, device=g.device)
-        return self.add_gradient_(out, g, prefixes, suffixes, keep=0)
-
-    def add_gradient_(
-        self,
-        out: Tensor,
-        g: Tensor,
-        prefixes: list[Tensor] | None = None,
-        suffixes: list[Tensor] | None = None,
-        *,
-        sign: int = 1,
-        keep: int = 1,
-    ) -> Tensor:
-        """out ← keep·out + sign·Jᵀg for a flat (B, P) tensor, in place; see :meth:`gradient`. Returns out."""
         p = self.prefixes() if prefixes is None else prefixes
         s = self.suffixes() if suffixes is None else suffixes
         depth = self.depth
         parts = split(out, self.dims)
         if depth == 1:
-            parts[0].copy_(parts[0] * keep + g * sign if keep else g * sign)
+            parts[0].copy_(g)
             return out
         # The first layer has P_1 = 1 and the last S_L = 1: no product with an identity is formed.
-        parts[0].baddbmm_(s[0].mT, g, alpha=sign, beta=keep)
+        parts[0].baddbmm_(s[0].mT, g, beta=0)
         for layer in range(1, depth - 1):
             if self.dims[0] <= self.dims[-1]:
-                parts[layer].baddbmm_(s[layer].mT @ g, p[layer].mT, alpha=sign, beta=keep)
+                parts[layer].baddbmm_(s[layer].mT @ g, p[layer].mT, beta=0)
             else:
-                parts[layer].baddbmm_(s[layer].mT, g @ p[layer].mT, alpha=sign, beta=keep)
-        parts[-1].baddbmm_(g, p[depth - 1].mT, alpha=sign, beta=keep)
+                parts[layer].baddbmm_(s[layer].mT, g @ p[layer].mT, beta=0)
+        parts[-1].baddbmm_(g, p[depth - 1].mT, beta=0)
         return out
 
     def jvp(self, v: Tensor, prefixes: list[Tensor] | None = None, suffixes: list[Tensor] | None = None) -> Tensor:

@@ -109,17 +109,6 @@ def test_the_loss_gradient_is_that_of_autograd_for_every_task(dims, task, any_ba
 
 
 @pytest.mark.parametrize("dims", DIMS, ids=IDS)
-@pytest.mark.parametrize(("sign", "keep"), [(1, 1), (-1, 1), (1, 0), (-1, 0)])
-def test_gradients_can_be_added_in_place(dims, sign, keep):
-    net = random_network(dims)
-    g, start = random_tensor((3, *net.shape)), random_tensor(net.theta.shape, seed=2)
-    out = start.clone() if keep else torch.full_like(start, float("nan"))
-    returned = net.add_gradient_(out, g, net.prefixes(), net.suffixes(), sign=sign, keep=keep)
-    assert returned is out
-    assert_equal(out, keep * start + sign * net.gradient(g))
-
-
-@pytest.mark.parametrize("dims", DIMS, ids=IDS)
 def test_the_ntk_is_a_sum_of_kronecker_products(dims):
     net = random_network(dims)
     for b in range(net.batch):
