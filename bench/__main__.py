@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 
+from bench.overhead import cell_overhead
 from bench.sgd import STABILITY, Run, autograd_sgd, clock, extrapolated_sgd, sharpest
 from dlnphase.backend import Backend, resolve_backend
 from dlnphase.costs import QuadraticCost
@@ -183,6 +184,7 @@ def main() -> None:
     rows += widths_and_batches(cost, backend)
     rows += start_up()
     rows += command("-w", "1e9", "-g", "2") + command("-w", "1e9", "-g", "2", "--seeds", "64")
+    rows += cell_overhead()
     text = table(rows)
     print(text)
     if options.write:
