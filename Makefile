@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 ONE_THREAD := OMP_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs bench smoke gallery
+.PHONY: help demo test lint docs bench smoke gallery dist
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*##  *\(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -40,3 +40,6 @@ bench: $(STAMP)  ## one table of the standing figures
 
 gallery: $(STAMP)  ## every figure of the documentation
 	$(ONE_THREAD) $(BIN)/python gallery/make.py
+
+dist: $(STAMP)  ## a wheel and an sdist, into dist/
+	$(BIN)/python -m build --no-isolation
