@@ -23,6 +23,8 @@ _PUBLIC = {
     "Trajectory": "dlnphase.results.train",
     "plot": "dlnphase.plotting.draw",
     "PlotSettings": "dlnphase.settings",
+    "PlotResult": "dlnphase.results.plot",
+    "load_plot": "dlnphase.results.plot",
     "load_train": "dlnphase.results.train",
     "save_train": "dlnphase.results.train",
     "sweep_gamma": "dlnphase.sweep",
@@ -54,30 +56,50 @@ _PUBLIC = {
 
 __all__ = ["__version__", *sorted(_PUBLIC)]
 
-if TYPE_CHECKING:
-    from dlnphase.backend import resolve_backend
-    from dlnphase.costs import QuadraticCost, completion, factorization, regression, sensing
-    from dlnphase.detect import detect_saddles
-    from dlnphase.dynamics import gradient_descent, gradient_flow, greedy_path
-    from dlnphase.errors import InputError, RunError
-    from dlnphase.network import Network
-    from dlnphase.phase import distance_to_minimum, distance_to_saddle
-    from dlnphase.plotting.draw import plot
-    from dlnphase.results.detect import DetectResult, load_detect, save_detect
-    from dlnphase.results.sweep import SweepResult, load_sweep
-    from dlnphase.results.train import TrainResult, Trajectory, load_train, save_train
-    from dlnphase.sampling import balanced_network, gaussian_network
-    from dlnphase.settings import DetectSettings, PlotSettings, SweepSettings, TrainSettings
-    from dlnphase.sweep import sweep_gamma
-    from dlnphase.training import train
+if TYPE_CHECKING:  # each name by itself, so that strict type checkers take it for exported
+    from dlnphase.backend import resolve_backend as resolve_backend
+    from dlnphase.costs import QuadraticCost as QuadraticCost
+    from dlnphase.costs import completion as completion
+    from dlnphase.costs import factorization as factorization
+    from dlnphase.costs import regression as regression
+    from dlnphase.costs import sensing as sensing
+    from dlnphase.detect import detect_saddles as detect_saddles
+    from dlnphase.dynamics import gradient_descent as gradient_descent
+    from dlnphase.dynamics import gradient_flow as gradient_flow
+    from dlnphase.dynamics import greedy_path as greedy_path
+    from dlnphase.errors import InputError as InputError
+    from dlnphase.errors import RunError as RunError
+    from dlnphase.network import Network as Network
+    from dlnphase.phase import distance_to_minimum as distance_to_minimum
+    from dlnphase.phase import distance_to_saddle as distance_to_saddle
+    from dlnphase.plotting.draw import plot as plot
+    from dlnphase.results.detect import DetectResult as DetectResult
+    from dlnphase.results.detect import load_detect as load_detect
+    from dlnphase.results.detect import save_detect as save_detect
+    from dlnphase.results.plot import PlotResult as PlotResult
+    from dlnphase.results.plot import load_plot as load_plot
+    from dlnphase.results.sweep import SweepResult as SweepResult
+    from dlnphase.results.sweep import load_sweep as load_sweep
+    from dlnphase.results.train import TrainResult as TrainResult
+    from dlnphase.results.train import Trajectory as Trajectory
+    from dlnphase.results.train import load_train as load_train
+    from dlnphase.results.train import save_train as save_train
+    from dlnphase.sampling import balanced_network as balanced_network
+    from dlnphase.sampling import gaussian_network as gaussian_network
+    from dlnphase.settings import DetectSettings as DetectSettings
+    from dlnphase.settings import PlotSettings as PlotSettings
+    from dlnphase.settings import SweepSettings as SweepSettings
+    from dlnphase.settings import TrainSettings as TrainSettings
+    from dlnphase.sweep import sweep_gamma as sweep_gamma
+    from dlnphase.training import train as train
+else:  # hidden from type checkers, for whom it would make every misspelt name a valid one
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'dlnphase' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_PUBLIC[name]), name)
-    globals()[name] = value
-    return value
+    def __getattr__(name: str) -> Any:
+        if name not in _PUBLIC:
+            raise AttributeError(f"module 'dlnphase' has no attribute {name!r}")
+        value = getattr(importlib.import_module(_PUBLIC[name]), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

@@ -1,6 +1,6 @@
 """Floor 4: the phase diagram: distances over γ × width × starts, their exponents, the critical γ.
 
-    result = sweep_gamma(SweepSettings(gammas="0.7:2.0:0.1", widths="1e2,1e4,1e6,1e9"))
+    result = sweep_gamma(SweepSettings(gammas=(0.7, 1.0, 1.5), widths=(10**4, 10**6, 10**9)))
     print(result.critical_gamma.estimate)
 
 Under multiprocessing (``jobs`` above 1) a script has to guard its top level by ``if __name__ == "__main__":``.

@@ -1,7 +1,7 @@
 """Floor 5: the verb ``plot``: from results on disk to figures, and to files.
 
-    result, files = plot(PlotSettings(source=["runs/first"], kind="all", format="svg"))
-    figures = draw(PlotSettings(source=["runs/first"], kind="loss"))      # matplotlib Figures, for a notebook
+    result, files = plot(PlotSettings(source=("runs/first",), kind=("all",), format=("svg",)))
+    figures, notes = draw(PlotSettings(source=("runs/first",), kind=("loss",)))   # matplotlib Figures, for a notebook
 """
 
 from __future__ import annotations
