@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from dlnphase.errors import InputError
+from dlnphase.results.schema import load_document
+from dlnphase.results.versions import current_schema
 from dlnphase.results.yamlfile import read_yaml
 
 
@@ -14,13 +16,14 @@ def read_config(path: Path) -> dict[str, Any]:
     """The settings a file holds, as plain values.
 
     Raises:
-        InputError: when it cannot be read or holds anything but ``key: value`` lines.
+        InputError: when it cannot be read, holds anything but ``key: value`` lines, or is a result of a newer version.
     """
     data = read_yaml(path)
     if data is None:
         return {}
     if isinstance(data, Mapping) and "schema" in data:
-        data = data.get("config")
+        # As for any reading of a result: older versions are brought up to date, newer ones refused.
+        data = load_document(path, current_schema(data["schema"], str(path))).get("config")
     if not isinstance(data, dict):
         raise InputError(f"{path}: found no settings, expected key: value lines (or a result file of dlnphase)")
     return data
