@@ -7,6 +7,7 @@ for visit in result.visits:
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -95,18 +96,24 @@ def _detect(
     settings = source.settings
     stop = should_stop if should_stop is not None else _never
     host = HostCost(source.task.cost)
-    seen, transitions = _visits_of_all(source, host, stop)
-    ranks = [s.point.rank for s in seen if s.point.converged]
-    greedy = _greedy(source, max(ranks), stop) if settings.greedy and ranks else []
+    seen: list[_Seen] = []
+    transitions: list[list[RankTransition]] = []
+    greedy: list[GreedyPoint] = []
     visits: list[VisitInfo] = []
-    complete = len(transitions) == len(source.traces)
-    for item in seen:
-        if not complete or stop():
-            complete = False
-            break
-        visits.append(_judge(item, source, host, greedy))
-        if on_visit is not None:
-            on_visit(visits[-1])
+    complete = False
+    with contextlib.suppress(KeyboardInterrupt):  # the visit under way is given up, what is done is kept
+        seen, transitions = _visits_of_all(source, host, stop)
+        ranks = [s.point.rank for s in seen if s.point.converged]
+        greedy = _greedy(source, max(ranks), stop) if settings.greedy and ranks else []
+        whole = len(transitions) == len(source.traces)
+        for item in seen:
+            if not whole or stop():
+                whole = False
+                break
+            visits.append(_judge(item, source, host, greedy))
+            if on_visit is not None:
+                on_visit(visits[-1])
+        complete = whole
     return DetectResult(
         config=source.settings,
         provenance=clock.provenance(),

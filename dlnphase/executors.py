@@ -7,13 +7,14 @@ replaced and their jobs run again; a job that takes its worker down ATTEMPTS tim
 from __future__ import annotations
 
 import contextlib
+import logging
 import multiprocessing
 import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Protocol
 
@@ -55,7 +56,8 @@ def run_processes(
         while waiting or running:
             while waiting and len(running) < workers:
                 index = waiting.pop()
-                running[pool.submit(function, jobs[index])] = index
+                with _deaf_children():
+                    running[pool.submit(function, jobs[index])] = index
             done, _ = wait(running, timeout=POLL, return_when=FIRST_COMPLETED)
             broken = []
             for future in done:
@@ -103,25 +105,26 @@ def run_dask(
         words = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"scheduler: no Dask scheduler answers at {address} ({words})") from None
     token = f"{os.getpid()}-{time.time_ns()}"
+    log = logging.getLogger("distributed.client")
+    before = log.level
     try:
+        log.setLevel(logging.CRITICAL)  # of a cluster that is lost it prints tracebacks; its jobs say so in words
         pending = {
             client.submit(function, job, key=f"dlnphase-{token}-{i}", pure=False, retries=0): i
             for i, job in enumerate(jobs)
         }
         while pending:
-            with contextlib.suppress(TimeoutError), client.as_current():
+            # Cancelled: the scheduler is gone, and every job with it, as each of them says below.
+            with contextlib.suppress(TimeoutError, CancelledError), client.as_current():
                 distributed.wait(list(pending), timeout=POLL, return_when="FIRST_COMPLETED")
             for future in [f for f in pending if f.done()]:
-                index = pending.pop(future)
-                if future.status == "finished":
-                    yield index, future.result(), None
-                else:
-                    yield index, None, _dask_words(future)
+                yield pending.pop(future), *_collect(future)
             if should_stop():
                 client.cancel(list(pending), force=True)
                 return
     finally:
         client.close(timeout=5)
+        log.setLevel(before)
 
 
 def describe(error: BaseException) -> str:
@@ -131,17 +134,36 @@ def describe(error: BaseException) -> str:
     return words if isinstance(error, DlnphaseError) else f"{type(error).__name__}: {words}"
 
 
-def _dask_words(future: Any) -> str:
-    if future.status == "cancelled":
-        return "the cluster gave it up (its scheduler is gone)"
-    error = future.exception()
-    if type(error).__name__ == "KilledWorker":
-        return "its workers died one after the other"
-    return describe(error)
+def _collect(future: Any) -> tuple[Any, str | None]:
+    """The value of a Dask future, or what went wrong."""
+    try:
+        return future.result(), None
+    except CancelledError:
+        return None, "the cluster gave it up (its scheduler is gone)"
+    except Exception as error:
+        if type(error).__name__ == "KilledWorker":
+            return None, "its workers died one after the other"
+        return None, describe(error)
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_begin_worker)
+
+
+@contextlib.contextmanager
+def _deaf_children() -> Iterator[None]:
+    """Processes started in the body never hear Ctrl-C: it goes to the whole group of a terminal, and is the parent's.
+
+    The parent hears it when the body is over.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # pragma: no cover - systems without POSIX signals
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _kill(pool: ProcessPoolExecutor) -> None:

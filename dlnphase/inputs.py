@@ -16,7 +16,7 @@ import torch
 
 from dlnphase.errors import InputError
 from dlnphase.results.files import MAX_ARRAY_BYTES, check_npy_header, numeric, read_npz
-from dlnphase.results.yamlfile import read_text
+from dlnphase.results.yamlfile import read_text, regular_file
 
 _GAPS = {"", "nan", "na", "n/a", "none", "null", "?"}
 
@@ -33,8 +33,7 @@ def read_matrix(path: str | Path, option: str = "target") -> np.ndarray:
     path = Path(path)
     where = f"{option}: {path}"
     suffix = path.suffix.lower()
-    if not path.exists():
-        raise InputError(f"{where}: no such file")
+    regular_file(path, where)
     if suffix == ".npy":
         matrix = _read_npy(path, where)
     elif suffix == ".npz":
@@ -88,8 +87,7 @@ def read_weights(path: str | Path, option: str = "init-weights") -> list[np.ndar
     """
     path = Path(path)
     where = f"{option}: {path}"
-    if not path.exists():
-        raise InputError(f"{where}: no such file")
+    regular_file(path, where)
     if path.suffix.lower() == ".npz":
         named = _numbered_layers(read_npz(path, option), where)
     else:

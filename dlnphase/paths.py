@@ -9,6 +9,7 @@ weights; from matrices under the assumption of balanced layers, which small init
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from dlnphase.build import build_task
 from dlnphase.costs import QuadraticCost
 from dlnphase.errors import InputError
 from dlnphase.network import Network
+from dlnphase.results import settle
 from dlnphase.results.detect import PathInfo
 from dlnphase.results.files import read_npz
 from dlnphase.results.train import RUN_FILE, TrainResult, load_train
@@ -72,8 +74,10 @@ def read_source(settings: DetectSettings) -> Source:
     """
     assert settings.source is not None
     path = Path(settings.source)
-    if not path.exists():
+    if not os.path.exists(path):
         raise InputError(f"SOURCE: {path}: no such file or directory")
+    if path.is_dir():
+        settle(path)
     if path.is_dir() or path.name == RUN_FILE:
         return _from_run(path, settings)
     if path.suffix.lower() != ".npz":

@@ -48,6 +48,11 @@ class Recorder:
         self._stride = 1
         self._last: Record | None = None
 
+    @property
+    def begun(self) -> bool:
+        """Whether anything has been recorded."""
+        return any(path.rows for path in self.paths)
+
     def feed(self, record: Record) -> None:
         """Keep one record; members that have not moved since their last one are passed over."""
         self._last = record

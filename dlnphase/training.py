@@ -108,14 +108,17 @@ def _train(run: Run, on_record: Callable[[Record], None] | None, should_stop: Ca
         with np.errstate(over="ignore", invalid="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)
             for record in _records(run):
-                recorder.feed(record)
-                if on_record is not None:
-                    on_record(record)
+                try:
+                    if on_record is not None:
+                        on_record(record)
+                finally:
+                    recorder.feed(record)
                 if should_stop is not None and should_stop():
                     recorder.stop("interrupted")
                     break
     except KeyboardInterrupt:
-        pass
+        if not recorder.begun:
+            raise  # there is nothing to make a result of
     recorder.stop("interrupted")
     return _result(run, recorder, clock)
 

@@ -8,6 +8,7 @@ torch, scipy or matplotlib inside the command's body, so that ``--help`` stays i
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
@@ -18,12 +19,13 @@ import typer
 
 from dlnphase import __version__
 from dlnphase.cli.console import print_error
+from dlnphase.cli.interrupts import INTERRUPTED, NOTHING_SAVED, ignore, leave_at_once
 from dlnphase.cli.options import paragraphs
 from dlnphase.errors import InputError, RunError
 
 COMMANDS = ("dlnphase.cli.train", "dlnphase.cli.sweep_gamma", "dlnphase.cli.detect_saddles", "dlnphase.cli.plot")
 
-DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+DONE, FAILED, USAGE = 0, 1, 2
 
 
 def _version(value: bool) -> None:
@@ -78,16 +80,26 @@ def run(arguments: Sequence[str] | None = None) -> int:
         print_error(str(error))
         return FAILED
     except (KeyboardInterrupt, typer.Abort):
-        print_error("interrupted before there was anything to save")
+        print_error(NOTHING_SAVED)
         return INTERRUPTED
     except MemoryError:
         print_error("not enough memory for these settings")
         return FAILED
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read the output has left
+        _close_output()  # whoever read the output has left
         return DONE
+    except OSError as error:
+        print_error(f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
+        _close_output()
+        return FAILED
     except Exception as error:
         return _usage(error)
+
+
+def _close_output() -> None:
+    """What still waits to be written to stdout goes nowhere, instead of failing once more on the way out."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _usage(error: Exception) -> int:
@@ -106,6 +118,9 @@ def _usage(error: Exception) -> int:
 
 def main() -> None:
     """Entry point of the console script."""
+    leave_at_once()
     # Small matrices gain nothing from NumPy's threads and lose much where cores are shared; torch has --threads.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    sys.exit(run())
+    code = run()
+    ignore()
+    sys.exit(code)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import sys
 from typing import TYPE_CHECKING
 
@@ -33,6 +35,13 @@ def _console(*, stderr: bool) -> Console:
 
 
 def print_error(message: str) -> None:
-    """``dlnphase: …`` on stderr, as it is: no wrapping, so that one problem is one line."""
-    sys.stderr.write(f"dlnphase: {message}\n")
-    sys.stderr.flush()
+    """``dlnphase: …`` on stderr, unwrapped, so that one problem is one line; what is not printable is escaped.
+
+    Names of files and keys may hold line breaks and marks that turn the direction of writing; only the indented lines
+    that a message itself breaks off stay lines of their own.
+    """
+    lines = re.split(r"\n(?=  )", message.strip())
+    text = "\n".join("".join(c if c.isprintable() else repr(c)[1:-1] for c in line) for line in lines)
+    with contextlib.suppress(OSError):  # a terminal that has gone away
+        sys.stderr.write(f"dlnphase: {text}\n")
+        sys.stderr.flush()

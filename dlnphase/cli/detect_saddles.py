@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from dlnphase.cli.interrupts import INTERRUPTED, Interrupts
 from dlnphase.cli.options import Call, settings_command
-from dlnphase.cli.progress import Interrupts, LiveLine
+from dlnphase.cli.progress import LiveLine
 from dlnphase.settings import DetectSettings
 
 if TYPE_CHECKING:
+    from dlnphase.results import OutputDirectory
     from dlnphase.results.detect import DetectResult, VisitInfo
 
 
@@ -30,19 +32,32 @@ def detect_saddles_cli(call: Call[DetectSettings]) -> int:
     saddles.yaml and saddles.npz.
     """
     from dlnphase.results import OutputDirectory, mode_of
-    from dlnphase.results.detect import SADDLES_FILE, save_detect
+    from dlnphase.results.detect import SADDLES_FILE
 
     mode = mode_of(call.overwrite, call.resume)
     directory = call.directory(call.settings.slug())
-    with OutputDirectory(directory, main=SADDLES_FILE, mode=mode):
-        result = _finished(directory, call.settings) if call.resume else None
-        if result is not None:
-            LiveLine(call.quiet).say(f"nothing left to do: {directory} holds the whole result")
-        else:
-            result = _work(call)
-            save_detect(result, directory)
-    _show(result, directory, call)
-    return 0 if result.complete else 130
+    with Interrupts() as stop:
+        with OutputDirectory(directory, main=SADDLES_FILE, mode=mode) as out:
+            result = _finished(directory, call.settings) if call.resume else None
+            if result is not None:
+                LiveLine(call.quiet).say(f"nothing left to do: {directory} holds the whole result")
+            else:
+                result = _work(call, stop)
+                _save(result, out)
+        _show(result, directory, call)
+        return stop.code(0, directory) if result.complete else INTERRUPTED
+
+
+def _save(result: DetectResult, out: OutputDirectory) -> None:
+    """Write the result; one that was interrupted does not cost the whole one that it overwrites."""
+    from dlnphase.results.detect import save_detect
+
+    parts = tuple(result.files.values())
+    if not result.complete:
+        out.set_aside(*parts)
+    save_detect(result, out.path)
+    if result.complete:
+        out.forget_previous(*parts)
 
 
 def _finished(directory: Path, settings: DetectSettings) -> DetectResult | None:
@@ -57,12 +72,13 @@ def _finished(directory: Path, settings: DetectSettings) -> DetectResult | None:
     return result if result.complete else None
 
 
-def _work(call: Call[DetectSettings]) -> DetectResult:
+def _work(call: Call[DetectSettings], stop: Interrupts) -> DetectResult:
     from dlnphase.detect import detect_saddles
 
-    with Interrupts() as stop, LiveLine(call.quiet) as line:
+    with LiveLine(call.quiet) as line:
 
         def on_visit(visit: VisitInfo) -> None:
+            stop.back()
             line.update(lambda: f"visit at t = {visit.time.closest:.4g}: rank {visit.rank}, {visit.kind}")
 
         result = detect_saddles(call.settings, on_visit=on_visit, should_stop=stop.requested)

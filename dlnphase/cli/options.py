@@ -19,6 +19,8 @@ from typing import Annotated, Any, Generic, TypeVar
 
 import typer
 
+from dlnphase.cli.console import print_error
+from dlnphase.cli.interrupts import INTERRUPTED, NOTHING_SAVED
 from dlnphase.errors import InputError
 from dlnphase.settings.table import Option, Settings, default_words, options, resolve
 
@@ -98,15 +100,19 @@ def settings_command(
         extra = {p.name: given.pop(p.name) for p in own}
         shared = {n: given.pop(n) for n in names}
         flags = {n: value for n, value in given.items() if value is not None and value != []}
-        call = Call(
-            _resolve(cls, shared["config"], flags),
-            _directory(shared["out"]),
-            shared["overwrite"],
-            shared["resume"],
-            shared["json"],
-            shared["quiet"],
-        )
-        return function(call, **extra) or 0
+        try:
+            call = Call(
+                _resolve(cls, shared["config"], flags),
+                _directory(shared["out"]),
+                shared["overwrite"],
+                shared["resume"],
+                shared["json"],
+                shared["quiet"],
+            )
+            return function(call, **extra) or 0
+        except KeyboardInterrupt:  # caught here: typer would turn it into an exit without a word
+            print_error(NOTHING_SAVED)
+            return INTERRUPTED
 
     rows = [_parameter(cls, n, row) for n, row in table.items()]
     parameters = [*(p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own), *rows, *common]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from dlnphase.cli.interrupts import Interrupts
 from dlnphase.cli.options import Call, settings_command
 from dlnphase.settings.plot import PlotSettings
 
@@ -34,14 +35,18 @@ def plot_cli(call: Call[PlotSettings]) -> int:
     from dlnphase.results import OutputDirectory, mode_of
     from dlnphase.results.plot import FIGURES_FILE, save_plot
 
-    directory = call.directory(call.settings.slug())
-    with OutputDirectory(directory, main=FIGURES_FILE, mode=mode_of(call.overwrite, call.resume)):
-        result = _there(directory, call) if call.resume else None
-        if result is None:
-            result, files = plot(call.settings)
-            save_plot(result, files, directory)
-    _show(result, directory, call)
-    return 0
+    directory, mode = call.directory(call.settings.slug()), mode_of(call.overwrite, call.resume)
+    with Interrupts(patience=1) as stop:
+        with OutputDirectory(directory, main=FIGURES_FILE, mode=mode):
+            result = _there(directory, call) if call.resume else None
+            if result is None:
+                if stop.requested():  # from here to ``back`` a signal ends it: figures are quickly drawn again
+                    raise KeyboardInterrupt
+                result, files = plot(call.settings)
+                stop.back(over=True)
+                save_plot(result, files, directory)
+        _show(result, directory, call)
+        return stop.code(0, directory)
 
 
 def _there(directory: Path, call: Call[PlotSettings]) -> PlotResult | None:

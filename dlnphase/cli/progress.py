@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import signal
-import threading
+import contextlib
 import time
-from collections.abc import Callable
-from types import FrameType, TracebackType
+from collections.abc import Callable, Iterator
+from types import TracebackType
 from typing import Any
 
 from dlnphase.cli.console import stderr_console
@@ -16,6 +15,8 @@ LIVE_EVERY, PLAIN_FIRST, PLAIN_EVERY = 0.1, 5.0, 15.0  # seconds between two upd
 
 class LiveLine:
     """A line that tells what is going on; ``update`` may be called as often as one likes.
+
+    A terminal that has gone away, or a log on a full disk, ends the telling and not the run.
 
     Args:
         quiet: say nothing.
@@ -34,14 +35,16 @@ class LiveLine:
             from rich.live import Live
 
             self._live = Live(console=self._console, auto_refresh=False, transient=True)
-            self._live.start()
+            with self._unheard():
+                self._live.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._live is not None:
-            self._live.stop()
+            with self._unheard():
+                self._live.stop()
 
     def update(self, words: Callable[[], str]) -> None:
         """Show a line, if it is time for one; ``words`` is called only then. Rich markup is understood."""
@@ -54,45 +57,22 @@ class LiveLine:
         from rich.text import Text
 
         text = Text.from_markup(words())
-        if self._live is not None:
-            text.no_wrap, text.overflow = True, "ellipsis"
-            self._live.update(text, refresh=True)
-        else:
-            self._console.print(text.plain, soft_wrap=True, markup=False)
+        with self._unheard():
+            if self._live is not None:
+                text.no_wrap, text.overflow = True, "ellipsis"
+                self._live.update(text, refresh=True)
+            else:
+                self._console.print(text.plain, soft_wrap=True, markup=False)
 
     def say(self, line: str) -> None:
         """A line that stays (a warning, a choice that was made)."""
         if not self._quiet:
-            self._console.print(line, soft_wrap=True)
+            with self._unheard():
+                self._console.print(line, soft_wrap=True, markup=False)
 
-
-class Interrupts:
-    """Ctrl-C and SIGTERM as a question the work asks: ``requested()``.
-
-    The first signal only notes the wish, so that what is done can be saved; the second raises KeyboardInterrupt.
-    """
-
-    def __init__(self) -> None:
-        self._requested = False
-        self._old: dict[int, Any] = {}
-
-    def __enter__(self) -> Interrupts:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._old[number] = signal.signal(number, self._handle)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for number, handler in self._old.items():
-            signal.signal(number, handler)
-
-    def requested(self) -> bool:
-        """Whether somebody asked to stop."""
-        return self._requested
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self._requested:
-            raise KeyboardInterrupt
-        self._requested = True
+    @contextlib.contextmanager
+    def _unheard(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError:
+            self._quiet = True

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from dlnphase.cli.interrupts import INTERRUPTED, Interrupts
 from dlnphase.cli.options import Call, settings_command
-from dlnphase.cli.progress import Interrupts, LiveLine
+from dlnphase.cli.progress import LiveLine
 from dlnphase.settings.sweep import SweepSettings
 
 if TYPE_CHECKING:
+    from dlnphase.results import OutputDirectory
     from dlnphase.results.sweep import Cell, SweepResult
     from dlnphase.sweep import Plan
 
@@ -35,24 +37,25 @@ def sweep_gamma_cli(call: Call[SweepSettings]) -> int:
     Writes sweep.yaml, cell by cell.
     """
     from dlnphase.results import OutputDirectory, mode_of
-    from dlnphase.results.sweep import SWEEP_FILE, SweepFile
+    from dlnphase.results.sweep import SWEEP_FILE
     from dlnphase.sweep import prepare, sweep_failed
 
     mode = mode_of(call.overwrite, call.resume)
     plan = prepare(call.settings)
     directory = call.directory(plan.settings.slug())
-    with OutputDirectory(directory, main=SWEEP_FILE, mode=mode):
-        done = _done(directory, plan) if call.resume else ()
-        line = LiveLine(call.quiet)
-        if done and len(done) == len(plan.settings.cells):
-            line.say(f"nothing left to do: {directory} holds the whole sweep")
-        elif done:
-            line.say(f"going on: {len(done)} of {len(plan.settings.cells)} cells are there")
-        result = _run(plan, done, SweepFile(directory), line)
-    _show(result, directory, call)
-    if not result.complete:
-        return 130
-    return 1 if sweep_failed(result) else 0
+    with Interrupts() as stop:
+        with OutputDirectory(directory, main=SWEEP_FILE, mode=mode) as out:
+            done = _done(directory, plan) if call.resume else ()
+            line = LiveLine(call.quiet)
+            if done and len(done) == len(plan.settings.cells):
+                line.say(f"nothing left to do: {directory} holds the whole sweep")
+            elif done:
+                line.say(f"going on: {len(done)} of {len(plan.settings.cells)} cells are there")
+            result = _run(plan, done, out, line, stop)
+        _show(result, directory, call)
+        if not result.complete:
+            return INTERRUPTED
+        return stop.code(1 if sweep_failed(result) else 0, directory)
 
 
 def _done(directory: Path, plan: Plan) -> tuple[Cell, ...]:
@@ -67,23 +70,31 @@ def _done(directory: Path, plan: Plan) -> tuple[Cell, ...]:
     return result.cells
 
 
-def _run(plan: Plan, done: tuple[Cell, ...], file: object, line: LiveLine) -> SweepResult:
+def _run(plan: Plan, done: tuple[Cell, ...], out: OutputDirectory, line: LiveLine, stop: Interrupts) -> SweepResult:
     from dlnphase.results.sweep import SweepFile
     from dlnphase.sweep import sweep_gamma
 
-    assert isinstance(file, SweepFile)
+    file = SweepFile(out.path)
     progress = _Progress(len(plan.settings.cells), len(done))
-    with Interrupts() as stop, line:
+    with line:
 
         def on_cell(result: SweepResult) -> None:
-            file.save(result)
             progress.feed(result)
+            stop.back(over=progress.count == progress.total)
+            out.set_aside()  # a sweep that is overwritten stays whole until the new one is
+            file.save(result)
             for words in progress.failures():
                 line.say(words)
             line.update(progress.words)
 
         result = sweep_gamma(plan, done=done, on_cell=on_cell, should_stop=stop.requested)
+        if not (result.complete or result.cells or result.failed):
+            raise KeyboardInterrupt  # nothing has been computed: what is there stays as it is
+        if not result.complete:
+            out.set_aside()
         file.save(result)
+        if result.complete:
+            out.forget_previous()
     return result
 
 

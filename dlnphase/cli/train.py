@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from dlnphase.cli.interrupts import INTERRUPTED, Interrupts
 from dlnphase.cli.options import Call, settings_command
-from dlnphase.cli.progress import Interrupts, LiveLine
+from dlnphase.cli.progress import LiveLine
 from dlnphase.settings import TrainSettings
 
 if TYPE_CHECKING:
+    from dlnphase.dynamics.records import Record
+    from dlnphase.results import OutputDirectory
     from dlnphase.results.train import TrainResult
     from dlnphase.training import Run
 
@@ -30,23 +33,36 @@ def train_cli(call: Call[TrainSettings]) -> int:
     it learns, and what theory predicts. Writes run.yaml and trajectory.npz.
     """
     from dlnphase.results import OutputDirectory, mode_of
-    from dlnphase.results.train import RUN_FILE, save_train
+    from dlnphase.results.train import RUN_FILE
     from dlnphase.training import failed, prepare
 
     mode = mode_of(call.overwrite, call.resume)
     run = prepare(call.settings)
     directory = call.directory(run.settings.slug())
-    with OutputDirectory(directory, main=RUN_FILE, mode=mode):
-        result = _finished(directory, run) if call.resume else None
-        if result is not None:
-            LiveLine(call.quiet).say(f"nothing left to do: {directory} holds the whole run")
-        else:
-            result = _follow(run, call.quiet)
-            save_train(result, directory)
-    _show(result, directory, call)
+    with Interrupts() as stop:
+        with OutputDirectory(directory, main=RUN_FILE, mode=mode) as out:
+            result = _finished(directory, run) if call.resume else None
+            if result is not None:
+                LiveLine(call.quiet).say(f"nothing left to do: {directory} holds the whole run")
+            else:
+                result = _follow(run, call.quiet, stop)
+                _save(result, out)
+        _show(result, directory, call)
+        if result.outcome.reason == "interrupted":
+            return INTERRUPTED
+        return stop.code(1 if failed(result) else 0, directory)
+
+
+def _save(result: TrainResult, out: OutputDirectory) -> None:
+    """Write the result; one that was interrupted does not cost the whole one that it overwrites."""
+    from dlnphase.results.train import save_train
+
+    parts = tuple(result.files.values())
     if result.outcome.reason == "interrupted":
-        return 130
-    return 1 if failed(result) else 0
+        out.set_aside(*parts)
+    save_train(result, out.path)
+    if result.outcome.reason != "interrupted":
+        out.forget_previous(*parts)
 
 
 def _finished(directory: Path, run: Run) -> TrainResult | None:
@@ -61,16 +77,17 @@ def _finished(directory: Path, run: Run) -> TrainResult | None:
     return None if result.outcome.reason == "interrupted" else result
 
 
-def _follow(run: Run, quiet: bool) -> TrainResult:
+def _follow(run: Run, quiet: bool, stop: Interrupts) -> TrainResult:
     from dlnphase.status import Status
     from dlnphase.training import train
 
     status = Status(run)
-    with Interrupts() as stop, LiveLine(quiet) as line:
+    with LiveLine(quiet) as line:
         for note in run.notes:
             line.say(note)
 
-        def on_record(record: object) -> None:
+        def on_record(record: Record) -> None:
+            stop.back(over=all(reason is not None for reason in record.reasons))
             status.feed(record)
             line.update(status.words)
 

@@ -6,13 +6,14 @@ A source is a directory of ``train``, ``sweep-gamma`` or ``detect-saddles``, or 
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dlnphase.errors import InputError
-from dlnphase.results import read_yaml
+from dlnphase.results import read_yaml, settle
 from dlnphase.results.detect import SADDLES_FILE, DetectResult
 from dlnphase.results.schema import split_schema
 from dlnphase.results.train import RUN_FILE, TrainResult
@@ -206,8 +207,10 @@ def _sweep_words(result: Any) -> str:
 
 
 def _read(path: Path) -> list[Source]:
-    if not path.exists():
+    if not os.path.exists(path):
         raise InputError(f"SOURCE: {path}: no such file or directory")
+    if path.is_dir():
+        settle(path)
     files = [path / name for name in FILES if (path / name).exists()] if path.is_dir() else [path]
     if not files:
         raise InputError(f"SOURCE: {path}: found none of {', '.join(FILES)}, expected a result of dlnphase")

@@ -9,7 +9,8 @@ In short, for a new command:
 """
 
 from dlnphase.results.codec import decode, encode, json_ready, memory_only
-from dlnphase.results.files import commit, npz_bytes, read_npz, write_atomic
+from dlnphase.results.files import npz_bytes, read_npz
+from dlnphase.results.journal import commit, settle, write_atomic
 from dlnphase.results.outdir import Mode, OutputDirectory, mode_of, refuse_different
 from dlnphase.results.provenance import Clock, Provenance
 from dlnphase.results.schema import UPGRADES, load_document, load_result, result_text, to_document
@@ -36,6 +37,7 @@ __all__ = [
     "read_yaml",
     "refuse_different",
     "result_text",
+    "settle",
     "to_document",
     "write_atomic",
 ]

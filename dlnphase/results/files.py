@@ -1,16 +1,8 @@
-"""Files that are never seen half-written, and arrays that are never unpickled.
-
-A file is written under a temporary name in its own directory, flushed to the disk and renamed. A set of files that
-belong together is committed with its main file last: the old main file goes first and the new one comes last, so that
-no reader, and no kill at any moment, ever meets a main file beside parts of another run.
-"""
+"""Arrays as .npz files that are never unpickled, and a bound on what a user's file may claim to hold."""
 
 from __future__ import annotations
 
-import contextlib
 import io
-import os
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,79 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from dlnphase.errors import InputError, RunError
+from dlnphase.errors import InputError
+from dlnphase.results.yamlfile import regular_file
 
 MAX_ARRAY_BYTES = 8 * 2**30  # arrays of a user's file beyond this are refused before they are read
-
-
-def write_atomic(path: Path, data: str | bytes) -> None:
-    """Write one file so that readers see the old one or the new one, never a part.
-
-    Raises:
-        RunError: when the disk is full, or the directory cannot be written; what was there stays.
-    """
-    commit(path.parent, {path.name: data}, main=path.name)
-
-
-def commit(directory: Path, files: Mapping[str, str | bytes], *, main: str) -> None:
-    """Write a set of files as one: all under temporary names first, then renamed, the main one last.
-
-    Args:
-        files: name → content.
-        main: the file by which readers tell that a result is there.
-
-    Raises:
-        RunError: when one of them cannot be written; then none of the old ones is touched.
-    """
-    staged: dict[str, str] = {}
-    try:
-        for name, data in files.items():
-            staged[name] = _stage(directory, name, data.encode() if isinstance(data, str) else data)
-        if len(staged) > 1:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(directory / main)
-        for name in sorted(staged, key=lambda n: n == main):
-            os.replace(staged[name], directory / name)
-            del staged[name]
-        _sync_directory(directory)
-    except OSError as error:
-        why = error.strerror or error
-        raise RunError(f"{directory / main}: cannot be written ({why}); what was there is kept") from error
-    finally:
-        for temporary in staged.values():
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-
-
-def _stage(directory: Path, name: str, data: bytes) -> str:
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{name}.", suffix=".part", dir=directory)
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
-    return temporary
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def _sync_directory(directory: Path) -> None:
-    """Make the renames last through a power cut, where the system allows it."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
@@ -113,8 +36,7 @@ def read_npz(path: Path, what: str = "") -> dict[str, np.ndarray]:
         InputError: when it is missing, damaged, too large, or holds anything but numbers.
     """
     name = f"{what}: {path}" if what else str(path)
-    if not path.exists():
-        raise InputError(f"{name}: no such file")
+    regular_file(path, name)
     try:
         _check_sizes(path, name)
         with np.load(path, allow_pickle=False) as archive:

@@ -6,19 +6,25 @@
 
 ``mode`` is ``new`` (refuse a directory that holds a result), ``overwrite`` or ``resume``. Entering checks everything
 that can be checked before any work is done; leaving removes a directory that was made for nothing.
+
+A result that is overwritten stays whole until the new one is: :meth:`OutputDirectory.set_aside` links its files in
+``kept-by-overwrite/`` before a part of the new result takes their place, :meth:`OutputDirectory.forget_previous` drops
+them.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-from dlnphase.errors import InputError
+from dlnphase.errors import InputError, RunError
+from dlnphase.results.journal import PART, remove_leftovers, settle
 
 try:
     import fcntl
@@ -27,6 +33,7 @@ except ImportError:  # pragma: no cover - systems without POSIX locks
 
 Mode = Literal["new", "overwrite", "resume"]
 LOCK = ".dlnphase.lock"
+PREVIOUS = "kept-by-overwrite"
 
 
 def mode_of(overwrite: bool, resume: bool) -> Mode:
@@ -61,6 +68,8 @@ class OutputDirectory:
         try:
             self._create()
             self._acquire()
+            settle(self.path)  # a commit whose process died counts as saved; what others left half-written goes
+            remove_leftovers(self.path)
             self._refuse_what_is_there()  # another process may have finished between the look and the lock
             if self.mode == "overwrite":
                 self._probe()
@@ -74,10 +83,41 @@ class OutputDirectory:
     ) -> None:
         self._release()
 
+    def set_aside(self, *others: str) -> None:
+        """With ``overwrite``: keep the result that is there in ``kept-by-overwrite/``, unless it holds one already.
+
+        Args:
+            others: files that belong to the main one.
+
+        Raises:
+            RunError: when it cannot be kept; it has not been touched then.
+        """
+        kept = self.path / PREVIOUS
+        if self.mode != "overwrite" or not os.path.exists(self.main) or os.path.exists(kept / self.main.name):
+            return
+        try:
+            kept.mkdir(exist_ok=True)
+            for name in (*others, self.main.name):  # the main file last: it says that all of them are there
+                if os.path.exists(self.path / name):
+                    _link(self.path / name, kept / name)
+        except OSError as error:
+            raise RunError(f"{kept}: the old result cannot be kept there ({error.strerror or error})") from error
+
+    def forget_previous(self, *others: str) -> None:
+        """Remove what :meth:`set_aside` kept: a whole new result is there."""
+        kept = self.path / PREVIOUS
+        if self.mode == "new" or not os.path.exists(kept / self.main.name):
+            return
+        with contextlib.suppress(OSError):
+            for name in (self.main.name, *others):
+                (kept / name).unlink(missing_ok=True)
+            kept.rmdir()  # only an empty directory goes
+
     def _refuse_what_is_there(self) -> None:
-        if self.path.exists() and not self.path.is_dir():
-            raise InputError(f"--out: {self.path} is a file, expected a directory")
-        if self.mode == "new" and self.main.exists():
+        if os.path.lexists(self.path) and not os.path.isdir(self.path):
+            found = "is a file" if os.path.exists(self.path) else "is a link that leads nowhere"
+            raise InputError(f"--out: {self.path} {found}, expected a directory")
+        if self.mode == "new" and os.path.lexists(self.main):
             raise InputError(
                 f"--out: {self.path} already holds a result ({self.main.name}); "
                 "--overwrite starts anew, --resume goes on, another --out keeps both"
@@ -86,7 +126,7 @@ class OutputDirectory:
     def _create(self) -> None:
         missing = []
         parent = self.path
-        while not parent.exists():
+        while not os.path.exists(parent):
             missing.append(parent)
             parent = parent.parent
         try:
@@ -138,6 +178,17 @@ class OutputDirectory:
         for directory in reversed(self._made):
             with contextlib.suppress(OSError):
                 directory.rmdir()  # only an empty directory goes
+
+
+def _link(source: Path, target: Path) -> None:
+    """A second name for a file; a copy where the file system knows no links."""
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        half = target.with_name(f"{target.name}{PART}")
+        shutil.copy2(source, half)
+        os.replace(half, target)
 
 
 def refuse_different(before: Mapping[str, Any], now: Mapping[str, Any], where: str) -> None:

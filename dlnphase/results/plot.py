@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from dlnphase.results.files import commit
+from dlnphase.results.journal import commit
 from dlnphase.results.provenance import Provenance
 from dlnphase.results.schema import load_result, result_text
 from dlnphase.settings.plot import PlotSettings

@@ -17,6 +17,7 @@ When the fields of a result change so that older files no longer fit, raise the 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -49,6 +50,28 @@ def load_result(path: Path, cls: type[T]) -> T:
         InputError: when it is not a result of this kind, is newer than this version can read, or a key is wrong.
     """
     return decode(cls, load_document(path, str(cls.SCHEMA)), str(path))  # type: ignore[attr-defined]
+
+
+def load_unchanged(path: Path, read: Callable[[], T]) -> T:
+    """What ``read`` returns, read again when the file at ``path`` was replaced meanwhile: no parts of two results."""
+    while True:
+        before = _version(path)
+        try:
+            value = read()
+        except InputError:
+            if _version(path) == before:
+                raise
+            continue
+        if _version(path) == before:
+            return value
+
+
+def _version(path: Path) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return status.st_ino, status.st_mtime_ns
 
 
 def load_document(path: Path, schema: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from dlnphase.phase.crossing import Crossing
 from dlnphase.phase.exponents import Exponent
 from dlnphase.results.codec import encode
-from dlnphase.results.files import write_atomic
+from dlnphase.results.journal import write_atomic
 from dlnphase.results.provenance import Provenance
 from dlnphase.results.schema import load_result, to_document
 from dlnphase.results.train import TaskInfo

@@ -10,9 +10,10 @@ import numpy as np
 
 from dlnphase.errors import InputError
 from dlnphase.results.codec import memory_only
-from dlnphase.results.files import commit, npz_bytes, read_npz
+from dlnphase.results.files import npz_bytes, read_npz
+from dlnphase.results.journal import commit
 from dlnphase.results.provenance import Provenance
-from dlnphase.results.schema import load_result, result_text
+from dlnphase.results.schema import load_result, load_unchanged, result_text
 from dlnphase.saddles.sparsity import Sparsity
 from dlnphase.saddles.visits import RankTransition
 from dlnphase.settings import TrainSettings
@@ -271,6 +272,10 @@ def load_train(source: Path | str) -> TrainResult:
     path = Path(source)
     if path.is_dir():
         path = path / RUN_FILE
+    return load_unchanged(path, lambda: _load(path))
+
+
+def _load(path: Path) -> TrainResult:
     result = load_result(path, TrainResult)
     name = result.files.get("trajectory", TRAJECTORY_FILE)
     if Path(name).name != name:

@@ -7,13 +7,16 @@ whatever any YAML reader could take for something else, and puts short lists on 
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
 from dlnphase.errors import InputError
+from dlnphase.results.journal import settle
 
 MAX_BYTES = 256 * 2**20
 MAX_DEPTH = 40
@@ -25,44 +28,75 @@ _FLOAT = re.compile(
     r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
 )
 _INT = re.compile(r"[-+]?[0-9]+")
+_WORDS: dict[str, Any] = {
+    **dict.fromkeys(("", "~", "null", "Null", "NULL")),
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+}
 
 
-class _Loader(_CLoader):
-    """Scalars by the core schema of YAML 1.2."""
-
-    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}
-
-
-_Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""])
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile(r"(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
-)
-_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(f"(?:{_INT.pattern})$"), list("-+0123456789"))
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(f"(?:{_FLOAT.pattern})$"), list("-+0123456789."))
-
-
-def _integer(loader: Any, node: Any) -> int:
-    return int(node.value)
+def _scalar(event: Any) -> Any:
+    """The value of a scalar by the core schema of YAML 1.2; quoted, it is a string."""
+    text: str = event.value
+    if not event.implicit[0]:
+        return text
+    if text in _WORDS:
+        return _WORDS[text]
+    if _INT.fullmatch(text):
+        return int(text)  # plain decimals: 010 is ten, not eight
+    if _FLOAT.fullmatch(text):
+        return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
+    return text
 
 
 def _problem(text: str, place: Any) -> yaml.YAMLError:
     return yaml.constructor.ConstructorError(None, None, text, place.start_mark)
 
 
-def _mapping(loader: Any, node: Any) -> dict[Any, Any]:
-    out: dict[Any, Any] = {}
-    for key_node, value_node in node.value:
-        key = loader.construct_object(key_node, deep=True)
-        if not isinstance(key, str):
-            raise _problem(f"found the key {key!r} that is not a word", key_node)
-        if key in out:
-            raise _problem(f"found the key {key!r} twice", key_node)
-        out[key] = loader.construct_object(value_node, deep=True)
-    return out
+class _Builder:
+    """Values from parser events, one after the other: nothing is held but the values themselves."""
 
+    _NO_KEY = object()
 
-_Loader.add_constructor("tag:yaml.org,2002:int", _integer)  # plain decimals: 010 is ten, not eight
-_Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
+    def __init__(self) -> None:
+        self.root: Any = None
+        self._open: list[Any] = []  # lists and mappings under way …
+        self._keys: list[Any] = []  # … and the key that waits for its value in each
+
+    def feed(self, event: Any) -> None:
+        """Take in one event; YAMLError for anything but plain YAML."""
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
+            raise _problem("found an anchor or alias", event)
+        if getattr(event, "tag", None) is not None:
+            raise _problem(f"found the tag {event.tag!r}", event)
+        if isinstance(event, yaml.ScalarEvent):
+            self._add(_scalar(event), event)
+        elif isinstance(event, yaml.CollectionStartEvent):
+            value: Any = {} if isinstance(event, yaml.MappingStartEvent) else []
+            self._add(value, event)
+            if len(self._open) >= MAX_DEPTH:
+                raise _problem(f"nested deeper than {MAX_DEPTH}", event)
+            self._open.append(value)
+            self._keys.append(self._NO_KEY)
+        elif isinstance(event, yaml.CollectionEndEvent):
+            self._open.pop()
+            self._keys.pop()
+
+    def _add(self, value: Any, event: Any) -> None:
+        if not self._open:
+            self.root = value
+        elif isinstance(self._open[-1], list):
+            self._open[-1].append(value)
+        elif self._keys[-1] is not self._NO_KEY:
+            self._open[-1][self._keys[-1]] = value
+            self._keys[-1] = self._NO_KEY
+        elif not isinstance(value, str):
+            found = type(value).__name__ if isinstance(value, (dict, list)) else repr(value)
+            raise _problem(f"found the key {found} that is not a word", event)
+        elif value in self._open[-1]:
+            raise _problem(f"found the key {value!r} twice", event)
+        else:
+            self._keys[-1] = value
 
 
 class _Dumper(yaml.SafeDumper):
@@ -121,8 +155,13 @@ def parse_yaml(text: str, name: str) -> Any:
         InputError: for anything but plain YAML: bad syntax, tags, anchors, aliases, duplicate keys, deep nesting.
     """
     try:
-        _scan(text)
-        return yaml.load(text, Loader=_Loader)
+        builder, documents = _Builder(), 0
+        for event in yaml.parse(text, Loader=_CLoader):
+            documents += isinstance(event, yaml.DocumentStartEvent)
+            if documents > 1:
+                raise _problem("found a second document", event)
+            builder.feed(event)
+        return builder.root
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}:" if mark is not None else ""
@@ -134,20 +173,17 @@ def parse_yaml(text: str, name: str) -> Any:
 
 def read_yaml(path: Path) -> Any:
     """The value of a YAML file; InputError when it cannot be read or is not plain YAML."""
+    settle(path.parent)  # it may be a result whose process died while it put the files in place
     return parse_yaml(read_text(path), str(path))
 
 
 def read_text(path: Path) -> str:
     """A UTF-8 text file of bounded size; InputError when it cannot be read."""
+    size = regular_file(path, str(path))
     try:
-        if path.is_dir():
-            raise InputError(f"{path}: found a directory, expected a file")
-        size = path.stat().st_size
         if size > MAX_BYTES:
             raise InputError(f"{path}: found {size / 2**20:.0f} MiB, expected at most {MAX_BYTES // 2**20} MiB")
         return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: byte {error.start} is not UTF-8, expected a text file") from None
     except (OSError, ValueError) as error:
@@ -156,18 +192,23 @@ def read_text(path: Path) -> str:
         raise InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
 
 
-def _scan(text: str) -> None:
-    """Refuse tags, anchors and aliases, and nesting beyond MAX_DEPTH, before anything is built."""
-    depth = 0
-    for event in yaml.parse(text, Loader=_CLoader):
-        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
-            raise _problem("found an anchor or alias", event)
-        tag = getattr(event, "tag", None)
-        if tag is not None:
-            raise _problem(f"found the tag {tag!r}", event)
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-            if depth > MAX_DEPTH:
-                raise _problem(f"nested deeper than {MAX_DEPTH}", event)
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
+def regular_file(path: Path, name: str) -> int:
+    """The size of a file in bytes, if it is one: a pipe or a device may never end.
+
+    Args:
+        name: what to call it in error messages.
+
+    Raises:
+        InputError: when it is missing, or no regular file.
+    """
+    try:
+        status = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"{name}: no such file") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{name}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+    if stat.S_ISDIR(status.st_mode):
+        raise InputError(f"{name}: found a directory, expected a file")
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError(f"{name}: found a pipe or a device, expected a file")
+    return status.st_size

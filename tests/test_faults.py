@@ -1,0 +1,310 @@
+"""Killed at any moment: files are whole, what was done is there, and ``--resume`` ends where an undisturbed run does.
+
+Moments are drawn by a seeded generator, or are all the file operations of a command, one after the other. Nothing here
+depends on how fast the machine is: the properties hold for every moment. ``DLNPHASE_KILLS=1000`` draws that many.
+"""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from zygote import Zygote
+
+from dlnphase.results import to_document
+from dlnphase.results.detect import load_detect
+from dlnphase.results.outdir import PREVIOUS
+from dlnphase.results.sweep import load_sweep
+from dlnphase.results.train import load_train
+
+RANDOM_KILLS = int(os.environ.get("DLNPHASE_KILLS", "24"))
+SIGNALS = {n: getattr(signal, n) for n in ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP")}
+TASK = ["--task", "factorization", "--shape", "3x2", "--singular-values", "3,1", "-L", "2"]
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command under test: its arguments, its files (the main one first), and how its result is read."""
+
+    args: tuple[str, ...]
+    files: tuple[str, ...]
+    load: object
+    operations: int = 1  # every how many file operations the exhaustive tests strike
+
+
+COMMANDS = {
+    "train": Command(("train", *TASK, "-w", "8", "-g", "3"), ("run.yaml", "trajectory.npz"), load_train),
+    "batch": Command(
+        ("train", *TASK, "-w", "8", "-g", "3", "--seeds", "3"), ("run.yaml", "trajectory.npz"), load_train, 3
+    ),
+    "sweep": Command(
+        ("sweep-gamma", "--gammas", "0.7,1.5", "--widths", "40,60", "--dim", "2", "-L", "2", "--seeds", "2",
+         "--jobs", "1"), ("sweep.yaml",), load_sweep, 2,
+    ),
+    "detect": Command(("detect-saddles", "source"), ("saddles.yaml", "saddles.npz"), load_detect),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def zygote():
+    process = Zygote()
+    yield process
+    process.close()
+
+
+@pytest.fixture(scope="module")
+def references(zygote, tmp_path_factory):
+    """Of every command: its undisturbed result, how long it took and how many file operations, with seed 0 and 1."""
+    folder = tmp_path_factory.mktemp("whole")
+    zygote(*COMMANDS["train"].args, "--out", "source", cwd=folder)
+    found = {"source": folder / "source"}
+    for name, command in COMMANDS.items():
+        for seed in (0, 1):
+            done = zygote(*command.args, *seeded(name, seed), "--out", f"{name}{seed}", cwd=folder)
+            assert done["code"] == 0, done["err"]
+            found[name, seed] = numbers(folder / f"{name}{seed}", command), done
+        assert found[name, 0][0] != found[name, 1][0]
+    return found
+
+
+def seeded(name, seed):
+    """Options that make another result of a command."""
+    return ["--min-prominence", str(0.5 + seed / 8)] if name == "detect" else ["--seed", str(seed)]
+
+
+@pytest.fixture
+def place(references, tmp_path):
+    shutil.copytree(references["source"], tmp_path / "source")
+    return tmp_path
+
+
+def numbers(directory, command):
+    """A result without when and where: its document, and the bytes of its arrays."""
+    result = command.load(directory)
+    document = {k: v for k, v in to_document(result).items() if k != "provenance"}
+    document["config"].pop("source", None)
+    arrays = np.load(directory / command.files[1], allow_pickle=False) if len(command.files) > 1 else {}
+    return repr(document), {name: (arrays[name].shape, arrays[name].tobytes()) for name in arrays}
+
+
+def is_whole(directory, command):
+    """Whether a result is there; fails where one is there that is cut short, or beside parts of another."""
+    main, *parts = command.files
+    allowed = {main, *parts, PREVIOUS}
+    assert {p.name for p in directory.iterdir() if not p.name.startswith(".")} <= allowed
+    if (directory / main).exists():
+        assert yaml.safe_load((directory / main).read_text())["schema"].startswith("dlnphase/")
+        for part in parts:
+            with np.load(directory / part, allow_pickle=False) as arrays:
+                assert all(arrays[name] is not None for name in arrays)
+    elif not any(p.name == ".dlnphase.journal" for p in directory.iterdir()):
+        return False
+    result = command.load(directory)
+    if command.load is load_train:
+        for member in result.members or (result,):
+            number = getattr(member, "member", int(result.trajectory.member[0]))
+            last = result.trajectory.rows_of(number)[-1]
+            assert (result.trajectory.t[last], result.trajectory.cost[last]) == (
+                member.outcome.time, member.outcome.cost,
+            )  # fmt: skip
+    elif command.load is load_detect:
+        assert list(result.matrices["member"]) == [v.member for v in result.visits]
+    return True
+
+
+def tidy(directory, command):
+    """Nothing but the result, hidden files included."""
+    return {p.name for p in directory.iterdir()} == set(command.files)
+
+
+def said_right(done, number, directory, command):
+    """The exit code and the one line that go with a signal."""
+    if number == signal.SIGKILL:
+        assert done["code"] == -number or (done["code"] == 0 and tidy(directory, command))
+        return
+    if done["code"] == 0:  # it came after the end
+        assert tidy(directory, command)
+        return
+    said = [line for line in done["err"].splitlines() if line.startswith("dlnphase: ")]
+    assert done["code"] == 130 and len(said) == 1 and "interrupted" in said[0], done
+    assert "Traceback" not in done["err"]
+    assert not directory.exists() or not any(p.name.startswith(".") for p in directory.iterdir())
+    if "before there was anything to save" in said[0]:
+        assert not directory.exists()
+    else:
+        assert f"saved in {directory.name}" in said[0] and is_whole(directory, command)
+
+
+def resumes(zygote, place, name, reference, *flags):
+    command = COMMANDS[name]
+    done = zygote(*command.args, *seeded(name, 0), "--out", "out", "--resume", *flags, cwd=place)
+    assert done["code"] == 0, done["err"]
+    assert numbers(place / "out", command) == reference
+    assert tidy(place / "out", command)
+
+
+# ---- a new result --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("number", ["SIGKILL", "SIGTERM"])
+def test_struck_before_any_file_operation(name, number, zygote, references, place):
+    reference, undisturbed = references[name, 0]
+    command, out = COMMANDS[name], place / "out"
+    step = command.operations * (1 if number == "SIGKILL" else 3)
+    for at in range(1, undisturbed["operations"] + 1, step):
+        shutil.rmtree(out, ignore_errors=True)
+        done = zygote(*command.args, *seeded(name, 0), "--out", "out", cwd=place, signal=SIGNALS[number], at=at)
+        assert done["code"] != 0
+        said_right(done, SIGNALS[number], out, command)
+        if out.exists():
+            is_whole(out, command)
+        resumes(zygote, place, name, reference)
+
+
+def test_struck_at_random_moments(zygote, references, place):
+    rng = np.random.default_rng(20)
+    struck = dict.fromkeys(SIGNALS, 0)
+    for _ in range(RANDOM_KILLS):
+        name, number = rng.choice(list(COMMANDS)), rng.choice(list(SIGNALS))
+        command, out = COMMANDS[name], place / "out"
+        reference, undisturbed = references[name, 0]
+        after = float(rng.uniform(0, 1.1)) * undisturbed["seconds"]
+        shutil.rmtree(out, ignore_errors=True)
+        done = zygote(*command.args, *seeded(name, 0), "--out", "out", cwd=place, signal=SIGNALS[number], after=after)
+        said_right(done, SIGNALS[number], out, command)
+        if out.exists():
+            is_whole(out, command)
+        struck[number] += done["code"] != 0
+        resumes(zygote, place, name, reference)
+    print(f"{RANDOM_KILLS} moments, ended by: {struck}")
+
+
+# ---- in the place of an old one ------------------------------------------------------------------------
+
+
+def overwritten(place, name, references):
+    """Which result is there after an ``--overwrite`` was struck: the old one whole, the new one, or part of the new
+    one and the old one whole beside it."""
+    command, out = COMMANDS[name], place / "out"
+    assert is_whole(out, command)
+    found = numbers(out, command)
+    if found in (references[name, 0][0], references[name, 1][0]):
+        return "old" if found == references[name, 1][0] else "new"
+    assert numbers(out / PREVIOUS, command) == references[name, 1][0]
+    return "part"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("number", ["SIGKILL", "SIGTERM"])
+def test_an_old_result_is_whole_until_the_new_one_is(name, number, zygote, references, place):
+    reference, _ = references[name, 0]
+    command, out = COMMANDS[name], place / "out"
+    new = [*command.args, *seeded(name, 0), "--out", "out"]
+    fresh = zygote(*command.args, *seeded(name, 1), "--out", "old", cwd=place)
+    shutil.copytree(place / "old", out)
+    operations = zygote(*new, "--overwrite", cwd=place)["operations"]
+    assert fresh["code"] == 0 and tidy(out, command)
+    step = command.operations * (1 if number == "SIGKILL" else 3)
+    seen = set()
+    for at in range(1, operations + 1, step):
+        shutil.rmtree(out)
+        shutil.copytree(place / "old", out)
+        done = zygote(*new, "--overwrite", cwd=place, signal=SIGNALS[number], at=at)
+        assert done["code"] == (-9 if number == "SIGKILL" else 130) and "Traceback" not in done["err"]
+        seen.add(overwritten(place, name, references))
+        go_on = "--overwrite" if overwritten(place, name, references) == "old" else "--resume"
+        assert zygote(*new, go_on, cwd=place)["code"] == 0
+        assert numbers(out, command) == reference and tidy(out, command)
+    assert len(seen) > 1 and ("old" in seen or number != "SIGKILL")
+
+
+# ---- the whole life of a process, start-up included ------------------------------------------------------
+
+
+def started(folder, *args, **options):
+    """``python -m dlnphase`` as a process group of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "dlnphase", *args],
+        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, **options,
+    )  # fmt: skip
+
+
+def listens(process):
+    """Whether a process has its own handler for SIGTERM."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    caught = int(re.search(r"^SigCgt:\s*([0-9a-f]+)$", status, re.M)[1], 16)
+    return bool(caught >> (signal.SIGTERM - 1) & 1)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+def test_interrupted_while_it_starts(tmp_path):
+    """Several at once, each told to stop at another moment of its start; an answer is due from the first handler on."""
+    rng = np.random.default_rng(21)
+    moments = rng.uniform(0, 2.5, 4)
+    processes = []
+    for k, _ in enumerate(moments):
+        processes.append(started(tmp_path, *COMMANDS["train"].args, "--out", f"out{k}"))
+        while not listens(processes[-1]):
+            assert processes[-1].poll() is None
+    waited = 0.0
+    for k in np.argsort(moments):
+        time.sleep(moments[k] - waited)
+        waited = moments[k]
+        processes[k].send_signal(signal.SIGTERM if k % 2 else signal.SIGINT)
+    for k, process in enumerate(processes):
+        _, err = process.communicate(timeout=120)
+        said_right({"code": process.returncode, "err": err}, signal.SIGTERM, tmp_path / f"out{k}", COMMANDS["train"])
+
+
+def test_the_handlers_are_there_before_anything_slow_is_imported():
+    code = (
+        "import sys, dlnphase.cli.app as app\n"
+        "def started():\n"
+        "    assert not {'torch', 'numpy', 'scipy', 'yaml'} & set(sys.modules); print('early')\n"
+        "app.leave_at_once = started\n"
+        "sys.argv = ['dlnphase', '--version']\n"
+        "app.main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout.startswith("early\n"), done.stderr
+
+
+def test_a_signal_to_the_whole_group_of_a_sweep_with_workers(zygote, references, place):
+    """What a terminal or a batch system does: the workers get it as well, even while they start."""
+    command = COMMANDS["sweep"]
+    rng = np.random.default_rng(22)
+    flags = [*command.args[:-1], "2", "--out", "out"]
+    for number in ("SIGINT", "SIGTERM", "SIGKILL"):
+        shutil.rmtree(place / "out", ignore_errors=True)
+        done = zygote(
+            *flags, cwd=place, signal=SIGNALS[number], after=float(rng.uniform(0.2, 4)), group=True
+        )  # fmt: skip
+        said_right(done, SIGNALS[number], place / "out", command)
+        if (place / "out").exists():
+            is_whole(place / "out", command)
+    resumes(zygote, place, "sweep", references["sweep", 0][0])
+
+
+# ---- impatience ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["train", "batch", "sweep", "detect"])
+def test_further_signals_do_not_tear_what_the_first_one_saves(name, zygote, references, place):
+    rng = np.random.default_rng(23)
+    command, out = COMMANDS[name], place / "out"
+    reference, undisturbed = references[name, 0]
+    for _ in range(6):
+        shutil.rmtree(out, ignore_errors=True)
+        moments = sorted(rng.uniform(0, undisturbed["seconds"], 3).tolist())
+        done = zygote(*command.args, *seeded(name, 0), "--out", "out", cwd=place, signal=signal.SIGINT, after=moments)
+        said_right(done, signal.SIGINT, out, command)
+        resumes(zygote, place, name, reference)
