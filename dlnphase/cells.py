@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from dlnphase import __version__
 from dlnphase.backend import Backend
 from dlnphase.build import build_backend, build_start
+from dlnphase.errors import RunError
 from dlnphase.phase import distance_to_minimum, distance_to_saddle, predicted_minimum, predicted_saddle
 from dlnphase.phase.representation import choose, draw
 from dlnphase.results.sweep import Cell, CellTransition, Measured, MinimumCell, SaddleCell
@@ -31,20 +33,25 @@ class CellJob:
         settings: of the sweep.
         task: what to learn, on the CPU.
         gamma, width: which cell.
+        version: of dlnphase, where the job was made.
     """
 
     settings: SweepSettings
     task: Task
     gamma: float
     width: int
+    version: str = __version__
 
 
 def run_cell(job: CellJob) -> Cell:
     """Measure one cell, on one CPU thread: the numbers do not depend on which process, or machine of a kind, does it.
 
     Raises:
-        InputError, RunError, or whatever the numerics raise: the cell has failed then.
+        InputError, RunError, or whatever the numerics raise: the cell has failed then. RunError too where a worker of
+            a cluster has another version of dlnphase than the sweep.
     """
+    if job.version != __version__:
+        raise RunError(f"the sweep runs dlnphase {job.version} and this worker {__version__}, expected the same")
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

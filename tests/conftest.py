@@ -9,6 +9,7 @@ import torch
 from hypothesis import settings
 
 from dlnphase.backend import Backend, resolve_backend
+from dlnphase.cli import app
 
 torch.set_num_threads(1)
 settings.register_profile("dlnphase", deadline=None, derandomize=True, max_examples=30)
@@ -33,3 +34,17 @@ def backend(device) -> Backend:
 def any_backend(request, device) -> Backend:
     """Each dtype on each device."""
     return resolve_backend(device, request.param)
+
+
+@pytest.fixture
+def run(capfd, monkeypatch, tmp_path):
+    """Run a command line in an empty directory; returns exit code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+    def call(*arguments):
+        code = app.run([str(a) for a in arguments])
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return call

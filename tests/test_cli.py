@@ -13,8 +13,6 @@ import numpy as np
 import pytest
 import yaml
 
-from dlnphase.cli import app
-
 SMALL = [
     "train",
     "--task",
@@ -30,20 +28,6 @@ SMALL = [
     "-g",
     "3",
 ]
-
-
-@pytest.fixture
-def run(capfd, monkeypatch, tmp_path):
-    """Run a command line in an empty directory; returns exit code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("COLUMNS", raising=False)
-
-    def call(*arguments):
-        code = app.run([str(a) for a in arguments])
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return call
 
 
 def files(folder="."):
@@ -191,7 +175,7 @@ def test_a_budget_that_runs_out_is_exit_0(run):
 
 
 def test_a_full_disk_is_exit_1(run, monkeypatch):
-    import dlnphase.results.journal as module
+    import dlnphase.results.files as module
 
     def full(*args):
         raise OSError(28, "No space left on device")

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from sweeping import FLAGS, LONG, LONG_CELLS, SMALL, numbers, spawn, wait_for_cells
 
 from dlnphase.cli import app
 from dlnphase.errors import InputError
@@ -23,52 +21,16 @@ from dlnphase.settings import SweepSettings, TrainSettings
 from dlnphase.sweep import jobs_of, prepare, summarise, sweep_gamma, sweep_sentence
 from dlnphase.training import train
 
-SMALL = {"gammas": "0.7,1.0,1.5", "widths": "100,1e4,1e6", "shape": (2, 2), "depth": 2, "seeds": 3}
-FLAGS = ["sweep-gamma", "--gammas", "0.7,1.0,1.5", "--widths", "100,1e4,1e6", "--dim", "2", "-L", "2", "--seeds", "3"]
-LONG = [*FLAGS[:1], "--gammas", "0.7:1.8:0.1", "--widths", "40,60", "--dim", "3", "-L", "2", "--seeds", "2", "-q"]
-
 
 @pytest.fixture(scope="module")
 def result():
     return sweep_gamma(SweepSettings(**SMALL, jobs=1))
 
 
-@pytest.fixture
-def run(capfd, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("COLUMNS", raising=False)
-
-    def call(*arguments):
-        code = app.run([str(a) for a in arguments])
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return call
-
-
-def _numbers(source) -> dict:
-    """A result without when and how long."""
-    document = to_document(load_sweep(source) if isinstance(source, (str, Path)) else source)
-    return {k: v for k, v in document.items() if k != "provenance"}
-
-
-def _spawn(out: Path, *arguments: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "dlnphase", *LONG, "--out", str(out), *arguments]
-    return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True)
-
-
-def _wait_for_cells(out: Path, count: int, process: subprocess.Popen) -> None:
-    while process.poll() is None:
-        if (out / "sweep.yaml").exists() and (out / "sweep.yaml").read_text().count("- gamma: ") >= count:
-            return
-        time.sleep(0.02)
-    raise AssertionError(f"the sweep ended before it could be stopped: {process.stderr.read()}")
-
-
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("whole") / "run"
-    process = _spawn(out, "--jobs", "1")
+    process = spawn(out, "--jobs", "1")
     assert process.wait() == 0, process.stderr.read()
     return out
 
@@ -118,11 +80,11 @@ def test_done_cells_are_not_computed_again(result, monkeypatch):
     monkeypatch.setattr("dlnphase.sweep.run_cell", lambda job: calls.append((job.gamma, job.width)))
     again = sweep_gamma(SweepSettings(**SMALL, jobs=1), done=result.cells)
     assert calls == []
-    assert _numbers(again) == _numbers(result)
+    assert numbers(again) == numbers(result)
 
 
 def test_the_order_in_which_cells_come_does_not_matter(result):
-    assert _numbers(summarise(result)) == _numbers(result)
+    assert numbers(summarise(result)) == numbers(result)
 
 
 def test_train_adds_the_dynamics(tmp_path):
@@ -202,7 +164,7 @@ def test_two_processes_one_of_them_killed_give_the_same_numbers(result):
 
     again = sweep_gamma(SweepSettings(**SMALL, jobs=2), on_cell=on_cell)
     assert killed
-    assert _numbers(again) == _numbers(result)
+    assert numbers(again) == numbers(result)
 
 
 def _poison(job):
@@ -217,65 +179,37 @@ def test_a_job_that_takes_its_process_down_fails_alone():
     assert found[1][0] is None and "process died" in found[1][1]
 
 
-def test_a_dask_cluster_gives_the_same_numbers_even_when_it_loses_a_worker(result):
-    distributed = pytest.importorskip("distributed")
-    with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, host="127.0.0.1"
-    ) as cluster:
-        lost = []
-
-        def on_cell(partial):
-            if not lost:
-                worker = next(iter(cluster.workers.values()))
-                lost.append(worker.pid)
-                os.kill(worker.pid, signal.SIGKILL)
-
-        again = sweep_gamma(SweepSettings(**SMALL, scheduler=cluster.scheduler_address), on_cell=on_cell)
-    assert lost
-    assert _numbers(again) == _numbers(result)
-
-
-def test_a_scheduler_that_is_not_there_is_told_in_one_line(run, monkeypatch):
-    pytest.importorskip("distributed")
-    monkeypatch.setattr("dlnphase.executors.CONNECT_SECONDS", 1)
-    code, out, err = run(*FLAGS, "--scheduler", "tcp://127.0.0.1:9", "--out", "here")
-    assert code == 2 and out == ""
-    assert err.startswith("dlnphase: scheduler: no Dask scheduler answers at tcp://127.0.0.1:9")
-    assert err.count("\n") == 1
-    assert not Path("here").exists()
-
-
 # ---- killed, interrupted, resumed ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("jobs", ["1", "2"])
 def test_kill_9_then_resume_gives_the_uninterrupted_file(jobs, uninterrupted, tmp_path):
     out = tmp_path / "run"
-    process = _spawn(out, "--jobs", jobs)
-    _wait_for_cells(out, 3, process)
+    process = spawn(out, "--jobs", jobs)
+    wait_for_cells(out, 3, process)
     process.kill()
     process.wait()
     half = load_sweep(out)
-    assert 3 <= len(half.cells) < 24 and not half.complete
+    assert 3 <= len(half.cells) < LONG_CELLS and not half.complete
     assert app.run([*LONG, "--out", str(out), "--resume", "--jobs", "1"]) == 0
     resumed = load_sweep(out)
     assert resumed.cells[: len(half.cells)] == half.cells or jobs == "2"
-    assert _numbers(resumed) == _numbers(uninterrupted)
+    assert numbers(resumed) == numbers(uninterrupted)
     text = [(p / "sweep.yaml").read_text().partition("\ncells:")[2] for p in (out, uninterrupted)]
     assert text[0] == text[1]
 
 
 def test_an_interrupt_saves_says_so_and_resumes(uninterrupted, tmp_path):
     out = tmp_path / "run"
-    process = _spawn(out, "--jobs", "1")
-    _wait_for_cells(out, 2, process)
+    process = spawn(out, "--jobs", "1")
+    wait_for_cells(out, 2, process)
     process.send_signal(signal.SIGINT)
     assert process.wait() == 130
     words = process.stderr.read()
     assert "interrupted" in words and "--resume" in words and "Traceback" not in words
     assert not load_sweep(out).complete
     assert app.run([*LONG, "--out", str(out), "--resume"]) == 0
-    assert _numbers(out) == _numbers(uninterrupted)
+    assert numbers(out) == numbers(uninterrupted)
 
 
 # ---- the command -----------------------------------------------------------------------------------------
@@ -312,7 +246,7 @@ def test_a_failing_cell_is_named_and_the_others_finish(run):
     assert len(swept.exponents) == 3
     code, _, err = run(*flags, "--resume")
     assert code == 1 and "--resume tries these again" in err
-    assert _numbers("here") == _numbers(swept)
+    assert numbers("here") == numbers(swept)
 
 
 @pytest.mark.parametrize(
