@@ -56,7 +56,8 @@ def run_processes(
         while waiting or running:
             while waiting and len(running) < workers:
                 index = waiting.pop()
-                running[pool.submit(function, jobs[index])] = index
+                with _deaf_children():
+                    running[pool.submit(function, jobs[index])] = index
             done, _ = wait(running, timeout=POLL, return_when=FIRST_COMPLETED)
             broken = []
             for future in done:
@@ -147,6 +148,22 @@ def _collect(future: Any) -> tuple[Any, str | None]:
 
 def _pool(workers: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_begin_worker)
+
+
+@contextlib.contextmanager
+def _deaf_children() -> Iterator[None]:
+    """Processes started in the body never hear Ctrl-C: it goes to the whole group of a terminal, and is the parent's.
+
+    The parent hears it when the body is over.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # pragma: no cover - systems without POSIX signals
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _kill(pool: ProcessPoolExecutor) -> None:

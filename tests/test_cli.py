@@ -175,7 +175,7 @@ def test_a_budget_that_runs_out_is_exit_0(run):
 
 
 def test_a_full_disk_is_exit_1(run, monkeypatch):
-    import dlnphase.results.files as module
+    import dlnphase.results.journal as module
 
     def full(*args):
         raise OSError(28, "No space left on device")
