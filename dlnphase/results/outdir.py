@@ -106,7 +106,7 @@ class OutputDirectory:
     def forget_previous(self, *others: str) -> None:
         """Remove what :meth:`set_aside` kept: a whole new result is there."""
         kept = self.path / PREVIOUS
-        if self.mode == "new" or not os.path.exists(kept / self.main.name):
+        if self.mode == "new" or not os.path.isdir(kept):
             return
         with contextlib.suppress(OSError):
             for name in (self.main.name, *others):
@@ -187,8 +187,11 @@ def _link(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:
         half = target.with_name(f"{target.name}{PART}")
-        shutil.copy2(source, half)
-        os.replace(half, target)
+        try:
+            shutil.copy2(source, half)
+            os.replace(half, target)
+        finally:
+            half.unlink(missing_ok=True)
 
 
 def refuse_different(before: Mapping[str, Any], now: Mapping[str, Any], where: str) -> None:
