@@ -10,10 +10,11 @@ import numpy as np
 
 from dlnphase.errors import InputError
 from dlnphase.results.codec import memory_only
-from dlnphase.results.files import npz_bytes, read_npz
+from dlnphase.results.files import npz_bytes
 from dlnphase.results.journal import commit
 from dlnphase.results.provenance import Provenance
-from dlnphase.results.schema import load_result, load_unchanged, result_text
+from dlnphase.results.reading import load_with_arrays, main_file
+from dlnphase.results.schema import result_text
 from dlnphase.results.train import TaskInfo
 from dlnphase.saddles.visits import RankTransition
 from dlnphase.settings.detect import DetectSettings
@@ -199,21 +200,11 @@ def load_detect(source: Path | str) -> DetectResult:
     Raises:
         InputError: when it is not a result of detect-saddles, or a file is damaged.
     """
-    path = Path(source)
-    if path.is_dir():
-        path = path / SADDLES_FILE
-    return load_unchanged(path, lambda: _load(path))
+    return load_with_arrays(main_file(source, SADDLES_FILE), DetectResult, "matrices", MATRICES_FILE, _checked)
 
 
-def _load(path: Path) -> DetectResult:
-    result = load_result(path, DetectResult)
-    name = result.files.get("matrices", MATRICES_FILE)
-    if Path(name).name != name:
-        raise InputError(f"{path}: files.matrices: found {name!r}, expected a file beside it")
-    if (path.parent / name).exists():
-        arrays = read_npz(path.parent / name)
-        for key, shape in (("critical", 3), ("closest", 3), ("greedy", 3), ("member", 1)):
-            if key not in arrays or arrays[key].ndim != shape:
-                raise InputError(f"{path.parent / name}: {key} is missing or of the wrong shape")
-        object.__setattr__(result, "matrices", arrays)
-    return result
+def _checked(arrays: dict[str, np.ndarray], where: str) -> dict[str, np.ndarray]:
+    for key, dimensions in (("critical", 3), ("closest", 3), ("greedy", 3), ("member", 1)):
+        if key not in arrays or arrays[key].ndim != dimensions:
+            raise InputError(f"{where}: {key} is missing or of the wrong shape")
+    return arrays

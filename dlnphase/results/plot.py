@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from dlnphase.results.journal import commit
 from dlnphase.results.provenance import Provenance
+from dlnphase.results.reading import main_file
 from dlnphase.results.schema import load_result, result_text
 from dlnphase.settings.plot import PlotSettings
 
@@ -43,5 +44,4 @@ def save_plot(result: PlotResult, files: dict[str, bytes], directory: Path) -> N
 
 def load_plot(source: Path | str) -> PlotResult:
     """Read figures.yaml (or its directory); InputError when it is not one."""
-    path = Path(source)
-    return load_result(path / FIGURES_FILE if path.is_dir() else path, PlotResult)
+    return load_result(main_file(source, FIGURES_FILE), PlotResult)

@@ -12,6 +12,7 @@ from dlnphase.phase.exponents import Exponent
 from dlnphase.results.codec import encode
 from dlnphase.results.journal import write_atomic
 from dlnphase.results.provenance import Provenance
+from dlnphase.results.reading import main_file
 from dlnphase.results.schema import load_result, to_document
 from dlnphase.results.train import TaskInfo
 from dlnphase.results.yamlfile import dump_yaml
@@ -219,8 +220,7 @@ def load_sweep(source: Path | str) -> SweepResult:
     Raises:
         InputError: when it is not a sweep of dlnphase, or the file is damaged.
     """
-    path = Path(source)
-    return load_result(path / SWEEP_FILE if path.is_dir() else path, SweepResult)
+    return load_result(main_file(source, SWEEP_FILE), SweepResult)
 
 
 def _shallow(result: SweepResult) -> dict[str, Any]:

@@ -10,10 +10,11 @@ import numpy as np
 
 from dlnphase.errors import InputError
 from dlnphase.results.codec import memory_only
-from dlnphase.results.files import npz_bytes, read_npz
+from dlnphase.results.files import npz_bytes
 from dlnphase.results.journal import commit
 from dlnphase.results.provenance import Provenance
-from dlnphase.results.schema import load_result, load_unchanged, result_text
+from dlnphase.results.reading import load_with_arrays, main_file
+from dlnphase.results.schema import result_text
 from dlnphase.saddles.sparsity import Sparsity
 from dlnphase.saddles.visits import RankTransition
 from dlnphase.settings import TrainSettings
@@ -269,18 +270,5 @@ def load_train(source: Path | str) -> TrainResult:
     Raises:
         InputError: when it is not a run of dlnphase, or a file is damaged.
     """
-    path = Path(source)
-    if path.is_dir():
-        path = path / RUN_FILE
-    return load_unchanged(path, lambda: _load(path))
-
-
-def _load(path: Path) -> TrainResult:
-    result = load_result(path, TrainResult)
-    name = result.files.get("trajectory", TRAJECTORY_FILE)
-    if Path(name).name != name:
-        raise InputError(f"{path}: files.trajectory: found {name!r}, expected a file beside it")
-    if (path.parent / name).exists():
-        arrays = read_npz(path.parent / name)
-        object.__setattr__(result, "trajectory", Trajectory.from_arrays(arrays, str(path.parent / name)))
-    return result
+    path = main_file(source, RUN_FILE)
+    return load_with_arrays(path, TrainResult, "trajectory", TRAJECTORY_FILE, Trajectory.from_arrays)
