@@ -19,13 +19,14 @@ from problems import (
 )
 from scipy.linalg import expm
 from tolerances import assert_equal
+from turns import random_rotations
 
 from dlnphase.backend import resolve_backend
 from dlnphase.costs import completion, factorization
 from dlnphase.dynamics import flow, gradient_flow, stable_step
 from dlnphase.errors import InputError
 from dlnphase.network import Network
-from dlnphase.sampling import balanced_network, gaussian_network, hidden_dims, random_rotations
+from dlnphase.sampling import balanced_network, gaussian_network, hidden_dims
 from dlnphase.tasks import planted_task
 
 CPU = resolve_backend("cpu")

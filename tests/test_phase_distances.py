@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.optimize import minimize
+from turns import random_rotations
 
 from dlnphase.backend import resolve_backend
 from dlnphase.costs import QuadraticCost
@@ -26,7 +27,7 @@ from dlnphase.phase.representation import choose, draw
 from dlnphase.saddles import find_visits, refine_matrix
 from dlnphase.saddles.matrix import HostCost
 from dlnphase.saddles.weights import refine_weights
-from dlnphase.sampling import gaussian_network, hidden_dims, random_rotations, sigma_of
+from dlnphase.sampling import gaussian_network, hidden_dims, sigma_of
 from dlnphase.tasks import planted_task, regression_task
 
 CPU = resolve_backend("cpu")

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import kstest
 from tolerances import assert_equal
+from turns import random_rotations
 
 from dlnphase.backend import resolve_backend
 from dlnphase.errors import InputError
@@ -15,7 +16,6 @@ from dlnphase.sampling import (
     balanced_network,
     gaussian_network,
     hidden_dims,
-    random_rotations,
     sigma_of,
 )
 

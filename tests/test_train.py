@@ -233,8 +233,9 @@ def test_weights_of_ones_own_are_followed_as_they_are(small, tmp_path):
 
 
 def test_hidden_rotations_of_a_start_change_nothing(tmp_path):
+    from turns import random_rotations
+
     from dlnphase.backend import resolve_backend
-    from dlnphase.sampling import random_rotations
 
     start = prepare(TrainSettings(**SMALL)).start.network
     turned = start.rotate(random_rotations(start.dims, resolve_backend("cpu")))

@@ -122,17 +122,21 @@ class _Factors:
         self.eyes = [torch.eye(n, dtype=like.dtype, device=like.device) for n in (*cost.shape, rank)]
 
     def split(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """X (d_out, rank) and Y (d_in, rank) of z."""
         d_out, d_in = self.cost.shape
         return z[: d_out * self.rank].view(d_out, -1), z[d_out * self.rank :].view(d_in, -1)
 
     def matrix(self, z: Tensor) -> Tensor:
+        """XYᵀ, shape (d_out, d_in)."""
         x, y = self.split(z)
         return x @ y.mT
 
     def value(self, z: Tensor) -> float:
+        """C(XYᵀ) − C_min."""
         return float(self.cost.excess(self.matrix(z)[None]))
 
     def derivatives(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradient and Hessian in z: JᵀHJ of the Gauss–Newton part, and ∇C in the blocks that mix X and Y."""
         x, y = self.split(z)
         d_out, d_in = self.cost.shape
         g = self.cost.gradient((x @ y.mT)[None])[0]

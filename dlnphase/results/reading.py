@@ -20,7 +20,9 @@ class _WithArrays(Protocol):
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property
-    def files(self) -> dict[str, str]: ...
+    def files(self) -> dict[str, str]:
+        """What lies beside the main file, by name."""
+        ...
 
 
 R = TypeVar("R", bound=_WithArrays)

@@ -103,6 +103,7 @@ class _Dumper(yaml.SafeDumper):
     """Plain types; strings quoted for readers of YAML 1.1 and of 1.2 alike; no aliases."""
 
     def ignore_aliases(self, data: Any) -> bool:
+        """Write what stands twice twice: the reader refuses anchors."""
         return True
 
 
