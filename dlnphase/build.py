@@ -74,6 +74,13 @@ def build_task(settings: S, backend: Backend) -> tuple[Task, S]:
     Raises:
         InputError: for a file that cannot be used, or a task too large for memory.
     """
+    with np.errstate(over="ignore", invalid="ignore"):  # told right below, by name
+        task, settings = _build_task(settings, backend)
+    _check_range(task.cost, settings, backend)
+    return task, settings
+
+
+def _build_task(settings: S, backend: Backend) -> tuple[Task, S]:
     if settings.target is not None:
         matrix = inputs.read_matrix(settings.target)
         task = matrix_task(matrix, backend)
@@ -103,6 +110,20 @@ def _planted(settings: S, backend: Backend) -> tuple[Task, S]:
         data_seed=settings.data_seed or 0,
     )
     return task, replace(settings, singular_values=values)
+
+
+def _check_range(cost: QuadraticCost, settings: TaskSettings, backend: Backend) -> None:
+    """Refuse a task whose numbers the dtype cannot hold, before anything is computed with them."""
+    start = cost.excess(torch.zeros_like(cost.minimizer)[None])
+    numbers = {"the minimiser": cost.minimizer, "the curvature": cost.operator, "the cost at A = 0": start}
+    for name, values in numbers.items():
+        largest = float(values.abs().max())
+        if not largest <= torch.finfo(backend.dtype).max ** (1.0 if name == "the cost at A = 0" else 0.5):
+            source = next((s for s in ("target", "data") if getattr(settings, s) is not None), "singular-values")
+            raise InputError(
+                f"{source}: {name} has numbers of up to {largest:.3g}, beyond what {backend.dtype_name} can square; "
+                "scale the task" + ("" if backend.dtype == torch.float64 else ", or take --dtype float64")
+            )
 
 
 def _check_task_memory(settings: TaskSettings) -> None:

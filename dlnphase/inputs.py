@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import math
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 
 from dlnphase.errors import InputError
-from dlnphase.results.files import MAX_ARRAY_BYTES, check_npy_header, numeric, read_npz
+from dlnphase.results.files import MAX_ARRAY_BYTES, check_npy_header, in_range, numeric, read_npz
 from dlnphase.results.yamlfile import read_text, regular_file
 
 _GAPS = {"", "nan", "na", "n/a", "none", "null", "?"}
@@ -66,8 +67,7 @@ def read_regression(path: str | Path, option: str = "data") -> dict[str, np.ndar
             array = out[name] = array[:, None]
         if array.ndim != 2 or 0 in array.shape:
             raise InputError(f"{where}: {name} has shape {array.shape}, expected two dimensions, none of them empty")
-        if not np.isfinite(array).all():
-            raise InputError(f"{where}: {int((~np.isfinite(array)).sum())} entries of {name} are not finite numbers")
+        in_range(array, f"{where}: {name}")
     for x, y in (("X", "Y"), ("X_test", "Y_test")):
         if x in out and len(out[x]) != len(out[y]):
             raise InputError(f"{where}: {x} has {len(out[x])} rows and {y} has {len(out[y])}, expected as many")
@@ -188,6 +188,7 @@ def _check_matrix(matrix: np.ndarray, where: str) -> np.ndarray:
         )
     if np.isnan(matrix).all():
         raise InputError(f"{where}: every entry is NaN or empty, expected at least one number")
+    in_range(matrix[~np.isnan(matrix)], where)
     return matrix
 
 
@@ -207,7 +208,9 @@ def _numbered_layers(arrays: Mapping[str, np.ndarray], where: str) -> list[tuple
 
 def _state_dict(path: Path, where: str) -> list[tuple[str, np.ndarray]]:
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it talks of pickle protocols, which say nothing to the user
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged or unsafe file
         raise InputError(
             f"{where}: not an .npz and not a torch state dict of plain tensors ({_first_line(error)})"
@@ -240,8 +243,7 @@ def _check_chain(named: list[tuple[str, np.ndarray]], where: str) -> list[np.nda
             layer = layer[None]
         if layer.ndim != 3 or 0 in layer.shape:
             raise InputError(f"{where}: {name} has shape {array.shape}, expected n_l x n_(l-1), or a batch of these")
-        if not np.isfinite(layer).all():
-            raise InputError(f"{where}: {int((~np.isfinite(layer)).sum())} entries of {name} are not finite numbers")
+        in_range(layer, f"{where}: {name}")
         if layers and layer.shape[2] != layers[-1].shape[1]:
             raise InputError(
                 f"{where}: {name} takes {layer.shape[2]} inputs, the layer below gives {layers[-1].shape[1]}"

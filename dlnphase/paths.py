@@ -26,7 +26,7 @@ from dlnphase.errors import InputError
 from dlnphase.network import Network
 from dlnphase.results import settle
 from dlnphase.results.detect import PathInfo
-from dlnphase.results.files import read_npz
+from dlnphase.results.files import in_range, read_npz
 from dlnphase.results.train import RUN_FILE, TrainResult, load_train
 from dlnphase.settings.detect import DetectSettings
 from dlnphase.tasks import Task
@@ -118,7 +118,7 @@ def _trace_of(result: TrainResult, member: int) -> MemberTrace:
 
     def weights(record: int) -> Layers | None:
         k = stored.get(int(rows[record]))
-        return None if k is None else [w[k].astype(float) for w in trajectory.weights]
+        return None if k is None else [in_range(w[k].astype(float), "SOURCE: weights") for w in trajectory.weights]
 
     columns = (trajectory.t, trajectory.step, trajectory.excess, trajectory.gradient_norm)
     t, step, excess, norm = (c[rows].astype(float) for c in columns)
@@ -172,9 +172,7 @@ def _checked_rows(
     if step.shape != t.shape:
         raise InputError(f"{where}: step has shape {step.shape}, expected {t.shape} like t")
     for name, array in [("t", t), ("step", step), *stacks]:
-        bad = int(array.size - np.isfinite(array).sum())
-        if bad:
-            raise InputError(f"{where}: {bad} entries of {name} are not finite numbers")
+        in_range(array, f"{where}: {name}")
     if (np.diff(t) < 0).any():
         raise InputError(f"{where}: t goes backwards, expected times in increasing order")
     return t.astype(float), step.astype(float)

@@ -76,7 +76,7 @@ def test_regression_data(tmp_path):
     bad = {
         "Y_missing": ({"X": x}, "expected arrays X"),
         "length": ({"X": x, "Y": y[:4]}, "X has 5 rows and Y has 4"),
-        "nan": ({"X": x * NAN, "Y": y}, "15 entries of X are not finite"),
+        "nan": ({"X": x * NAN, "Y": y}, "X: 15 entries are not finite"),
         "half": ({"X": x, "Y": y, "X_test": x}, "only one of X_test and Y_test"),
         "columns": ({"X": x, "Y": y, "X_test": x[:, :2], "Y_test": y}, "other columns"),
         "empty": ({"X": x[:0], "Y": y[:0]}, "none of them empty"),

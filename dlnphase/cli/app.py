@@ -26,6 +26,8 @@ from dlnphase.errors import InputError, RunError
 COMMANDS = ("dlnphase.cli.train", "dlnphase.cli.sweep_gamma", "dlnphase.cli.detect_saddles", "dlnphase.cli.plot")
 
 DONE, FAILED, USAGE = 0, 1, 2
+NO_MEMORY = "not enough memory for these settings"
+TORCH_NO_MEMORY = ("not enough memory", "can't allocate memory", "out of memory")  # how torch says it
 
 
 def _version(value: bool) -> None:
@@ -83,7 +85,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         print_error(NOTHING_SAVED)
         return INTERRUPTED
     except MemoryError:
-        print_error("not enough memory for these settings")
+        print_error(NO_MEMORY)
         return FAILED
     except BrokenPipeError:
         _close_output()  # whoever read the output has left
@@ -105,6 +107,12 @@ def _close_output() -> None:
 def _usage(error: Exception) -> int:
     """Typer's own complaints (an unknown option or command) as one line; anything else is a bug and shows itself."""
     message: Any = getattr(error, "format_message", None)
+    if "LinAlgError" in type(error).__name__:  # of numpy, scipy or torch
+        print_error(f"the numbers left the range in which a decomposition converges ({str(error).splitlines()[0]})")
+        return FAILED
+    if isinstance(error, RuntimeError) and any(words in str(error) for words in TORCH_NO_MEMORY):
+        print_error(NO_MEMORY)
+        return FAILED
     if message is None or not hasattr(error, "exit_code"):
         raise error
     context: Any = getattr(error, "ctx", None)

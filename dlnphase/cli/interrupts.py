@@ -40,6 +40,7 @@ def _listened() -> list[signal.Signals]:
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
+    ignore()  # one signal is enough
     try:
         os.write(2, f"dlnphase: {NOTHING_SAVED}\n".encode())
     finally:

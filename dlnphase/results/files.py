@@ -14,6 +14,8 @@ from dlnphase.errors import InputError
 from dlnphase.results.yamlfile import regular_file
 
 MAX_ARRAY_BYTES = 8 * 2**30  # arrays of a user's file beyond this are refused before they are read
+BOMB_BYTES, BOMB_RATIO = 64 * 2**20, 200  # unpacked size, and growth on the way there, that are taken for an attack
+LARGEST = 1e150  # entries beyond this have squares that no float holds
 
 
 def npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
@@ -53,12 +55,18 @@ def read_npz(path: Path, what: str = "") -> dict[str, np.ndarray]:
 
 
 def _check_sizes(path: Path, name: str) -> None:
-    """Refuse archives whose members claim more than MAX_ARRAY_BYTES before anything is unpacked."""
+    """Refuse archives that claim more than MAX_ARRAY_BYTES, or blow up when unpacked, before anything is unpacked."""
     with zipfile.ZipFile(path) as archive:
+        claimed = sum(member.file_size for member in archive.infolist())
+        if claimed > MAX_ARRAY_BYTES:
+            limit = MAX_ARRAY_BYTES // 2**30
+            raise InputError(f"{name}: its arrays claim {claimed / 2**30:.3g} GiB, expected at most {limit} GiB")
         for member in archive.infolist():
-            if member.file_size > MAX_ARRAY_BYTES:
-                claimed, limit = member.file_size / 2**30, MAX_ARRAY_BYTES // 2**30
-                raise InputError(f"{name}: {member.filename} claims {claimed:.0f} GiB, expected at most {limit} GiB")
+            if member.file_size > max(BOMB_BYTES, BOMB_RATIO * member.compress_size):
+                raise InputError(
+                    f"{name}: {member.filename} blows up from {member.compress_size / 2**10:.0f} KiB to "
+                    f"{member.file_size / 2**20:.0f} MiB, expected at most {BOMB_RATIO} times as much"
+                )
             if member.filename.endswith(".npy"):
                 with archive.open(member) as stream:
                     check_npy_header(stream, member.file_size, f"{name}: {member.filename}")
@@ -82,6 +90,17 @@ def numeric(array: np.ndarray, name: str) -> np.ndarray:
     """The array itself if it holds real numbers; InputError otherwise."""
     if array.dtype.kind not in "fiub":
         raise InputError(f"{name}: found an array of {array.dtype}, expected real numbers")
+    return array
+
+
+def in_range(array: np.ndarray, name: str) -> np.ndarray:
+    """The array itself if its entries are finite and can be squared; InputError otherwise."""
+    bad = int(array.size - np.isfinite(array).sum())
+    if bad:
+        raise InputError(f"{name}: {bad} entries are not finite numbers")
+    largest = float(np.abs(array).max(initial=0.0))
+    if largest > LARGEST:
+        raise InputError(f"{name}: entries of up to {largest:.3g}, expected at most {LARGEST:g}")
     return array
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
@@ -56,7 +57,7 @@ def load_with_arrays(
         if Path(name).name != name:
             raise InputError(f"{path}: files.{part}: found {name!r}, expected a file beside it")
         arrays = path.parent / name
-        if not arrays.exists():
+        if not os.path.exists(arrays):
             return result
         return dataclasses.replace(result, **{part: check(read_npz(arrays), str(arrays))})
 

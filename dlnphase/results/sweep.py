@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
+from dlnphase.errors import InputError
 from dlnphase.phase.crossing import Crossing
 from dlnphase.phase.exponents import Exponent
 from dlnphase.results.codec import encode
@@ -220,7 +221,26 @@ def load_sweep(source: Path | str) -> SweepResult:
     Raises:
         InputError: when it is not a sweep of dlnphase, or the file is damaged.
     """
-    return load_result(main_file(source, SWEEP_FILE), SweepResult)
+    path = main_file(source, SWEEP_FILE)
+    result = load_result(path, SweepResult)
+    _check_cells(result, str(path))
+    return result
+
+
+def _check_cells(result: SweepResult, where: str) -> None:
+    """Refuse cells that no sweep of these settings has: foreign, twice, or with another number of starts."""
+    wanted, seen = set(result.config.cells), set()
+    for k, cell in enumerate(result.cells):
+        key, starts = (cell.gamma, cell.width), len(result.config.seeds)
+        if key not in wanted or key in seen:
+            raise InputError(f"{where}.cells[{k}]: γ = {key[0]:g}, w = {key[1]} is none of its cells, or there twice")
+        seen.add(key)
+        for name, distance in (("minimum", cell.distance_to_minimum), ("saddle", cell.distance_to_saddle)):
+            if len(distance.values) != starts or not all(0 < v < float("inf") for v in distance.values):
+                raise InputError(
+                    f"{where}.cells[{k}].distance_to_{name}.values: found {len(distance.values)} numbers, expected "
+                    f"{starts} finite ones above 0"
+                )
 
 
 def _shallow(result: SweepResult) -> dict[str, Any]:

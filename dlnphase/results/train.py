@@ -10,7 +10,7 @@ import numpy as np
 
 from dlnphase.errors import InputError
 from dlnphase.results.codec import memory_only
-from dlnphase.results.files import npz_bytes
+from dlnphase.results.files import in_range, npz_bytes
 from dlnphase.results.journal import commit
 from dlnphase.results.provenance import Provenance
 from dlnphase.results.reading import load_with_arrays, main_file
@@ -75,6 +75,15 @@ class Trajectory:
         for name, shape in shapes.items():
             if arrays[name].shape != shape:
                 raise InputError(f"{where}: {name} has shape {arrays[name].shape}, expected {shape}")
+            if arrays[name].dtype.kind not in ("iu" if name in ("member", "step") else "f"):
+                raise InputError(f"{where}: {name} holds {arrays[name].dtype}, expected numbers of its own kind")
+            if name != "test_cost" and not np.isfinite(arrays[name]).all():
+                raise InputError(f"{where}: entries of {name} are not finite numbers")
+        in_range(arrays["A"], f"{where}: A")
+        in_range(arrays["singular_values"], f"{where}: singular_values")
+        for member in np.unique(arrays["member"]):
+            if (np.diff(arrays["t"][arrays["member"] == member]) < 0).any():
+                raise InputError(f"{where}: t goes backwards, expected times in increasing order")
         index = arrays["weights_index"]
         count = sum(1 for k in range(1, len(arrays) + 1) if f"W{k}" in arrays)
         weights = tuple(arrays[f"W{k}"] for k in range(1, count + 1) if f"W{k}" in arrays)

@@ -133,6 +133,7 @@ def path(expected: str = "a file") -> Parser:
     def convert(value: Any) -> str:
         if not isinstance(value, (str, Path)) or not str(value).strip() or "\0" in str(value):
             raise ValueError
+        str(value).encode()  # a name that is no UTF-8 could not be written into a result (UnicodeError is a ValueError)
         return str(Path(value).expanduser().absolute())
 
     return Parser(convert, expected, "FILE", is_path=True)

@@ -1,0 +1,285 @@
+"""Damaged and hostile files: a command ends in a result or in one line, and runs nothing that is in them.
+
+``DLNPHASE_MUTANTS=20000`` tries that many damaged files with whole commands.
+"""
+
+import io
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import fuzzing
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from dlnphase.cli import app
+from dlnphase.errors import InputError, RunError
+from dlnphase.inputs import read_matrix, read_regression, read_weights
+from dlnphase.results.detect import load_detect
+from dlnphase.results.sweep import load_sweep
+from dlnphase.results.train import load_train
+from dlnphase.settings import DetectSettings, SweepSettings, TrainSettings, resolve
+from dlnphase.settings.configfile import read_config
+
+MUTANTS = int(os.environ.get("DLNPHASE_MUTANTS", "400"))
+SMALL = ["train", *fuzzing.TASK, *fuzzing.TINY]
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc to bound memory")
+@pytest.mark.parametrize("seed", [1, 2])
+def test_commands_on_damaged_files(seed):
+    """Exit code 0, 1 or 2, one line if not 0; no traceback, no hang, no more than 2 GiB, nothing executed."""
+    done = subprocess.run(
+        [sys.executable, fuzzing.__file__, str(seed), str(MUTANTS // 2)],
+        capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert not found["wrong"], "\n".join(found["wrong"][:5])
+    assert not found["executed"]
+    assert {"train 0", "train 2", "sweep-gamma 2", "detect-saddles 0", "plot 2"} <= set(found["codes"])
+    print(found["codes"])
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory):
+    before = os.getcwd()
+    folder = tmp_path_factory.mktemp("good")
+    os.chdir(folder)
+    try:
+        found = fuzzing.Bench()
+    finally:
+        os.chdir(before)
+    found.folder = folder
+    return found
+
+
+def answers(read):
+    """Whether a reader took a file; InputError is the only other answer."""
+    try:
+        read()
+    except InputError as error:
+        assert str(error).strip()
+        return False
+    return True
+
+
+def test_readers_of_results_on_damaged_files(bench, tmp_path):
+    readers = {"run": load_train, "batch": load_train, "sweep": load_sweep, "saddles": load_detect}
+    taken = 0
+    for k in range(800):
+        rng = np.random.default_rng([3, k])
+        name = list(readers)[k % 4]
+        (tmp_path / bench.mains[name]).write_bytes(bench.yaml(name, rng))
+        taken += answers(lambda name=name: readers[name](tmp_path / bench.mains[name]))
+    assert 10 < taken < 400
+
+
+def test_configurations_on_damaged_files(bench, tmp_path):
+    classes = {"run": TrainSettings, "batch": TrainSettings, "sweep": SweepSettings, "saddles": DetectSettings}
+    file, taken = tmp_path / "c.yaml", 0
+    for k in range(1200):
+        rng = np.random.default_rng([4, k])
+        name = list(classes)[k % 4]
+        settings = yaml.safe_dump(bench.documents[name]["config"])
+        kind = rng.integers(3)
+        if kind == 0:
+            file.write_bytes(fuzzing.damaged_document(yaml.safe_load(settings), rng))
+        else:
+            damage = fuzzing.damaged_text(settings, rng) if kind == 1 else fuzzing.damaged_bytes(settings.encode(), rng)
+            file.write_bytes(damage)
+        taken += answers(lambda name=name: resolve(classes[name], config=read_config(file), where="c.yaml"))
+    assert 10 < taken < 900
+
+
+def test_readers_of_inputs_on_damaged_files(bench, tmp_path):
+    readers = {"data": read_regression, "weights": read_weights, "target": read_matrix}
+    file, taken = tmp_path / "i.npz", 0
+    for k in range(1000):
+        rng = np.random.default_rng([5, k])
+        name = list(readers)[k % 3]
+        file.write_bytes(fuzzing.damaged_arrays(bench.inputs[name], rng))
+        taken += answers(lambda name=name: readers[name](file))
+        saved = io.BytesIO()
+        np.save(saved, bench.inputs["target"]["A"])
+        (tmp_path / "i.npy").write_bytes(fuzzing.damaged_bytes(saved.getvalue(), rng))
+        taken += answers(lambda: read_matrix(tmp_path / "i.npy"))
+        (tmp_path / "i.csv").write_bytes(fuzzing.packed({}) if k == 0 else bench.csv(rng))
+        taken += answers(lambda: read_matrix(tmp_path / "i.csv"))
+    assert 100 < taken < 2000
+
+
+# ---- files made to do harm -------------------------------------------------------------------------------
+
+
+class Payload:
+    """Unpickled, it makes a file called ``hacked``."""
+
+    def __reduce__(self):
+        return (open, ("hacked", "w"))
+
+
+YAML_PAYLOAD = "!!python/object/apply:builtins.open ['hacked', 'w']"
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def told(capfd, *args):
+    """The one line of a command that must end with exit code 2."""
+    code = app.run([str(a) for a in args])
+    out, err = capfd.readouterr()
+    assert code == 2 and out == "" and err.count("\n") == 1 and err.startswith("dlnphase: "), (code, out, err)
+    return err
+
+
+def test_nothing_in_a_file_is_ever_executed(here, bench, capfd):
+    pickle.loads(pickle.dumps(Payload())).close()
+    assert Path("hacked").exists()
+    Path("hacked").unlink()
+    yaml.unsafe_load(YAML_PAYLOAD).close()
+    assert Path("hacked").exists()  # both payloads work where they are let
+    Path("hacked").unlink()
+
+    objects = np.empty((2, 2), dtype=object)
+    objects[:] = Payload()
+    for name, arrays in bench.inputs.items():
+        for key in arrays:
+            np.savez("p.npz", **arrays | {key: objects})
+            if name in ("path", "matrices"):
+                told(capfd, "detect-saddles", "p.npz", *fuzzing.TASK)
+            else:
+                option = {"weights": "--init-weights"}.get(name, f"--{name}")
+                assert "p.npz" in told(capfd, "train", option, "p.npz")
+    np.save("p.npy", objects, allow_pickle=True)
+    assert "pickled objects" in told(capfd, "train", "--target", "p.npy")
+    for legacy in (False, True):
+        torch.save({"0.weight": torch.zeros(2, 2), "1.weight": Payload()}, "p.pt",
+                   _use_new_zipfile_serialization=not legacy)  # fmt: skip
+        assert "not a torch state dict" in told(capfd, "train", "--init-weights", "p.pt")
+    Path("p.pt").write_bytes(pickle.dumps(Payload()))
+    assert "not a torch state dict" in told(capfd, "train", "--init-weights", "p.pt")
+
+    Path("c.yaml").write_text(f"width: {YAML_PAYLOAD}\n")
+    for verb in ("train", "sweep-gamma", "detect-saddles", "plot"):
+        assert "found the tag" in told(capfd, verb, "--config", "c.yaml")
+    for name, main in bench.mains.items():
+        text = bench.texts[name].replace("\nconfig:", f"\nnotes: {YAML_PAYLOAD}\nconfig:", 1)
+        Path(name).mkdir()
+        Path(name, main).write_text(text)
+        assert "found the tag" in told(capfd, "plot", name)
+    assert "found the tag" in told(capfd, "detect-saddles", "run")
+    assert not Path("hacked").exists()
+
+
+def test_a_yaml_bomb_is_refused_at_its_first_anchor(here, capfd):
+    laughs = "a0: &a0 [lol, lol]\n" + "".join(f"a{k}: &a{k} [{', '.join([f'*a{k - 1}'] * 10)}]\n" for k in range(1, 12))
+    Path("c.yaml").write_text(laughs)
+    assert "line 1: found an anchor or alias" in told(capfd, "train", "--config", "c.yaml")
+    Path("c.yaml").write_text("a: " + "[" * 200_000)
+    assert "nested deeper than 40" in told(capfd, "train", "--config", "c.yaml")
+    Path("c.yaml").write_text("width: " + "9" * 100_000)
+    assert "c.yaml" in told(capfd, "train", "--config", "c.yaml")
+
+
+def test_sizes_are_refused_before_they_are_allocated(here, capfd, tmp_path):
+    """In a process that could not allocate them."""
+    Path("giant.npy").write_bytes(fuzzing.npy_claiming((10**9, 10**6)))
+    Path("negative.npy").write_bytes(fuzzing.npy_claiming((-1, 4)))
+    Path("bomb.npz").write_bytes(fuzzing.zip_bomb("A.npy", 2**28))
+    Path("giant.csv").write_bytes(b"1,2\n")
+    os.truncate("giant.csv", 2**40)
+    cases = {
+        "giant.npy": "promises shape (1000000000, 1000000), more than the",
+        "negative.npy": "promises shape (-1, 4)",
+        "bomb.npz": "blows up from",
+        "giant.csv": "expected at most 256 MiB",
+    }
+    code = (
+        "import sys, fuzzing\nfrom dlnphase.cli import app\nimport dlnphase.training\nfuzzing.bound_memory()\n"
+        "sys.exit(sum(app.run(['train', '--target', name]) != 2 for name in sys.argv[1:]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *cases],
+        capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for line, words in zip(done.stderr.splitlines(), cases.values(), strict=True):
+        assert words in line
+    assert "GiB" in told(capfd, "train", "-w", "1e12", "--representation", "full")
+    assert "GiB" in told(capfd, "train", "--dim", "1e6")
+    assert not Path("runs").exists()
+
+
+@pytest.mark.timeout(60)
+def test_what_is_no_file_is_told_and_not_waited_for(here, bench, capfd):
+    os.mkfifo("pipe")
+    os.symlink("loop", "loop")
+    made = {"pipe": "pipe", "zero": "/dev/zero", "folder": ".", "loop": "loop", "nothing": "nowhere", "long": "x" * 300}
+    for what, target in made.items():
+        for ending in ("npy", "npz", "csv", "pt", "yaml"):
+            os.symlink(target, f"{what}.{ending}") if what != "long" else None
+        name = "x" * 300 if what == "long" else what
+        said = [
+            told(capfd, "train", "--target", f"{name}.npy"),
+            told(capfd, "train", "--target", f"{name}.csv"),
+            told(capfd, "train", "--data", f"{name}.npz"),
+            told(capfd, "train", "--init-weights", f"{name}.pt"),
+            told(capfd, "train", "--config", f"{name}.yaml"),
+            told(capfd, "detect-saddles", f"{name}.npz", *fuzzing.TASK),
+            told(capfd, "plot", f"{name}.yaml"),
+        ]
+        assert all(name[:100] in line for line in said)
+    for main, part in (("run.yaml", "trajectory.npz"), ("trajectory.npz", "run.yaml")):
+        Path("copy").mkdir()
+        os.mkfifo(f"copy/{main}")
+        Path("copy", part).write_bytes((bench.folder / "run" / part).read_bytes())
+        for verb in ("plot", "detect-saddles"):
+            assert "found a pipe or a device, expected a file" in told(capfd, verb, "copy")
+        assert "pipe" in told(capfd, *SMALL, "--out", "copy", "--resume")
+        for path in Path("copy").iterdir():
+            path.unlink()
+        Path("copy").rmdir()
+    assert "--out" in told(capfd, *SMALL, "--out", "loop")
+    assert "File name too long" in told(capfd, *SMALL, "--out", "x" * 300)
+
+
+def test_names_that_would_mislead_are_escaped(here, capfd):
+    """Marks that turn the direction of writing, line breaks, and what rich takes for its own marks."""
+    assert "\\u202e" in told(capfd, "train", "--target", "a\u202egnp.csv")
+    assert "\\n" in told(capfd, "train", "--target", "a\nb.csv")
+    Path("c.yaml").write_text('"wid\\u202eth": 3\n')
+    assert "wid\\u202eth: unknown key" in told(capfd, "train", "--config", "c.yaml")
+    assert "expected a .npy, .npz or .csv file" in told(capfd, "train", "--target", os.fsdecode(b"\xff.csv"))
+    for out in ("x[/bold]", "[red]", "a b", "\u202e"):
+        for mode in ([], ["--overwrite"], ["--resume"]):
+            assert app.run([*SMALL, "--out", out, *mode]) == 0
+            assert sorted(os.listdir(out)) == ["run.yaml", "trajectory.npz"]
+            assert out in capfd.readouterr().out.replace("\n", "") or out == "\u202e"
+        assert app.run(["plot", out, "--out", f"{out}/figures"]) == 0
+        assert app.run(["detect-saddles", out, "--out", f"{out}/saddles"]) == 0
+        capfd.readouterr()
+
+
+def test_a_journal_made_by_hand_moves_nothing_out_of_its_directory(here):
+    """Names with slashes are no names of a commit."""
+    Path("run").mkdir()
+    Path("precious").write_text("old")
+    Path("run/evil.part").write_text("new")
+    for name, part in (("../precious", "evil.part"), ("run.yaml", "../precious"), ("..", "evil.part")):
+        Path("run/.dlnphase.journal").write_text(json.dumps({"main": name, "files": {name: part}}))
+        with pytest.raises(RunError, match="cannot be put in place"):
+            load_train("run")
+        assert Path("precious").read_text() == "old" and Path("run/evil.part").read_text() == "new"
+    for text in ("", "{", "[]", '{"main": 1}', '{"main": "a", "files": []}', "null", "\x00"):
+        Path("run/.dlnphase.journal").write_text(text)
+        with pytest.raises(RunError):
+            load_train("run")
