@@ -11,7 +11,8 @@ SCALARS = [
     ".nan", ".inf", "-.inf", "nan", "1_000", "[]", "{}", "[[[]]]", "[1, 2, 3]", "{a: 1}", "'word'", '"\\u202egnp.exe"',
     "!!python/object/apply:os.system ['touch hacked']", "!!binary aGk=", "!foo bar", "&a [1]", "*a", "<<", "@", "`",
     "%", "'", '"', "|", ">", "- -", "?", ": :", "\t", "é", "\u202e", "\x00", "\ud800", "[" * 300, "{a: " * 300,
-    "x" * 9000, "2020-01-01", "1:30:00", "auto", "flow", "gd", "greedy", "completion", "0.7:2.0:1e-9", "1:2:0", "nan,nan", "10x10",
+    "x" * 9000, "2020-01-01", "1:30:00", "auto", "flow", "gd", "greedy", "completion", "0.7:2.0:1e-9",
+    "1:2:0", "nan,nan", "10x10",
     "../../x", "/dev/zero", "~nobody/x", "completion factorization", "dlnphase/train@1", "dlnphase/plot@999999",
 ]  # fmt: skip
 VALUES = [
