@@ -76,8 +76,11 @@ def _run_cell(job: CellJob) -> Cell:
     saddle = distance_to_saddle(network, cost)
     predicted = predicted_minimum(network, cost, width, gamma)
     d_m, d_s = _floats(minimum.distance), _floats(saddle.distance)
-    if not (np.isfinite(d_m).all() and np.isfinite(d_s).all()):
-        raise ArithmeticError("a search reached no minimum or no saddle from some start")
+    for name, distances in (("minimum", d_m), ("saddle", d_s)):
+        if not np.isfinite(distances).all():
+            raise RunError(f"the search for the nearest {name} left what a float holds, at sigma = {sigma:.3g}")
+        if min(distances) <= 0:
+            raise RunError(f"the distance to the nearest {name} is too small for a float, at sigma = {sigma:.3g}")
     cell = Cell(
         gamma=gamma,
         width=width,

@@ -126,6 +126,8 @@ def layers_at(path: MemberPath, visits: Sequence[int]) -> list[tuple[int, list[n
     out = {index: kept[index] for index in visits if index in kept}
     if path.end is not None and last >= 0:
         out[last] = path.end
+    if not out and path.start is not None:
+        out[0] = path.start  # a run that diverged at once: nothing else is finite
     return sorted(out.items())
 
 

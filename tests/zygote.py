@@ -154,7 +154,7 @@ def child(request, folder, blocked):
 class Zygote:
     """The other end: starts the process, asks it, ends it."""
 
-    def __init__(self):
+    def __init__(self, **environment):
         import subprocess
 
         self._process = subprocess.Popen(
@@ -162,7 +162,7 @@ class Zygote:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"} | environment,
         )
         assert self._process.stdout.readline() == "ready\n"
 
