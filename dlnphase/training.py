@@ -192,6 +192,8 @@ def _advice(reason: str, run: Run) -> str:
         return "numbers overflowed on the way: try --dtype float64, or a start of smaller scale (larger --gamma)"
     if reason == "precision_floor":
         return "round-off of the learned modes reached the unlearned ones: try --dtype float64, or a smaller --gamma"
+    if reason == "max_time" and s.max_time is None:
+        return "the wait is longer than any time a float holds: try a start of larger scale (smaller --gamma)"
     if reason == "max_time":
         return f"the time budget --max-time {s.max_time:g} ran out: raise it to see more"
     if reason == "max_steps":
