@@ -134,6 +134,12 @@ def test_a_scheduler_that_is_not_there_is_told_in_one_line(run, monkeypatch):
     assert not Path("here").exists()
 
 
+def test_without_dask_the_command_says_what_to_install(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)  # as if it were not installed
+    code, _, err = run(*FLAGS, "--scheduler", "tcp://127.0.0.1:9", "--out", "here")
+    assert code == 2 and err == "dlnphase: scheduler: needs dask.distributed, install dlnphase[cluster]\n"
+
+
 def test_a_worker_of_another_version_says_so():
     plan = prepare(SweepSettings(**SMALL))
     job = CellJob(plan.settings, plan.task, 1.0, 100)

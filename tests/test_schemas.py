@@ -91,11 +91,14 @@ def test_plot_draws_it(name, examples, capfd):
 def test_it_is_a_configuration(name, examples, capfd):
     file = examples / name / BY_NAME[name].name
     command = schema_of(file)[0].removeprefix("dlnphase/")
-    code, _, err = run(capfd, command, "--config", file, "--out", "again")
+    # The examples were made coarsely, to be small; an integrator of another day may skip a visit at such steps.
+    finer = ["--rtol", "1e-4"] if command == "train" else []
+    code, _, err = run(capfd, command, "--config", file, "--out", "again", *finer)
     assert code == 0, err
     old, new = (yaml.safe_load(f.read_text()) for f in (file, Path("again") / file.name))
     for document in (old, new):
         document["config"].pop("source", None)  # relative there, absolute here
+        document["config"].pop("rtol", None)
     assert {**new["config"], **old["config"]} == new["config"]  # what the file said holds; newer keys have defaults
     if command == "train":
         ranks = [[(r["from_rank"], r["to_rank"]) for r in d["rank_transitions"]] for d in (old, new)]

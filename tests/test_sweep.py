@@ -14,7 +14,7 @@ from sweeping import FLAGS, LONG, LONG_CELLS, SMALL, numbers, spawn, wait_for_ce
 
 from dlnphase.cli import app
 from dlnphase.errors import InputError
-from dlnphase.executors import run_processes
+from dlnphase.executors import run_here, run_processes
 from dlnphase.results import json_ready, refuse_different, result_text, to_document
 from dlnphase.results.sweep import SweepFile, load_sweep
 from dlnphase.settings import SweepSettings, TrainSettings
@@ -170,13 +170,28 @@ def test_two_processes_one_of_them_killed_give_the_same_numbers(result):
 def _poison(job):
     if job == "poison":
         os.kill(os.getpid(), signal.SIGKILL)
+    if job == "bad":
+        raise ValueError("a bad\njob")
     return job
 
 
-def test_a_job_that_takes_its_process_down_fails_alone():
-    found = {i: (value, error) for i, value, error in run_processes(_poison, ["a", "poison", "b"], lambda: False, 1)}
+def test_a_job_that_takes_its_process_down_fails_alone_and_so_does_one_that_raises():
+    jobs = ["a", "poison", "b", "bad"]
+    found = {i: (value, error) for i, value, error in run_processes(_poison, jobs, lambda: False, 1)}
     assert found[0] == ("a", None) and found[2] == ("b", None)
     assert found[1][0] is None and "process died" in found[1][1]
+    assert found[3] == (None, "ValueError: a bad job")
+
+
+def test_a_sweep_that_is_stopped_starts_no_more_jobs():
+    asked = []
+
+    def stop():
+        asked.append(1)
+        return len(asked) > 1
+
+    assert list(run_here(_poison, ["a", "b", "c"], stop)) == [(0, "a", None)]
+    assert list(run_here(_poison, ["bad"], lambda: False)) == [(0, None, "ValueError: a bad job")]
 
 
 # ---- killed, interrupted, resumed ------------------------------------------------------------------------

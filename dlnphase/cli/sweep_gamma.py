@@ -45,29 +45,31 @@ def sweep_gamma_cli(call: Call[SweepSettings]) -> int:
     directory = call.directory(plan.settings.slug())
     with Interrupts() as stop:
         with OutputDirectory(directory, main=SWEEP_FILE, mode=mode) as out:
-            done = _done(directory, plan) if call.resume else ()
+            result = _there(directory, plan) if call.resume else None
             line = LiveLine(call.quiet)
-            if done and len(done) == len(plan.settings.cells):
+            if result is not None and result.complete and not result.failed:
                 line.say(f"nothing left to do: {directory} holds the whole sweep")
-            elif done:
-                line.say(f"going on: {len(done)} of {len(plan.settings.cells)} cells are there")
-            result = _run(plan, done, out, line, stop)
+            else:
+                done = result.cells if result is not None else ()
+                if done:
+                    line.say(f"going on: {len(done)} of {len(plan.settings.cells)} cells are there")
+                result = _run(plan, done, out, line, stop)
         _show(result, directory, call)
         if not result.complete:
             return INTERRUPTED
         return stop.code(1 if sweep_failed(result) else 0, directory)
 
 
-def _done(directory: Path, plan: Plan) -> tuple[Cell, ...]:
-    """The cells that are there, if the same settings led to them."""
+def _there(directory: Path, plan: Plan) -> SweepResult | None:
+    """The sweep that is there, if the same settings led to it."""
     from dlnphase.results import refuse_different
     from dlnphase.results.sweep import SWEEP_FILE, load_sweep
 
     if not (directory / SWEEP_FILE).exists():
-        return ()
+        return None
     result = load_sweep(directory)
     refuse_different(result.config.identity(), plan.settings.identity(), str(directory))
-    return result.cells
+    return result
 
 
 def _run(plan: Plan, done: tuple[Cell, ...], out: OutputDirectory, line: LiveLine, stop: Interrupts) -> SweepResult:

@@ -1,0 +1,124 @@
+"""What the terminal shows of results that are there, and the live line of a run on a real (pseudo) terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+import dlnphase
+
+EXAMPLES = Path(__file__).resolve().parent / "data" / "schemas"
+
+
+@pytest.fixture
+def here(run, tmp_path):
+    """The current directory, with the examples in it; their sources absolute, as files that nobody moved have them."""
+    for folder in EXAMPLES.iterdir():
+        shutil.copytree(folder, tmp_path / folder.name)
+    for file in tmp_path.glob("*/*.yaml"):
+        file.write_text(file.read_text().replace("../", f"{tmp_path}/"))
+    return tmp_path
+
+
+def resumed(run, command, folder, *flags):
+    """What a finished result shows when it is asked for once more."""
+    (file,) = Path(folder).glob("*.yaml")
+    before = file.read_bytes()
+    code, out, err = run(command, "--config", file, "--out", folder, "--resume", *flags)
+    assert code == 0 and file.read_bytes() == before
+    return out, err
+
+
+def test_a_sweep_with_dynamics_shows_them(run, here):
+    sweep = dlnphase.load_sweep("sweep-gamma-train@1")
+    out, err = resumed(run, "sweep-gamma", "sweep-gamma-train@1")
+    assert "nothing left to do" in err
+    table = out[out.index("escape") :]
+    for cell in sweep.cells:
+        (row,) = re.findall(rf"^ *{cell.gamma:g} .*$", table, re.M)
+        assert cell.regime_seen in row and f"{cell.ntk_change.mean:.2g}" in row
+
+
+def test_a_detection_shows_its_certificates_and_the_greedy_path(run, here):
+    out, _ = resumed(run, "detect-saddles", "detect-saddles@1")
+    found = dlnphase.load_detect("detect-saddles@1")
+    assert "Beside the greedy path" in out and "How the saddles are left" in out
+    for visit in found.visits:
+        assert visit.kind in out
+    assert f"{found.visits[0].escape.alignment:.4f}" in out
+
+
+def test_visits_without_a_certificate_or_a_greedy_point_leave_gaps(run, here):
+    found = dlnphase.load_detect("detect-saddles@1")
+    first, second, last = found.visits
+    bare = (replace(first, escape=None, note="too short"), replace(second, greedy=None), replace(last, curvature=None))
+    bare = tuple(replace(v, escape=None) for v in bare)
+    dlnphase.save_detect(replace(found, visits=bare), Path("detect-saddles@1"))
+    out, _ = resumed(run, "detect-saddles", "detect-saddles@1")
+    assert "How the saddles are left" not in out and "Note: too short." in out
+    assert re.search(r"^ +1 .*–.*–.*–", out[out.index("Beside the greedy") :], re.M)
+    none = replace(found, visits=(), greedy_path=())
+    dlnphase.save_detect(none, Path("detect-saddles@1"))
+    out, _ = resumed(run, "detect-saddles", "detect-saddles@1")
+    assert "0 visits" in out and "greedy" not in out
+
+
+def test_a_finished_run_is_shown_as_json_and_a_quiet_one_not_at_all(run, here):
+    out, _ = resumed(run, "train", "train@1", "--json")
+    assert json.loads(out) == json.loads(json.dumps(yaml.safe_load(Path("train@1/run.yaml").read_text())))
+    assert resumed(run, "sweep-gamma", "sweep-gamma@1", "-q") == ("", "")
+
+
+def test_figures_that_are_there_are_shown_and_lost_ones_drawn_again(run, here):
+    code, out, _ = run("plot", "train@1", "--kind", "loss", "--out", "figures")
+    assert code == 0 and out == "figures/loss.png\n"
+    drawn = Path("figures/loss.png").stat().st_mtime_ns
+    code, out, _ = run("plot", "train@1", "--kind", "loss", "--out", "figures", "--resume")
+    assert code == 0 and out == "figures/loss.png\n" and Path("figures/loss.png").stat().st_mtime_ns == drawn
+    Path("figures/loss.png").unlink()
+    code, out, _ = run("plot", "train@1", "--kind", "loss", "--out", "figures", "--resume", "-q")
+    assert (code, out) == (0, "") and Path("figures/loss.png").exists()
+    code, out, err = run("plot", "train@1", "--kind", "rank", "--out", "figures", "--resume")
+    assert code == 2 and "kind" in err
+    code, _, err = run("plot", "train@1", "--terminal", "--json")
+    assert code == 2 and "json: found beside --terminal" in err
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs pseudo-terminals")
+def test_a_run_on_a_terminal_has_a_live_line_that_goes_again(tmp_path):
+    """Drawn on stderr alone; stdout, which is no terminal, gets plain text."""
+    parent, child = os.openpty()
+    command = [sys.executable, "-m", "dlnphase", "train", "--dynamics", "gd", "--lr", "1e-3", "--max-steps", "15000"]
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "80", "OMP_NUM_THREADS": "1"}
+    for name in ("NO_COLOR", "FORCE_COLOR", "CI"):
+        environment.pop(name, None)
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=child, env=environment)
+    os.close(child)
+    seen = b""
+    while True:
+        ready, _, _ = select.select([parent], [], [], 60)
+        assert ready, "no line within a minute"
+        try:
+            piece = os.read(parent, 65536)
+        except OSError:  # the other end is closed
+            break
+        if not piece:
+            break
+        seen += piece
+    out, _ = process.communicate(timeout=60)
+    os.close(parent)
+    assert process.returncode == 0, seen
+    words = seen.decode()
+    assert words.index("\x1b[?25l") < words.index("\x1b[?25h")  # the cursor is hidden, and shown again
+    assert re.search(r"t = [\d.e+-]+", words) and words.count("\x1b[2K") > 2
+    assert b"\x1b" not in out and b"Saved in" in out
