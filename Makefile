@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 ONE_THREAD := OMP_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs bench smoke gallery dist
+.PHONY: help demo test lint docs bench smoke gallery dist coverage
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*##  *\(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -26,6 +26,9 @@ smoke: $(STAMP)  ## the same in seconds, small
 
 test: $(STAMP)  ## all tests, one process per core
 	$(ONE_THREAD) $(BIN)/python -m pytest -n 2
+
+coverage: $(STAMP)  ## all tests, and the share of the package they run (at least 95 %)
+	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --cov
 
 lint: $(STAMP)  ## style of every Python file, and the types of the package
 	$(BIN)/ruff check .
