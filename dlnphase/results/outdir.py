@@ -146,7 +146,7 @@ class OutputDirectory:
             raise InputError(f"--out: {self.path} cannot be written ({error.strerror or error})") from None
 
     def _acquire(self) -> None:
-        if fcntl is None:  # pragma: no cover
+        if fcntl is None:  # pragma: no cover - systems without POSIX locks
             return
         path = self.path / LOCK
         while True:
