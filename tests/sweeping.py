@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -36,3 +37,17 @@ def wait_for_cells(out: Path, count: int, process: subprocess.Popen) -> None:
             return
         time.sleep(0.02)
     raise AssertionError(f"the sweep ended before it could be stopped: {process.stderr.read()}")
+
+
+def troubled(job: str) -> str:
+    """A job that kills its process ("poison"), raises ("bad"), or gives itself back."""
+    if job == "poison":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if job == "bad":
+        raise ValueError("a bad\njob")
+    return job
+
+
+def never() -> bool:
+    """For ``should_stop``."""
+    return False

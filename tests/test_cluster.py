@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import subprocess
@@ -12,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sweeping import FLAGS, LONG, LONG_CELLS, SMALL, spawn, wait_for_cells
+from sweeping import FLAGS, LONG, LONG_CELLS, SMALL, never, spawn, troubled, wait_for_cells
 
 from dlnphase.cells import CellJob, run_cell
 from dlnphase.errors import RunError
@@ -98,14 +97,6 @@ def test_a_scheduler_that_dies_fails_what_is_missing_and_a_later_resume_computes
     assert text(out) == text(expected)
 
 
-def _poison(job):
-    if job == "poison":
-        os.kill(os.getpid(), signal.SIGKILL)
-    if job == "bad":
-        raise ValueError("a bad job")
-    return job
-
-
 def test_jobs_that_kill_their_workers_and_jobs_that_raise_fail_by_themselves():
     with (
         dask.config.set({"distributed.scheduler.allowed-failures": 0}),
@@ -114,15 +105,11 @@ def test_jobs_that_kill_their_workers_and_jobs_that_raise_fail_by_themselves():
         ) as local,
     ):
         address = local.scheduler_address
-        assert list(run_dask(_poison, ["poison"], _never, address)) == [
+        assert list(run_dask(troubled, ["poison"], never, address)) == [
             (0, None, "its workers died one after the other")
         ]
-        found = sorted(run_dask(_poison, ["a", "bad"], _never, address))
+        found = sorted(run_dask(troubled, ["a", "bad"], never, address))
     assert found == [(0, "a", None), (1, None, "ValueError: a bad job")]
-
-
-def _never():
-    return False
 
 
 def test_a_scheduler_that_is_not_there_is_told_in_one_line(run, monkeypatch):

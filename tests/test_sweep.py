@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from sweeping import FLAGS, LONG, LONG_CELLS, SMALL, numbers, spawn, wait_for_cells
+from sweeping import FLAGS, LONG, LONG_CELLS, SMALL, never, numbers, spawn, troubled, wait_for_cells
 
 from dlnphase.cli import app
 from dlnphase.errors import InputError
@@ -167,17 +167,9 @@ def test_two_processes_one_of_them_killed_give_the_same_numbers(result):
     assert numbers(again) == numbers(result)
 
 
-def _poison(job):
-    if job == "poison":
-        os.kill(os.getpid(), signal.SIGKILL)
-    if job == "bad":
-        raise ValueError("a bad\njob")
-    return job
-
-
 def test_a_job_that_takes_its_process_down_fails_alone_and_so_does_one_that_raises():
     jobs = ["a", "poison", "b", "bad"]
-    found = {i: (value, error) for i, value, error in run_processes(_poison, jobs, lambda: False, 1)}
+    found = {i: (value, error) for i, value, error in run_processes(troubled, jobs, never, 1)}
     assert found[0] == ("a", None) and found[2] == ("b", None)
     assert found[1][0] is None and "process died" in found[1][1]
     assert found[3] == (None, "ValueError: a bad job")
@@ -190,8 +182,8 @@ def test_a_sweep_that_is_stopped_starts_no_more_jobs():
         asked.append(1)
         return len(asked) > 1
 
-    assert list(run_here(_poison, ["a", "b", "c"], stop)) == [(0, "a", None)]
-    assert list(run_here(_poison, ["bad"], lambda: False)) == [(0, None, "ValueError: a bad job")]
+    assert list(run_here(troubled, ["a", "b", "c"], stop)) == [(0, "a", None)]
+    assert list(run_here(troubled, ["bad"], never)) == [(0, None, "ValueError: a bad job")]
 
 
 # ---- killed, interrupted, resumed ------------------------------------------------------------------------
