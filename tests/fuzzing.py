@@ -70,10 +70,12 @@ def damaged_document(document, rng):
         holder.append(holder[key])
     else:
         holder[key] = VALUES[int(rng.integers(len(VALUES)))]
-    return yaml.dump(document, allow_unicode=True, Dumper=_Plain).encode("utf-8", "surrogatepass")
+    return yaml.dump(document, allow_unicode=True, Dumper=Plain).encode("utf-8", "surrogatepass")
 
 
-class _Plain(yaml.SafeDumper):
+class Plain(yaml.SafeDumper):
+    """Without anchors, which our reader refuses."""
+
     def ignore_aliases(self, data):
         return True
 

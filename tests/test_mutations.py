@@ -114,6 +114,70 @@ def test_readers_of_inputs_on_damaged_files(bench, tmp_path):
     assert 100 < taken < 2000
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda cells: cells.append(cells[0]), "cells[4]: γ = 0.7, w = 40 is none of its cells, or there twice"),
+        (lambda cells: cells[1].update(width=41), "cells[1]: γ = 0.7, w = 41 is none of its cells"),
+        (lambda cells: cells[1]["distance_to_minimum"]["values"].append(1.0), "found 3 numbers, expected 2 finite"),
+        (lambda cells: cells[2]["distance_to_saddle"].update(values=[1.0, 0.0]), "distance_to_saddle.values: found 2"),
+        (lambda cells: cells[2]["distance_to_saddle"].update(values=[1.0, float("inf")]), "expected 2 finite ones"),
+    ],
+)
+def test_cells_that_no_such_sweep_has(change, words, bench, tmp_path):
+    document = yaml.safe_load(bench.texts["sweep"])
+    change(document["cells"])
+    (tmp_path / "sweep.yaml").write_text(yaml.dump(document, Dumper=fuzzing.Plain))
+    with pytest.raises(InputError) as error:
+        load_sweep(tmp_path)
+    assert words in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "words"),
+    [
+        ("A", lambda a: a * 1e200, "A: entries of up to"),
+        ("singular_values", lambda a: a * 1e200, "singular_values: entries of up to"),
+        ("gradient_norm", lambda a: a * np.nan, "entries of gradient_norm are not finite"),
+        ("t", lambda a: a[::-1], "t goes backwards"),
+        ("excess", lambda a: a > 0, "excess holds bool"),
+        ("member", lambda a: a.astype(float), "member holds float64"),
+    ],
+)
+def test_trajectories_that_no_run_has(name, change, words, bench, tmp_path, capfd):
+    arrays = bench.arrays["run"]
+    (tmp_path / "run.yaml").write_text(bench.texts["run"])
+    np.savez(tmp_path / "trajectory.npz", **arrays | {name: change(arrays[name])})
+    for verb in ("plot", "detect-saddles"):
+        assert words in told(capfd, verb, tmp_path, "--out", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (
+            np.linalg.LinAlgError("SVD did not converge"),
+            "the numbers left the range in which a decomposition converges",
+        ),
+        (
+            torch.linalg.LinAlgError("linalg.eigh: failed"),
+            "the numbers left the range in which a decomposition converges",
+        ),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: 8 bytes"), "not enough memory for these settings"),
+        (MemoryError(), "not enough memory for these settings"),
+        (OSError(5, "Input/output error", "x"), "Input/output error: x"),
+    ],
+)
+def test_what_only_shows_on_the_way_is_one_line(error, words, here, monkeypatch, capfd):
+    def fails(*args, **options):
+        raise error
+
+    monkeypatch.setattr("dlnphase.training.gradient_flow", fails)
+    assert app.run([*SMALL, "--out", "a", "-q"]) == 1
+    err = capfd.readouterr().err
+    assert words in err and err.count("\n") == 1 and not Path("a").exists()
+
+
 # ---- files made to do harm -------------------------------------------------------------------------------
 
 
@@ -207,10 +271,10 @@ def test_sizes_are_refused_before_they_are_allocated(here, capfd, tmp_path):
         "import sys, fuzzing\nfrom dlnphase.cli import app\nimport dlnphase.training\nfuzzing.bound_memory()\n"
         "sys.exit(sum(app.run(['train', '--target', name]) != 2 for name in sys.argv[1:]))"
     )
+    paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
-        [sys.executable, "-c", code, *cases],
-        capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)},
-    )  # fmt: skip
+        [sys.executable, "-c", code, *cases], capture_output=True, text=True, env=os.environ | {"PYTHONPATH": paths}
+    )
     assert done.returncode == 0, done.stderr
     for line, words in zip(done.stderr.splitlines(), cases.values(), strict=True):
         assert words in line
