@@ -29,6 +29,7 @@ from dlnphase.results import (
     refuse_different,
     write_atomic,
 )
+from dlnphase.results.schema import load_unchanged
 
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=12),
@@ -276,3 +277,22 @@ def test_other_settings_are_refused_key_by_key():
     with pytest.raises(InputError) as error:
         refuse_different({"a": 1, "b": 2}, {"a": 1, "b": 3, "c": 4}, "runs/x")
     assert str(error.value).splitlines()[1:] == ["  b: 2 there, 3 asked for", "  c: (absent) there, 4 asked for"]
+
+
+def test_a_result_that_is_replaced_while_it_is_read_is_read_again(tmp_path):
+    path = tmp_path / "run.yaml"
+    write_atomic(path, "1")
+    reads = []
+
+    def read():
+        first = path.read_text()
+        if len(reads) < 2:
+            reads.append(first)
+            write_atomic(path, str(len(reads) + 1))  # another process saves in the middle
+            if len(reads) == 1:
+                raise InputError("parts of two results do not fit")
+        return first, path.read_text()
+
+    assert load_unchanged(path, read) == ("3", "3") and reads == ["1", "2"]
+    with pytest.raises(InputError, match="really"):
+        load_unchanged(path, lambda: (_ for _ in ()).throw(InputError("really")))
