@@ -47,7 +47,7 @@ COMMANDS = {
     ),
     "sweep": Command(
         ("sweep-gamma", "--gammas", "0.7,1.5", "--widths", "40,60", "--dim", "2", "-L", "2", "--seeds", "2",
-         "--jobs", "1"), ("sweep.yaml",), load_sweep, 2,
+         "--jobs", "1"), ("sweep.yaml",), load_sweep, 3,
     ),
     "detect": Command(("detect-saddles", "source"), ("saddles.yaml", "saddles.npz"), load_detect),
 }  # fmt: skip
@@ -147,8 +147,9 @@ def said_right(done, number, directory, command):
 
 
 def resumes(zygote, place, name, reference, *flags):
+    """Going on (or anew, where nothing is there) ends where an undisturbed run does, and leaves nothing else behind."""
     command = COMMANDS[name]
-    done = zygote(*command.args, *seeded(name, 0), "--out", "out", "--resume", *flags, cwd=place)
+    done = zygote(*command.args, *seeded(name, 0), "--out", "out", *flags, cwd=place)
     assert done["code"] == 0, done["err"]
     assert numbers(place / "out", command) == reference
     assert tidy(place / "out", command)
@@ -168,9 +169,8 @@ def test_struck_before_any_file_operation(name, number, zygote, references, plac
         done = zygote(*command.args, *seeded(name, 0), "--out", "out", cwd=place, signal=SIGNALS[number], at=at)
         assert done["code"] != 0
         said_right(done, SIGNALS[number], out, command)
-        if out.exists():
-            is_whole(out, command)
-        resumes(zygote, place, name, reference)
+        there = out.exists() and is_whole(out, command)
+        resumes(zygote, place, name, reference, *(["--resume"] if there or at % 2 else []))
 
 
 def test_struck_at_random_moments(zygote, references, place):
@@ -187,8 +187,26 @@ def test_struck_at_random_moments(zygote, references, place):
         if out.exists():
             is_whole(out, command)
         struck[number] += done["code"] != 0
-        resumes(zygote, place, name, reference)
+        resumes(zygote, place, name, reference, "--resume")
     print(f"{RANDOM_KILLS} moments, ended by: {struck}")
+
+
+def test_figures_are_whole_or_not_there(zygote, references, place):
+    """Of ``plot``, the quickest to do again, a single signal is enough; it saves all or nothing."""
+    undisturbed = zygote("plot", "source", "--kind", "loss", "--out", "out", cwd=place)
+    assert undisturbed["code"] == 0
+    for number in ("SIGTERM", "SIGKILL"):
+        for at in range(1, undisturbed["operations"] + 1, 4):
+            shutil.rmtree(place / "out", ignore_errors=True)
+            flags = ["plot", "source", "--kind", "loss", "--out", "out"]
+            done = zygote(*flags, cwd=place, signal=SIGNALS[number], at=at)
+            assert done["code"] == (130 if number == "SIGTERM" else -9) and "Traceback" not in done["err"]
+            there = {p.name for p in (place / "out").iterdir()} if (place / "out").exists() else set()
+            if number == "SIGTERM":
+                assert there in (set(), {"figures.yaml", "loss.png"}) and "interrupted" in done["err"]
+            assert zygote(*flags, "--resume", cwd=place)["code"] == 0
+            assert {p.name for p in (place / "out").iterdir()} == {"figures.yaml", "loss.png"}
+            assert (place / "out" / "loss.png").read_bytes()[-8:-4] == b"IEND"
 
 
 # ---- in the place of an old one ------------------------------------------------------------------------
@@ -227,6 +245,7 @@ def test_an_old_result_is_whole_until_the_new_one_is(name, number, zygote, refer
         go_on = "--overwrite" if overwritten(place, name, references) == "old" else "--resume"
         assert zygote(*new, go_on, cwd=place)["code"] == 0
         assert numbers(out, command) == reference and tidy(out, command)
+        assert name != "sweep" or at > 1 or "old" in seen  # no cell yet: nothing to put in its place
     assert len(seen) > 1 and ("old" in seen or number != "SIGKILL")
 
 
@@ -268,6 +287,21 @@ def test_interrupted_while_it_starts(tmp_path):
         said_right({"code": process.returncode, "err": err}, signal.SIGTERM, tmp_path / f"out{k}", COMMANDS["train"])
 
 
+def test_nohup_goes_on_when_its_terminal_is_closed(tmp_path):
+    process = started(
+        tmp_path,
+        *COMMANDS["train"].args,
+        "--out",
+        "out",
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+    )
+    while not listens(process):
+        assert process.poll() is None
+    process.send_signal(signal.SIGHUP)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0 and "interrupted" not in err and tidy(tmp_path / "out", COMMANDS["train"])
+
+
 def test_the_handlers_are_there_before_anything_slow_is_imported():
     code = (
         "import sys, dlnphase.cli.app as app\n"
@@ -293,7 +327,7 @@ def test_a_signal_to_the_whole_group_of_a_sweep_with_workers(zygote, references,
         said_right(done, SIGNALS[number], place / "out", command)
         if (place / "out").exists():
             is_whole(place / "out", command)
-    resumes(zygote, place, "sweep", references["sweep", 0][0])
+    resumes(zygote, place, "sweep", references["sweep", 0][0], "--resume")
 
 
 # ---- impatience ------------------------------------------------------------------------------------------
@@ -309,4 +343,4 @@ def test_further_signals_do_not_tear_what_the_first_one_saves(name, zygote, refe
         moments = sorted(rng.uniform(0, undisturbed["seconds"], 3).tolist())
         done = zygote(*command.args, *seeded(name, 0), "--out", "out", cwd=place, signal=signal.SIGINT, after=moments)
         said_right(done, signal.SIGINT, out, command)
-        resumes(zygote, place, name, reference)
+        resumes(zygote, place, name, reference, "--resume")

@@ -41,6 +41,7 @@ def detect_saddles_cli(call: Call[DetectSettings]) -> int:
             result = _finished(directory, call.settings) if call.resume else None
             if result is not None:
                 LiveLine(call.quiet).say(f"nothing left to do: {directory} holds the whole result")
+                out.forget_previous(*result.files.values())
             else:
                 result = _work(call, stop)
                 _save(result, out)

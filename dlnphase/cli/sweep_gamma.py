@@ -49,6 +49,7 @@ def sweep_gamma_cli(call: Call[SweepSettings]) -> int:
             line = LiveLine(call.quiet)
             if result is not None and result.complete and not result.failed:
                 line.say(f"nothing left to do: {directory} holds the whole sweep")
+                out.forget_previous()
             else:
                 done = result.cells if result is not None else ()
                 if done:

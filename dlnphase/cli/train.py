@@ -44,6 +44,7 @@ def train_cli(call: Call[TrainSettings]) -> int:
             result = _finished(directory, run) if call.resume else None
             if result is not None:
                 LiveLine(call.quiet).say(f"nothing left to do: {directory} holds the whole run")
+                out.forget_previous(*result.files.values())
             else:
                 result = _follow(run, call.quiet, stop)
                 _save(result, out)
