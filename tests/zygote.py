@@ -113,7 +113,7 @@ def one(request):
         return read | {
             "code": os.waitstatus_to_exitcode(status),
             "seconds": time.monotonic() - begun,
-            "operations": int(count.read_text()) if count.exists() else None,
+            "operations": int(count.read_text() or 0) if count.exists() else None,
         }
 
 
