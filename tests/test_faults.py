@@ -196,7 +196,7 @@ def test_figures_are_whole_or_not_there(zygote, references, place):
     undisturbed = zygote("plot", "source", "--kind", "loss", "--out", "out", cwd=place)
     assert undisturbed["code"] == 0
     for number in ("SIGTERM", "SIGKILL"):
-        for at in range(1, undisturbed["operations"] + 1, 3 if number == "SIGTERM" else 2):
+        for at in range(1, undisturbed["operations"] + 1, 6 if number == "SIGTERM" else 3):
             shutil.rmtree(place / "out", ignore_errors=True)
             flags = ["plot", "source", "--kind", "loss", "--out", "out"]
             done = zygote(*flags, cwd=place, signal=SIGNALS[number], at=at)

@@ -16,14 +16,17 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dlnphase.cli import app
 from dlnphase.errors import InputError, RunError
 from dlnphase.inputs import read_matrix, read_regression, read_weights
+from dlnphase.results import dump_yaml, parse_yaml
 from dlnphase.results.detect import load_detect
 from dlnphase.results.sweep import load_sweep
 from dlnphase.results.train import load_train
-from dlnphase.settings import DetectSettings, SweepSettings, TrainSettings, resolve
+from dlnphase.settings import DetectSettings, SweepSettings, TrainSettings, options, resolve
 from dlnphase.settings.configfile import read_config
 
 MUTANTS = int(os.environ.get("DLNPHASE_MUTANTS", "400"))
@@ -86,12 +89,12 @@ def test_configurations_on_damaged_files(bench, tmp_path):
     for k in range(1200):
         rng = np.random.default_rng([4, k])
         name = list(classes)[k % 4]
-        settings = yaml.safe_dump(bench.documents[name]["config"])
+        good = yaml.safe_dump(bench.documents[name]["config"])
         kind = rng.integers(3)
         if kind == 0:
-            file.write_bytes(fuzzing.damaged_document(yaml.safe_load(settings), rng))
+            file.write_bytes(fuzzing.damaged_document(yaml.safe_load(good), rng))
         else:
-            damage = fuzzing.damaged_text(settings, rng) if kind == 1 else fuzzing.damaged_bytes(settings.encode(), rng)
+            damage = fuzzing.damaged_text(good, rng) if kind == 1 else fuzzing.damaged_bytes(good.encode(), rng)
             file.write_bytes(damage)
         taken += answers(lambda name=name: resolve(classes[name], config=read_config(file), where="c.yaml"))
     assert 10 < taken < 900
@@ -112,6 +115,41 @@ def test_readers_of_inputs_on_damaged_files(bench, tmp_path):
         (tmp_path / "i.csv").write_bytes(fuzzing.packed({}) if k == 0 else bench.csv(rng))
         taken += answers(lambda: read_matrix(tmp_path / "i.csv"))
     assert 100 < taken < 2000
+
+
+WORDS = st.sampled_from(fuzzing.SCALARS) | st.text(max_size=12)
+VALUES = st.recursive(
+    st.sampled_from(fuzzing.VALUES) | st.integers() | st.floats() | WORDS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=600)
+@given(st.lists(WORDS | st.sampled_from(["\n", ": ", "- ", "  ", "[", "]", "{", "}", ", "]), max_size=30).map("".join))
+def test_any_text_is_plain_yaml_or_told(text):
+    try:
+        value = parse_yaml(text, "f")
+    except InputError as error:
+        assert str(error).startswith("f:") and "\n" not in str(error)
+    else:
+        assert repr(parse_yaml(dump_yaml(value), "f")) == repr(value)
+
+
+@settings(max_examples=600)
+@pytest.mark.parametrize("cls", [TrainSettings, SweepSettings, DetectSettings])
+@given(data=st.data())
+def test_any_values_are_settings_or_told(cls, data):
+    """Settings that are taken come back from their own YAML as they were."""
+    keys = st.sampled_from(list(options(cls)))
+    config = data.draw(st.dictionaries(keys, VALUES, max_size=3))
+    if cls is DetectSettings:
+        config["source"] = "x.npz"
+    try:
+        taken = resolve(cls, config=config, where="c.yaml")
+    except InputError:
+        return
+    assert cls.from_plain(parse_yaml(dump_yaml(taken.to_plain()), "c.yaml"), "c.yaml") == taken
 
 
 @pytest.mark.parametrize(
