@@ -138,10 +138,12 @@ def command(*options: str) -> list[Row]:
 
 
 def report(row: Row) -> None:
+    """One row, as soon as it is known."""
     print("  " + " | ".join(row), file=sys.stderr, flush=True)
 
 
 def table(rows: list[Row]) -> str:
+    """The rows as a Markdown table, under a line that says when and on what they were taken."""
     lines = ["| figure | value | how |", "|---|---|---|", *(f"| {a} | {b} | {c} |" for a, b, c in rows)]
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
@@ -155,6 +157,7 @@ def table(rows: list[Row]) -> str:
 
 
 def processor() -> str:
+    """The name of the processor, as the system tells it."""
     try:
         found = re.search(r"model name\s*:\s*(.*)", Path("/proc/cpuinfo").read_text())
     except OSError:

@@ -117,13 +117,16 @@ class _Dice(Sweep[np.ndarray]):
         self.pushed = {up: list(nothing) for up in (True, False)}
 
     def sizes(self) -> tuple[int, ...]:
+        """Directions kept per space."""
         return (self.dims[0], *(layer.shape[1] for layer in self.layers))
 
     def ends(self, space: int) -> np.ndarray:
+        """The identity: an end is kept whole."""
         n = self.dims[space]
         return np.broadcast_to(np.eye(n), (len(self.streams), n, n))
 
     def fresh(self, space: int, up: bool, vectors: list[np.ndarray]) -> np.ndarray | None:
+        """An orthonormal basis (B, n, r) of what the vectors add to those already pushed; None where it is nothing."""
         n = self.sizes()[space]
         known = _grown(self.pushed[up][space], n)
         joined = np.concatenate([_grown(v, n) for v in vectors], axis=2)
@@ -134,6 +137,7 @@ class _Dice(Sweep[np.ndarray]):
         return q[:, :, known.shape[2] : known.shape[2] + count]
 
     def push(self, space: int, up: bool, vectors: np.ndarray) -> np.ndarray:
+        """The images of vectors (B, n, b): what the layer was seen to do so far, and what it is drawn to do besides."""
         target, layer = (space + 1, space) if up else (space - 1, space - 1)
         kept = self.sizes()[target]
         free = self.dims[target] - kept

@@ -103,18 +103,22 @@ class Count(Sweep[int]):
         self.pushed = {up: [0] * (self.depth + 1) for up in (True, False)}
 
     def fresh(self, space: int, up: bool, vectors: list[int]) -> int | None:
+        """As many as came, while the space has directions that were not pushed."""
         return min(sum(vectors), self.kept[space] - self.pushed[up][space]) or None
 
     def push(self, space: int, up: bool, vectors: int) -> int:
+        """As many images, of which the space beyond keeps what it has room for."""
         self.pushed[up][space] += vectors
         target = space + 1 if up else space - 1
         self.kept[target] += min(vectors, self.dims[target] - self.kept[target])
         return vectors
 
     def ends(self, space: int) -> int:
+        """The whole space."""
         return self.dims[space]
 
     def sizes(self) -> tuple[int, ...]:
+        """Directions kept per space."""
         return tuple(self.kept)
 
     def unrevealed(self) -> int:
