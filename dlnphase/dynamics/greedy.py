@@ -123,6 +123,7 @@ class _Walk:
         self.time, self.steps, self.evaluations = 0.0, 0, 0
 
     def run(self, tol: float, check: bool, points: list[GreedyPoint]) -> Iterator[Record]:
+        """From the origin to the minimum, as records; ``points`` takes the critical points as they are reached."""
         here = self._arrive(np.zeros(self.cost.shape), None)
         threshold = tol * self.cost.excess(here.point.A)
         points.append(here)

@@ -92,12 +92,15 @@ class _Walk(Sweep[Tensor]):
         return torch.eye(self.dims[space], dtype=like.dtype, device=like.device).repeat(self.network.batch, 1, 1)
 
     def ends(self, space: int) -> Tensor:
+        """The identity: an end is kept whole."""
         return self.bases[space]
 
     def sizes(self) -> tuple[int, ...]:
+        """Directions kept per space."""
         return tuple(u.shape[2] for u in self.bases)
 
     def fresh(self, space: int, up: bool, vectors: list[Tensor]) -> Tensor | None:
+        """An orthonormal basis (B, n, r) of what the vectors add to those already pushed; None where it is nothing."""
         # Each vector counts relative to its own length, unless it is round-off: words differ in scale, not importance.
         joined = torch.cat(vectors, 2)
         lengths = torch.linalg.vector_norm(joined, dim=1, keepdim=True)
@@ -107,6 +110,7 @@ class _Walk(Sweep[Tensor]):
         return new if new.shape[2] else None
 
     def push(self, space: int, up: bool, vectors: Tensor) -> Tensor:
+        """The images of vectors (B, n, b) under the layer; the space beyond keeps what is new of them."""
         self.pushed[up][space] = torch.cat([self.pushed[up][space], vectors], 2)
         target = space + 1 if up else space - 1
         weights = self.network.weights
