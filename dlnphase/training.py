@@ -17,7 +17,15 @@ import numpy as np
 from dlnphase.analysis import Context, analyse, combine
 from dlnphase.backend import Backend
 from dlnphase.build import Start, build_backend, build_limit, build_start, build_task, few_threads, task_info
-from dlnphase.dynamics import GreedyPoint, Record, gradient_descent, gradient_flow, greedy_path, stable_step
+from dlnphase.dynamics import (
+    LARGEST_SOLVE,
+    GreedyPoint,
+    Record,
+    gradient_descent,
+    gradient_flow,
+    greedy_path,
+    stable_step,
+)
 from dlnphase.errors import InputError
 from dlnphase.recording import MemberPath, Recorder, assemble
 from dlnphase.results import Clock
@@ -25,8 +33,6 @@ from dlnphase.results.train import Member, Outcome, TrainResult
 from dlnphase.saddles.sparsity import Sparsity, end_of_path
 from dlnphase.settings import TrainSettings
 from dlnphase.tasks import Task
-
-EXPLICIT_ABOVE = 4096  # d_out·d_in above which the stiff method's solve would dominate
 
 
 @dataclass(frozen=True)
@@ -72,8 +78,8 @@ def _prepare(settings: TrainSettings) -> Run:
         else:
             assert isinstance(settings.lr, float)
             lr = settings.lr
-    if settings.dynamics == "flow" and _method(task) == "explicit":
-        notes.append(f"d_out·d_in is above {EXPLICIT_ABOVE}: the flow is integrated by the explicit method")
+    if settings.dynamics == "flow" and task.shape[0] * task.shape[1] > LARGEST_SOLVE:
+        notes.append(f"d_out·d_in is above {LARGEST_SOLVE}: the flow takes explicit steps alone, many on long plateaus")
     return Run(settings, backend, task, start, lr, tuple(notes))
 
 
@@ -123,10 +129,6 @@ def _train(run: Run, on_record: Callable[[Record], None] | None, should_stop: Ca
     return _result(run, recorder, clock)
 
 
-def _method(task: Task) -> str:
-    return "stiff" if task.shape[0] * task.shape[1] <= EXPLICIT_ABOVE else "explicit"
-
-
 def _records(run: Run) -> Iterator[Record]:
     """The dynamics that the settings name, as records."""
     s, network, cost = run.settings, run.start.network, run.task.cost
@@ -137,7 +139,7 @@ def _records(run: Run) -> Iterator[Record]:
     if s.dynamics == "flow":
         assert s.rtol is not None
         limits: dict[str, Any] = {"rtol": s.rtol, "max_time": s.max_time, "max_steps": s.max_steps}
-        return gradient_flow(network, cost, tol=s.tol, method=_method(run.task), **limits)
+        return gradient_flow(network, cost, tol=s.tol, **limits)
     assert s.rtol is not None
     greedy: dict[str, Any] = {"rtol": s.rtol, "max_time": s.max_time, "max_steps": s.max_steps, "width": s.width}
     return greedy_path(cost, run.start.info.depth, tol=s.tol, points=run.points, **greedy)

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from problems import (
     TASKS,
+    LogCosh,
     aligned_problem,
     mode,
     mode_two_layers,
@@ -23,14 +24,14 @@ from turns import random_rotations
 
 from dlnphase.backend import resolve_backend
 from dlnphase.costs import completion, factorization
-from dlnphase.dynamics import flow, gradient_flow, stable_step
+from dlnphase.dynamics import gradient_flow, stable_step, step_control
 from dlnphase.errors import InputError
 from dlnphase.network import Network
 from dlnphase.sampling import balanced_network, gaussian_network, hidden_dims
 from dlnphase.tasks import planted_task
 
 CPU = resolve_backend("cpu")
-METHODS = ("stiff", "explicit")
+METHODS = ("auto", "stiff", "stabilised", "explicit")
 
 
 def follow(network, cost, **options):
@@ -145,29 +146,6 @@ def test_layers_are_those_of_scipy(task, dims):
             np.testing.assert_allclose(mine, theirs, rtol=0, atol=2e-6 * max(1.0, np.abs(theirs).max()))
         np.testing.assert_allclose(found[t][1], product(layers), rtol=0, atol=1e-5 * np.abs(product(layers)).max())
         assert_equal(product(found[t][0]), found[t][1], factor=10)
-
-
-class LogCosh:
-    """Σ log cosh(A − A*): convex, not quadratic, known to the package by its protocol alone."""
-
-    def __init__(self, target):
-        self.target, self.shape, self.minimum = target, tuple(target.shape), 0.0
-
-    def excess(self, a):
-        r = (a - self.target).abs()
-        return (r + torch.log1p(torch.exp(-2 * r)) - np.log(2)).sum((-2, -1))
-
-    def gradient(self, a):
-        return torch.tanh(a - self.target)
-
-    def curvature(self, a):
-        return torch.diag_embed((1 - torch.tanh(a - self.target) ** 2).flatten(1))
-
-    def apply_curvature(self, v, a):
-        return (1 - torch.tanh(a - self.target) ** 2) * v
-
-    def minimum_at_rank(self, rank):
-        return None
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -407,11 +385,11 @@ def test_a_cost_that_turns_into_nan_on_the_way_ends_as_diverged():
 
 def test_a_cost_that_has_not_changed_for_very_many_steps_ends_at_the_precision_floor(monkeypatch):
     """At a critical point above C_min nothing but round-off is left to follow."""
-    monkeypatch.setattr(flow, "STALL", 150)
+    monkeypatch.setattr(step_control, "STALL", 150)
     mask = np.array([[1, 1, 0], [1, 1, 1], [0, 1, 1]], bool)
     cost = completion(np.arange(1.0, 10).reshape(3, 3) + 5 * np.eye(3), mask, CPU)
     network = gaussian((3, 1, 1, 3), 0.1)
-    records = follow(network, cost, method="explicit", max_steps=2000)
+    records = follow(network, cost, method="stabilised", max_steps=2000)
     assert records[-1].reasons == ["precision_floor"]
     rests = follow(network, cost, max_time=50.0)[-1]
     assert rests.reasons == ["max_time"]
@@ -428,8 +406,8 @@ def test_wrong_options_are_refused():
         with pytest.raises(InputError, match="output_times"):
             follow(network, cost, output_times=times)
     large = factorization(np.zeros((70, 60)), CPU)
-    with pytest.raises(InputError, match="4200, above 4096; use explicit"):
-        follow(gaussian((60, 2, 70), 0.1), large)
+    with pytest.raises(InputError, match="4200, above 4096; use auto or stabilised"):
+        follow(gaussian((60, 2, 70), 0.1), large, method="stiff")
 
 
 # ---- ends of the world ------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ ROOMS = {"typer": "cli", "rich": "cli", "click": "cli", "matplotlib": "plotting"
 # Floor of each module or package, by the first name under dlnphase (docs/architecture.md tells the same).
 FLOORS = {
     "__init__": 0, "errors": 0, "backend": 0, "settings": 0,
-    "network": 1, "sampling": 1, "costs": 1, "tasks": 1, "krylov": 1,
+    "network": 1, "sampling": 1, "costs": 1, "tasks": 1, "stabilised": 1, "krylov": 1,
     "dynamics": 2, "saddles": 2, "phase": 2,
     "results": 3, "inputs": 3,
     "build": 4, "recording": 4, "predictions": 4, "analysis": 4, "training": 4, "status": 4, "words": 4,

@@ -286,7 +286,7 @@ def test_long_runs_of_large_matrices_stay_within_memory(monkeypatch, small):
 
     monkeypatch.setattr(recording, "MATRIX_BYTES", 40 * small.trajectory.A[0].nbytes)
     thin = train(TrainSettings(**SMALL))
-    assert len(thin.trajectory.t) < 60 < len(small.trajectory.t)
+    assert len(thin.trajectory.t) < 0.9 * len(small.trajectory.t)
     assert thin.rank_transitions == small.rank_transitions  # the scalars and the visits are all there
     assert thin.outcome == small.outcome
     product = thin.trajectory.weights[2][1] @ thin.trajectory.weights[1][1] @ thin.trajectory.weights[0][1]

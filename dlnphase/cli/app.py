@@ -23,6 +23,9 @@ from dlnphase.cli.interrupts import INTERRUPTED, NOTHING_SAVED, ignore, leave_at
 from dlnphase.cli.options import paragraphs
 from dlnphase.errors import InputError, RunError
 
+# NumPy's own threads only cost here: its matrices are small, and large ones are torch's, under --threads.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 COMMANDS = ("dlnphase.cli.train", "dlnphase.cli.sweep_gamma", "dlnphase.cli.detect_saddles", "dlnphase.cli.plot")
 
 DONE, FAILED, USAGE = 0, 1, 2

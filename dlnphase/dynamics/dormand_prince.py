@@ -11,20 +11,12 @@ from torch import Tensor
 from dlnphase.dynamics.framed_cost import FramedCost
 from dlnphase.dynamics.frames import scaled_norm, with_grown_ends
 from dlnphase.dynamics.stiff_solver import Point
+from dlnphase.stabilised import DORMAND_PRINCE
 
-ORDER = 5
-EMBEDDED_ORDER = 4
-A = (
-    (),
-    (1 / 5,),
-    (3 / 40, 9 / 40),
-    (44 / 45, -56 / 15, 32 / 9),
-    (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
-    (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
-    (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
-)
-E = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
-STAGES = 7
+ORDER, EMBEDDED_ORDER = DORMAND_PRINCE.order, DORMAND_PRINCE.embedded_order
+A = ([], *DORMAND_PRINCE.a, DORMAND_PRINCE.b)
+E = DORMAND_PRINCE.error
+STAGES = len(A)
 
 
 def step(
@@ -47,7 +39,7 @@ def step(
     return at, scaled_norm(wrong, network.dims, scales)
 
 
-def _combine(coefficients: tuple[float, ...], slopes: list[Tensor]) -> Tensor:
+def _combine(coefficients: list[float], slopes: list[Tensor]) -> Tensor:
     out = slopes[0] * coefficients[0]
     for c, k in zip(coefficients[1:], slopes[1:], strict=False):
         if c != 0.0:

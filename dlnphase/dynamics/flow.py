@@ -1,8 +1,9 @@
 """Gradient flow θ̇ = −∇𝓛(θ), integrated with error control from initialisation to the minimum.
 
-The driver owns time, step sizes, frames and the reasons to stop; how one step is taken is the method's
-business (``rosenbrock`` or ``dormand_prince``). Every member of a batch has its own time and step size
-and leaves the batch when it is done.
+Each member starts by itself, with explicit steps, for as long as its path is mild (``mild``). What is left goes on as
+one batch under the driver of this file, which owns time, frames and the reasons to stop; how one step is taken is the
+method's business (``rosenbrock`` or ``dormand_prince``). Every member has its own time and step size and leaves the
+batch when it is done.
 """
 
 from __future__ import annotations
@@ -24,34 +25,26 @@ from dlnphase.dynamics.frames import (
     learned_directions,
     scaled_norm,
 )
+from dlnphase.dynamics.mild import Handover, Mild
 from dlnphase.dynamics.records import Record
+from dlnphase.dynamics.step_control import END_OF_TIME, FIRST_STEP, SMALLEST_STEP, STALL_CHANGE, Limits, StepControl
 from dlnphase.dynamics.stiff_solver import Point
 from dlnphase.errors import InputError
 from dlnphase.network import Network
 
-METHODS: dict[str, ModuleType] = {"stiff": rosenbrock, "explicit": dormand_prince}
+METHODS = ("auto", "stiff", "stabilised", "explicit")
 ALIGN_EVERY = 4  # steps between two alignments of the frames
-SAFETY, SHRINK, GROW = 0.9, 0.2, 4.0  # step-size control: margin, and the least and largest change in one step
-FIRST_STEP = 0.05  # first step, as a fraction of the time in which θ changes by its own size
-END_OF_TIME = 1e100  # a flow that has not converged by then never will
 MAX_STEPS = 200_000
-STALL = 2500  # steps without any change of the excess cost after which round-off, not the flow, sets the step
-STALL_CHANGE = 1e-6
 DEEP = 1e-3  # h times the round-off of ∇C from which frames are aligned after every step
 EXACT_BELOW = 1e-6  # tolerances from which errors are measured layer by layer, as they are on deep plateaus
-SMALLEST_STEP = 1e-250
 LARGEST_SOLVE = 4096  # D above which the D × D solve of the stiff method is refused
 PER_MEMBER = (
     "members",
     "time",
     "time_rest",
-    "h",
-    "last_h",
-    "last_ratio",
     "steps",
     "evaluations",
     "next_output",
-    "rejected",
     "threshold",
     "last_excess",
     "last_change",
@@ -68,7 +61,7 @@ def gradient_flow(
     tol: float = 1e-8,
     max_steps: int = MAX_STEPS,
     output_times: Sequence[float] | None = None,
-    method: str = "stiff",
+    method: str = "auto",
     align_frames: bool = True,
 ) -> Iterator[Record]:
     """Follow gradient flow from a batch of networks; yields a record of every member that took a step.
@@ -82,8 +75,11 @@ def gradient_flow(
             C_min is the minimum over matrices that fit through the narrowest layer, where that is known.
         max_steps: accepted steps before reason ``max_steps``.
         output_times: increasing times at which a step must end, so that a record lies exactly there.
-        method: ``stiff`` (ROS34PW2 on the Gauss–Newton part) or ``explicit`` (Dormand–Prince 5(4)).
-        align_frames: False keeps the frame of the start; small modes then drown in the round-off of large ones.
+        method: ``auto`` takes stabilised explicit steps while the path is mild and stiff ones from then on. One of
+            them alone: ``stabilised`` (order 4, explicit, any D) or ``stiff`` (ROS34PW2 on the Gauss–Newton part);
+            ``explicit`` is Dormand–Prince 5(4), an independent check.
+        align_frames: False keeps the stiff method in the frame of the start; small modes then drown in the round-off
+            of large ones.
 
     Raises:
         InputError: for an unknown method, or a matrix too large for the stiff one.
@@ -93,66 +89,91 @@ def gradient_flow(
     size = network.shape[0] * network.shape[1]
     if method == "stiff" and size > LARGEST_SOLVE:
         raise InputError(
-            f"method: the stiff method solves systems of size d_out·d_in = {size}, above {LARGEST_SOLVE}; use explicit"
+            f"method: the stiff method solves systems of size d_out·d_in = {size}, above {LARGEST_SOLVE}; "
+            "use auto or stabilised"
         )
-    flow = _Flow(network, cost, METHODS[method], rtol, align_frames)
-    flow.limits(tol, max_time, max_steps, output_times)
+    limits = Limits.of(cost, min(network.dims), tol, max_time, max_steps, output_times)
+    flow = _Flow(network, cost, dormand_prince if method == "explicit" else rosenbrock, rtol, align_frames, limits)
+    if method in ("auto", "stabilised"):
+        alone = method == "stabilised" or size > LARGEST_SOLVE
+        rest: dict[int, Handover] = {}
+        for member in range(network.batch):
+            mild = Mild(network, member, cost, rtol, limits, to_the_end=alone)
+            yield from mild.run()
+            if mild.handover is not None:
+                rest[member] = mild.handover
+        if not rest:
+            return
+        flow.take_over(rest)
     yield from flow.run()
 
 
 class _Flow:
     """The state of a batch under way."""
 
-    def __init__(self, network: Network, cost: Cost, method: ModuleType, rtol: float, aligned: bool) -> None:
+    def __init__(
+        self, network: Network, cost: Cost, method: ModuleType, rtol: float, aligned: bool, limits: Limits
+    ) -> None:
         like = network.theta
-        self.cost, self.method, self.rtol, self.aligned = cost, method, rtol, aligned
+        self.cost, self.method, self.rtol, self.aligned, self.limits = cost, method, rtol, aligned, limits
         self.network = network.clone()
         self.frames = Frames.identity(network, cost)
         self.growing = has_empty_ends(network)
         self.members = np.arange(network.batch)
         self.time = np.zeros(network.batch)
         self.time_rest = np.zeros(network.batch)
-        self.h = np.full(network.batch, np.nan)
-        self.last_h = np.full(network.batch, np.nan)
-        self.last_ratio = np.ones(network.batch)
+        self.control = StepControl(network.batch, method.EMBEDDED_ORDER)
         self.steps = np.zeros(network.batch, dtype=np.int64)
         self.evaluations = np.zeros(network.batch, dtype=np.int64)
         self.next_output = np.zeros(network.batch, dtype=np.int64)
-        self.rejected = np.zeros(network.batch, dtype=bool)
+        self.threshold = np.full(network.batch, np.nan)
         self.last_excess = np.zeros(network.batch)
         self.last_change = np.zeros(network.batch, dtype=np.int64)
         self.like = like
+        self.told = False
         self._new_frame()
 
-    def limits(self, tol: float, max_time: float | None, max_steps: int, output_times: Sequence[float] | None) -> None:
-        """When to stop, and where steps must end."""
-        self.tol, self.max_steps = tol, max_steps
-        self.max_time = END_OF_TIME if max_time is None else max_time
-        outputs = np.asarray(() if output_times is None else output_times, dtype=float)
-        if (np.diff(outputs) <= 0).any() or (outputs < 0).any():
-            raise InputError("output_times: expected increasing times of at least 0")
-        self.outputs = np.append(outputs[outputs > 0], np.inf)
-        reachable = self.cost.minimum_at_rank(min(self.network.dims))
-        self.offset = 0.0 if reachable is None else reachable - self.cost.minimum
-        self.threshold: np.ndarray | None = None
+    def take_over(self, rest: dict[int, Handover]) -> None:
+        """Go on with these members from where their mild part ended; the frames remember how they started."""
+        keep = np.zeros(len(self.members), dtype=bool)
+        keep[list(rest)] = True
+        self._select(keep)
+        states = list(rest.values())
+        for name, values in (
+            ("time", [s.time for s in states]),
+            ("steps", [s.steps for s in states]),
+            ("evaluations", [s.evaluations for s in states]),
+            ("next_output", [s.outputs for s in states]),
+            ("threshold", [s.threshold for s in states]),
+            ("last_change", [s.steps for s in states]),
+        ):
+            setattr(self, name, np.array(values))
+        self.network = self.network.with_theta(torch.stack([s.theta for s in states]))
+        self.told = True
+        if self.aligned:
+            align(self.network, self.frames)
+        self._new_frame()
 
     def run(self) -> Iterator[Record]:
+        """Records of the start, unless it was told already, and of every step."""
         count = 0
         point = self._point()
         self.evaluations += 1
         while True:
-            record = self._record(point)
-            if self.threshold is None:
-                self.threshold = self.tol * (record.excess - self.offset)
-            self._watch(record)
-            record.reasons = self._reasons(record)
-            yield record
-            keep = np.array([r is None for r in record.reasons])
-            if not keep.any():
-                return
-            if not keep.all():
-                self._select(keep)
-                point = self._point()
+            if not self.told:
+                record = self._record(point)
+                if count == 0:
+                    self.threshold = self.limits.tol * (record.excess - self.limits.offset)
+                self._watch(record)
+                record.reasons = self._reasons(record)
+                yield record
+                keep = np.array([r is None for r in record.reasons])
+                if not keep.any():
+                    return
+                if not keep.all():
+                    self._select(keep)
+                    point = self._point()
+            self.told = False
             point = self._advance(point)
             count += 1
             deep = self._deep()
@@ -168,20 +189,21 @@ class _Flow:
     # ---- one step --------------------------------------------------------------------------
     def _advance(self, point: Point) -> Point:
         """Try steps until at least one member has moved; members that were rejected stay where they are."""
-        if np.isnan(self.h).any():
+        control = self.control
+        if np.isnan(control.h).any():
             rate = self._host(scaled_norm(point.slope, self.network.dims, self.scales))
             with np.errstate(divide="ignore"):
-                self.h = np.where(rate > 0, FIRST_STEP / rate, END_OF_TIME)
+                control.h = np.where(rate > 0, FIRST_STEP / rate, END_OF_TIME)
         while True:
-            end = np.minimum(self.max_time, self.outputs[self.next_output])
+            end = np.minimum(self.limits.max_time, self.limits.outputs[self.next_output])
             room = (end - self.time) - self.time_rest
-            lands = self.h >= room * (1 - 1e-12)
-            h = np.where(lands, room, self.h)
+            lands = control.h >= room * (1 - 1e-12)
+            h = np.where(lands, room, control.h)
             exact = self.rtol < EXACT_BELOW or self._deep()
             theta, error = self.method.step(point, self.framed, self._tensor(h), self.scales, exact, self.growing)
             self.evaluations += self.method.STAGES
-            accepted = self._control(h, self._host(error) / self.rtol, lands)
-            if accepted.any() or (self.h < SMALLEST_STEP).any():
+            accepted = control.judge(h, self._host(error) / self.rtol, lands)
+            if accepted.any() or (control.h < SMALLEST_STEP).any():
                 break
         self._tick(accepted, h, lands, end)
         if accepted.all():
@@ -191,29 +213,6 @@ class _Flow:
             self.network = self.network.with_theta(torch.where(mask, theta, self.network.theta))
         return self._point()
 
-    def _control(self, h: np.ndarray, ratio: np.ndarray, lands: np.ndarray) -> np.ndarray:
-        """Accept or reject, and set the next step sizes (predictive controller, Gustafsson 1994).
-
-        Escapes are explosive: the step that is right now is too large next time. The prediction
-        extrapolates the trend of step sizes and errors, and so avoids most rejections.
-        """
-        bad = ~np.isfinite(ratio)
-        ratio = np.where(bad, np.inf, np.maximum(ratio, 1e-10))
-        accepted = ratio <= 1.0
-        power = 1.0 / (self.method.EMBEDDED_ORDER + 1)
-        plain = SAFETY * ratio**-power
-        with np.errstate(invalid="ignore"):
-            predicted = plain * (h / self.last_h) * (self.last_ratio / ratio) ** power
-        usable = accepted & ~self.rejected & np.isfinite(predicted)
-        factor = np.where(usable, np.minimum(plain, predicted), plain)
-        factor = np.clip(np.where(bad, SHRINK, factor), SHRINK, np.where(self.rejected, 1.0, GROW))
-        # A step cut short by an output time says nothing about how far the next one may go.
-        self.h = np.where(accepted & lands, np.maximum(h * factor, self.h), h * factor)
-        self.last_h = np.where(accepted, h, self.last_h)
-        self.last_ratio = np.where(accepted, np.maximum(ratio, 1e-2), self.last_ratio)
-        self.rejected = ~accepted
-        return accepted
-
     def _tick(self, accepted: np.ndarray, h: np.ndarray, lands: np.ndarray, end: np.ndarray) -> None:
         """Advance the clocks. A burst can be shorter than one unit in the last place of t: the rest is kept apart."""
         added = self.time_rest + h
@@ -221,7 +220,7 @@ class _Flow:
         rest = added - (time - self.time)
         self.time = np.where(accepted, np.where(lands, end, time), self.time)
         self.time_rest = np.where(accepted, np.where(lands, 0.0, rest), self.time_rest)
-        self.next_output += accepted & (self.time >= self.outputs[self.next_output])
+        self.next_output += accepted & (self.time >= self.limits.outputs[self.next_output])
         self.steps += accepted
 
     # ---- records ---------------------------------------------------------------------------
@@ -230,7 +229,7 @@ class _Flow:
         return Record(
             members=self.members,
             time=self.time,
-            step=self.steps,
+            step=self.steps.copy(),
             evaluations=self.evaluations.copy(),
             excess=point.excess.cpu().numpy().astype(float),
             gradient_norm=self._host(point.gradient_norm()),
@@ -246,22 +245,9 @@ class _Flow:
         self.last_change = np.where(changed, self.steps, self.last_change)
 
     def _reasons(self, record: Record) -> list[str | None]:
-        assert self.threshold is not None
-        out: list[str | None] = []
-        for i in range(len(self.members)):
-            reason = None
-            if not np.isfinite(record.excess[i]) or self.h[i] < SMALLEST_STEP:
-                reason = "diverged"
-            elif self.tol > 0 and record.excess[i] - self.offset <= self.threshold[i]:
-                reason = "converged"
-            elif self.steps[i] - self.last_change[i] > STALL:
-                reason = "precision_floor"
-            elif self.time[i] >= self.max_time:
-                reason = "max_time"
-            elif self.steps[i] >= self.max_steps:
-                reason = "max_steps"
-            out.append(reason)
-        return out
+        idle = self.steps - self.last_change
+        each = zip(record.excess, self.threshold, self.control.h, idle, self.time, self.steps, strict=True)
+        return [self.limits.reason(*values) for values in each]
 
     def _point(self) -> Point:
         return Point(self.network, self.framed, self.learned)
@@ -269,7 +255,7 @@ class _Flow:
     def _deep(self) -> bool:
         """Whether a step multiplies round-off of ∇C to something that could be seen."""
         noise = self.framed.noise
-        return noise is not None and bool((self.h * noise.amax((-2, -1)).cpu().numpy() > DEEP).any())
+        return noise is not None and bool((self.control.h * noise.amax((-2, -1)).cpu().numpy() > DEEP).any())
 
     # ---- frames, scales, batches -----------------------------------------------------------
     def _new_frame(self) -> None:
@@ -293,4 +279,5 @@ class _Flow:
         self.frames = self.frames.select(index)
         for name in PER_MEMBER:
             setattr(self, name, getattr(self, name)[keep])
+        self.control.select(keep)
         self._new_frame()

@@ -180,7 +180,7 @@ class _Walk:
         self, start: MatrixPoint, epsilon: float, rtol: float, threshold: float, max_steps: int
     ) -> Iterator[Record]:
         """From a critical matrix with one channel opened to the next critical point."""
-        method = "stiff" if self.cost.shape[0] * self.cost.shape[1] <= LARGEST_SOLVE else "explicit"
+        method = "stiff" if self.cost.shape[0] * self.cost.shape[1] <= LARGEST_SOLVE else "stabilised"
         network = Network.from_weights([torch.as_tensor(w) for w in opened(start, self.cost, self.depth, epsilon)])
         end = None if np.isinf(self.max_time) else max(self.max_time - self.time, np.finfo(float).tiny)
         # The new channel is far above round-off, and the directions that carry exactly nothing have no frame to align.

@@ -10,7 +10,7 @@ from dlnphase.backend import Backend
 from dlnphase.costs import Cost
 from dlnphase.errors import InputError
 from dlnphase.krylov.pilot import SAFETY, disagreement
-from dlnphase.krylov.project import Projector, project
+from dlnphase.krylov.project import Projection, Projector, project
 from dlnphase.krylov.sample import full_dims, sample
 from dlnphase.krylov.sweeps import reduced_dims
 from dlnphase.network import Network, parameter_count
@@ -138,17 +138,19 @@ def represent(
     _check_words(representation, order)
     if representation == "full" or network.depth == 1:
         return network, Representation("full", None, network.hidden, 0.0, True)
-    projector, held = Projector(network.select([0])), {}
+    projector = Projector(network.select([0]))
+    held: dict[int, Projection] = {}
 
     def reduced(k: int) -> Network:
         if k not in held:
-            held[k] = projector.to(k).network
-        return held[k]
+            held[k] = projector.to(k)
+        return held[k].network
 
     chosen = _choose(network.dims, reduced, cost, representation, order, tolerance, affordable=True)
     if chosen.kind == "full" or chosen.order is None:
         return network, chosen
-    projection = project(network, chosen.order)
+    known = held.get(chosen.order) if network.batch == 1 else None
+    projection = known or project(network, chosen.order)
     return projection.network, replace(chosen, hidden=projection.network.hidden, exact=projection.exact)
 
 

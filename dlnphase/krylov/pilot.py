@@ -1,7 +1,6 @@
 """Floor 1: how wrong a reduced network is, measured on the first burst of its own gradient flow.
 
-Orders are nested, so the networks of orders k and k+1 are members of one batch, the smaller padded with zeros
-(an invariant set of the flow), and one explicit integrator steps both with the same steps: what differs
+Orders are nested, and one explicit integrator steps the networks of orders k and k+1 with the same steps: what differs
 between them is truncation, not integration.
 
 **What is promised.** A reduced network *agrees within ε* with the full one on a stretch of the path if for each t
@@ -17,43 +16,28 @@ rescaled time, whatever its size, and truncation is an error in rescaled time. M
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from math import isfinite
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from dlnphase.backend import Backend
 from dlnphase.costs import Cost, QuadraticCost
 from dlnphase.network import Network
+from dlnphase.stabilised import Chain, Stepper, cheapest, tableaux
 
 SAFETY = 3.0
 PILOT_RTOL = 1e-4
 PILOT_STEPS = 40  # accepted steps, of which the first burst takes up to 25, at any width and γ
+FIRST_STEP = 0.01  # as a fraction of the time in which θ changes by its own size
+TRIES = 30  # sizes of one step, after which the pilot gives up
+STEP_SAFETY, SHRINK, GROW = 0.75, 0.2, 2.0  # of its step sizes
+CURVATURE_MARGIN = 1.1  # the curvature is an estimate from below
 PILOT_END = 1e-2  # stop when the excess cost is below this share of its initial value
 
 PILOT_SIZE = 1e-3  # the pilot starts from products of layers of at least this share of the size learned
-
-# Dormand and Prince 1980: the 5(4) pair with the first-same-as-last property.
-_A = (
-    (1 / 5,),
-    (3 / 40, 9 / 40),
-    (44 / 45, -56 / 15, 32 / 9),
-    (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
-    (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
-    (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
-)
-_E = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
-
-
-def pad(network: Network, dims: tuple[int, ...]) -> Network:
-    """The same network with zeros on further hidden directions: the flow never leaves that set."""
-    out = []
-    for w, rows, columns in zip(network.weights, dims[1:], dims[:-1], strict=True):
-        layer = w.new_zeros((w.shape[0], rows, columns))
-        layer[:, : w.shape[1], : w.shape[2]] = w
-        out.append(layer)
-    return Network.from_weights(out)
-
 
 def disagreement(coarse: Network, fine: Network, cost: Cost) -> float:
     """The ε within which two single networks agree on the pilot's stretch of their gradient flows (module text).
@@ -67,14 +51,14 @@ def disagreement(coarse: Network, fine: Network, cost: Cost) -> float:
     ):  # in double precision whatever the run's: single holds no squares of small starts
         cost = cost.to(Backend(fine.theta.device, torch.float64))
         coarse, fine = (n.with_theta(n.theta.double()) for n in (coarse, fine))
-    pair = Network(torch.cat([pad(coarse, fine.dims).theta, fine.theta]) * _magnification(fine, cost), fine.dims)
+    larger = _magnification(fine, cost)
+    pair = [Stepper(chain := Chain(n, cost), chain.array(n.theta[0] * larger)) for n in (coarse, fine)]
     rows: list[tuple[float, float, float]] = []  # ‖δ‖, |shift|, ‖δ − shift·t·Ȧ‖
     scale = 0.0
-    for time, network, velocity in _path(pair, cost):
-        a = network.product()
-        scale = max(scale, float(a[1].norm()))
-        delta = a[0] - a[1]
-        speed = time * network.jvp(velocity)[1]
+    for time, small, large, velocity in _path(pair):
+        scale = max(scale, float(large.norm()))
+        delta = small - large
+        speed = time * velocity
         square = float((speed * speed).sum())
         shift = float((delta * speed).sum()) / square if square > 0 else 0.0
         rows.append((float(delta.norm()), abs(shift), float((delta - shift * speed).norm())))
@@ -103,37 +87,46 @@ def _magnification(network: Network, cost: Cost) -> float:
     return max(1.0, (PILOT_SIZE * learned) ** (1 / depth) / layer) if layer > 0 else 1.0
 
 
-def _path(network: Network, cost: Cost) -> Iterator[tuple[float, Network, Tensor]]:
-    """Accepted steps (t, network, θ̇) of the gradient flow with one step size for the whole batch."""
-
-    def velocity(theta: Tensor) -> Tensor:
-        at = network.with_theta(theta)
-        prefixes = at.prefixes()
-        return -at.gradient(cost.gradient(prefixes[-1]), prefixes)
-
-    theta, k1 = network.theta, velocity(network.theta)
-    end = PILOT_END * float(cost.excess(network.product()).max())
-    speed = float(k1.norm())
+def _path(pair: Sequence[Stepper]) -> Iterator[tuple[float, Tensor, Tensor, Tensor]]:
+    """Accepted steps (t, A of the coarse network, A of the fine one, its Ȧ), both taken with the same steps."""
+    leader = pair[1]
+    end = PILOT_END * max(stepper.excess for stepper in pair)
+    speed = leader.size(leader.slope)
     if speed == 0.0:
         return
-    time, h, accepted = 0.0, 0.01 * float(theta.norm()) / speed, 0
-    for _ in range(4 * PILOT_STEPS):
-        stages = [k1]
-        trial = theta
-        for row in _A:
-            increment = stages[0] * row[0]
-            for coefficient, stage in zip(row[1:], stages[1:], strict=True):
-                increment = increment.add_(stage, alpha=coefficient)
-            trial = theta + h * increment
-            stages.append(velocity(trial))
-        error = torch.zeros_like(theta)
-        for coefficient, stage in zip(_E, stages, strict=True):
-            error.add_(stage, alpha=coefficient * h)
-        ratio = float((error.norm(dim=1) / trial.norm(dim=1)).max()) / PILOT_RTOL
-        if ratio <= 1:
-            time, theta, k1, accepted = time + h, trial, stages[-1], accepted + 1
-            at = network.with_theta(theta)
-            yield time, at, k1
-            if accepted >= PILOT_STEPS or float(cost.excess(at.product()).max()) <= end:
-                return
-        h *= min(5.0, max(0.2, 0.9 * max(ratio, 1e-10) ** -0.2)) if ratio == ratio else 0.2
+    time, h = 0.0, FIRST_STEP * leader.size(leader.theta) / speed
+    curvature = _curvature(pair)
+    for _ in range(PILOT_STEPS):
+        taken, h = _advance(pair, h, curvature)
+        if not taken:
+            return
+        time += taken
+        curvature = _curvature(pair)
+        a = [stepper.chain.tensor(stepper.chain.a) for stepper in pair]
+        yield time, a[0], a[1], leader.chain.tensor(leader.chain.velocity())
+        if max(stepper.excess for stepper in pair) <= end:
+            return
+
+
+def _curvature(pair: Sequence[Stepper]) -> float:
+    for stepper in pair:
+        stepper.measure()
+    return CURVATURE_MARGIN * max(stepper.chain.curvature() for stepper in pair)
+
+
+@np.errstate(all="ignore")  # a step too long overflows and is rejected
+def _advance(pair: Sequence[Stepper], h: float, curvature: float) -> tuple[float, float]:
+    """Take one step of both networks, of size h or, where that fails, smaller: (size taken, size to try next)."""
+    for _ in range(TRIES):
+        if not (method := cheapest(h * curvature)):
+            method, h = tableaux()[-1], tableaux()[-1].interval / curvature
+        for stepper in pair:
+            stepper.attempt(method, h)
+        wrong = max(s.size(s.error) / s.size(s.theta) for s in pair) / PILOT_RTOL
+        factor = min(GROW, max(SHRINK, STEP_SAFETY * max(wrong, 1e-10) ** -0.25)) if isfinite(wrong) else SHRINK
+        if wrong <= 1:
+            for stepper in pair:
+                stepper.accept()
+            return h, h * factor
+        h *= factor
+    return 0.0, h

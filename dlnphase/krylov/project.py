@@ -134,6 +134,9 @@ def _new_directions(basis: Tensor, vectors: Tensor) -> Tensor:
     count = min(room, int((values > scale[:, None]).sum(1).max()) if values.numel() else 0)
     if not count:
         return basis[:, :, :0]
+    if basis.shape[0] == 1:  # all of them new: cleaned once more they only need each other
+        new = left[:, :, :count]
+        return torch.linalg.qr(new - basis @ (basis.mT @ new))[0]
     # A Householder QR is orthonormal to round-off even where a member's columns are dependent.
     q = torch.linalg.qr(torch.cat([basis, left[:, :, :count]], 2))[0]
     return q[:, :, basis.shape[2] :]

@@ -1,0 +1,229 @@
+"""The mildly stiff part of a path: one network, stabilised explicit steps, no frames.
+
+A path is mild while its directions differ little in size (no learned mode can drown an unlearned one in its
+round-off) and while a step as long as accuracy allows is stable with a few dozen slopes. That is all of a run at
+moderate width, and the growth before the first burst at any width. What is not mild is handed over to the stiff method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import isfinite
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dlnphase.costs import Cost
+from dlnphase.dynamics.records import Record
+from dlnphase.dynamics.step_control import END_OF_TIME, FIRST_STEP, STALL_CHANGE, Limits, StepControl
+from dlnphase.network import Network
+from dlnphase.stabilised import DORMAND_PRINCE, Chain, Stepper, Tableau, Vector, fitting, tableaux
+
+SPREAD = 1e11  # times ε: ratio of the sizes of two directions from which the smaller needs a frame of its own
+PATIENCE = 2500  # slopes spent on one plateau after which the stiff method, which crosses it in a few steps, is cheaper
+PLATEAU = 0.01  # a plateau is where the excess cost changes by less than this share
+SAFETY = 0.85  # of the step size that the error would allow
+REMEASURE = 3  # steps between two measurements of the sizes of directions
+UNTROUBLED = 1.5  # h·ρ, a quarter of what the shortest method bears
+NOISE = 1.0  # error estimate times curvature, as a share of ‖∇𝓛‖; what reaches ‖∇𝓛‖ is a few per cent of that
+RESOLUTION = 0.07  # share of its way that A may move in one step: bursts are seen, not jumped over
+CURVATURE_MARGIN = 1.04  # the curvature is an estimate from below
+
+
+@dataclass(frozen=True)
+class Handover:
+    """Where the mild part of a path ended: everything the stiff method needs to go on.
+
+    Attributes:
+        theta: parameters, shape (P,).
+        time, h, steps, evaluations: of the run so far; h is the step that was wanted next.
+        threshold: excess cost, above the reachable one, at which the run has converged.
+        outputs: number of output times already met.
+    """
+
+    theta: Tensor
+    time: float
+    h: float
+    steps: int
+    evaluations: int
+    threshold: float
+    outputs: int
+
+
+class Mild:
+    """The mild part of the path of one member.
+
+    Args:
+        network: the whole batch, not modified.
+        member: which of it.
+        to_the_end: there is nobody to hand over to; steps are kept stable, however many it takes.
+
+    Attributes:
+        handover: after :meth:`run`, where the stiff method has to go on, or None where the run is over.
+    """
+
+    @np.errstate(all="ignore")
+    def __init__(
+        self, network: Network, member: int, cost: Cost, rtol: float, limits: Limits, *, to_the_end: bool = False
+    ) -> None:
+        start = network.select([member])
+        self.chain = Chain(start, cost)
+        self.stepper = Stepper(self.chain, self.chain.array(start.theta[0]))
+        self.member, self.rtol, self.limits, self.to_the_end = member, rtol, limits, to_the_end
+        self.floor = (SPREAD * torch.finfo(start.theta.dtype).eps) ** 2
+        self.tiny = torch.finfo(start.theta.dtype).tiny
+        self.control = StepControl(1, DORMAND_PRINCE.embedded_order, SAFETY)
+        self.method: Tableau = DORMAND_PRINCE
+        self.time, self.steps, self.evaluations, self.outputs = 0.0, 0, 1, 0
+        self.last_excess, self.last_change = 0.0, 0
+        self.plateau_excess, self.plateau_start = 0.0, 0
+        self.threshold = limits.tol * (self.stepper.excess - limits.offset)
+        self.curvature = float("nan")
+        self.handover: Handover | None = None
+
+    def run(self) -> Iterator[Record]:
+        """Records of the start and of every step, until the run is over or no longer mild."""
+        reason = self._reason()
+        yield self._record(reason)
+        while reason is None:
+            moved = self._prepare() and self._advance()
+            reason = self._reason() if moved else "diverged"
+            if reason in ("diverged", "precision_floor") and not self.to_the_end:
+                self._hand_over()
+                return
+            yield self._record(reason)
+            if reason is None and not self._patient():
+                self._hand_over()
+                return
+
+    # ---- one step --------------------------------------------------------------------------
+    @np.errstate(all="ignore")  # a step too long overflows and is rejected
+    def _prepare(self) -> bool:
+        """Measure the point and find the method for the step that is wanted; False where the path is no longer mild."""
+        age = self.steps % REMEASURE
+        self.stepper.measure()
+        # Where even a curvature several times the last one known changes nothing, it is not found anew at every step.
+        if age == 0 or not self.control.h[0] * self.curvature < UNTROUBLED:
+            self.curvature = CURVATURE_MARGIN * self.chain.curvature()
+        if age == 0 and not self._measure_sizes() and not self.to_the_end:
+            return False
+        if np.isnan(self.control.h[0]):
+            rate = self._relative(self.stepper.slope)
+            if not rate > 0:
+                return False
+            self.control.h[0] = FIRST_STEP / rate
+        self.control.h[0] = min(self.control.h[0], self._resolved())
+        return self._choose_method()
+
+    def _resolved(self) -> float:
+        """The longest step in which A moves by no more than RESOLUTION of the way it has come and has to go."""
+        chain = self.chain
+        slope, speed = chain.square(chain.g) ** 0.5, chain.square(chain.velocity()) ** 0.5
+        if not slope * speed > 0:
+            return END_OF_TIME
+        way = chain.square(chain.a) ** 0.5 + 2 * self.stepper.excess / slope
+        return RESOLUTION * way / speed
+
+    def _choose_method(self) -> bool:
+        method = fitting(float(self.control.h[0]) * self.curvature, self.method)
+        if method is None and self.to_the_end:
+            method = tableaux()[-1]
+            self.control.h[0] = method.interval / self.curvature
+        if method is not None:
+            self.method, self.control.power = method, 1.0 / (method.embedded_order + 1)
+        return method is not None
+
+    @np.errstate(all="ignore")
+    def _advance(self) -> bool:
+        """Try steps until one is accepted; False where none can be found."""
+        limits, stepper, control = self.limits, self.stepper, self.control
+        end = min(limits.max_time, limits.outputs[self.outputs])
+        while True:
+            lands = bool(control.h[0] >= (end - self.time) * (1 - 1e-12))
+            h = end - self.time if lands else float(control.h[0])
+            if not lands and self.time + h == self.time:
+                return False
+            stepper.attempt(self.method, h)
+            self.evaluations += self.method.stages
+            ratio = max(self._relative(stepper.error) / self.rtol, self._noise())
+            if control.judge(np.array([h]), np.array([ratio]), np.array([lands]))[0]:
+                break
+            self._choose_method()
+        stepper.accept()
+        self.time = end if lands else self.time + h
+        self.outputs += bool(self.time >= limits.outputs[self.outputs])
+        self.steps += 1
+        return True
+
+    def _patient(self) -> bool:
+        """Whether the cost has fallen lately: on a long plateau explicit steps are not worth their price."""
+        excess = self.stepper.excess
+        if abs(excess - self.plateau_excess) > PLATEAU * self.plateau_excess:
+            self.plateau_excess, self.plateau_start = excess, self.evaluations
+        return self.to_the_end or self.evaluations - self.plateau_start < PATIENCE
+
+    def _reason(self) -> str | None:
+        excess = self.stepper.excess
+        if abs(excess - self.last_excess) > STALL_CHANGE * self.last_excess:
+            self.last_excess, self.last_change = excess, self.steps
+        h = float(self.control.h[0])
+        return self.limits.reason(excess, self.threshold, h, self.steps - self.last_change, self.time, self.steps)
+
+    # ---- sizes -----------------------------------------------------------------------------
+    def _measure_sizes(self) -> bool:
+        """Sizes of input and output directions, from W_1ᵀW_1 and W_LW_Lᵀ. Whether they are comparable."""
+        layers, chain = self.stepper.theta.layers, self.chain
+        comparable, self.ends = True, []
+        for gram in (layers[0].T @ layers[0], layers[-1] @ layers[-1].T):
+            size = float(gram.trace())
+            if not isfinite(size):
+                return False
+            least = self.floor * size + self.tiny
+            diagonal = gram.ravel()[:: len(gram) + 1]
+            diagonal += least
+            inverse = chain.xp.linalg.inv(gram)
+            comparable = comparable and float(inverse.trace()) * least < 0.5
+            self.ends.append(inverse)
+        self.inner = [chain.square(w) for w in layers[1:-1]]
+        return comparable
+
+    def _relative(self, vector: Vector) -> float:
+        """Size of a vector relative to the point: of its ends direction by direction, of its inner layers as wholes."""
+        first, *inner, last = (vector.layers[0], *vector.layers[1:-1], vector.layers[-1])
+        total = float(((first @ self.ends[0]) * first).sum())
+        total += float(((self.ends[1] @ last) * last).sum())
+        for w, size in zip(inner, self.inner, strict=True):
+            total += self.chain.square(w) / size
+        return float((total / self.chain.depth) ** 0.5)
+
+    def _noise(self) -> float:
+        """What the error of the step tried last may add to ‖∇𝓛‖, over the part of ‖∇𝓛‖ that it may be.
+
+        Errors of learned modes that are harmless to A can drown the small gradient of a plateau.
+        """
+        if self.method is DORMAND_PRINCE:
+            return 0.0
+        stepper = self.stepper
+        return self.curvature * stepper.size(stepper.error) / (NOISE * max(stepper.new_slope(), self.tiny))
+
+    # ---- what leaves -----------------------------------------------------------------------
+    def _record(self, reason: str | None) -> Record:
+        chain, stepper, theta = self.chain, self.stepper, self.stepper.theta
+        return Record(
+            members=np.array([self.member]),
+            time=np.array([self.time]),
+            step=np.array([self.steps]),
+            evaluations=np.array([self.evaluations]),
+            excess=np.array([self.stepper.excess]),
+            gradient_norm=np.array([stepper.size(stepper.slope)]),
+            A=chain.tensor(chain.a).cpu().numpy().astype(float)[None],
+            reasons=[reason],
+            weights=lambda i: [chain.tensor(w).cpu().numpy().copy() for w in theta.layers],
+        )
+
+    def _hand_over(self) -> None:
+        theta = self.chain.tensor(self.stepper.theta.flat).clone()
+        h = float(self.control.h[0])
+        self.handover = Handover(theta, self.time, h, self.steps, self.evaluations, self.threshold, self.outputs)
