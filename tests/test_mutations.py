@@ -318,6 +318,8 @@ def test_sizes_are_refused_before_they_are_allocated(here, capfd, tmp_path):
         assert words in line
     assert "GiB" in told(capfd, "train", "-w", "1e12", "--representation", "full")
     assert "GiB" in told(capfd, "train", "--dim", "1e6")
+    grid = ["--gammas", "0:0.99999:0.00001", "--widths", "1:100000"]
+    assert "expected at most 1000000 cells" in told(capfd, "sweep-gamma", *grid)
     assert not Path("runs").exists()
 
 

@@ -23,6 +23,7 @@ from dlnphase.settings.parse import shape as shape_parser
 from dlnphase.settings.table import option
 
 DEFAULT_SHAPE = (5, 5)
+MAX_CELLS = 1_000_000  # a sweep with more is a typing error
 TOP_SINGULAR_VALUE = 4.0  # of the default target: at γ = 1 its modes are about as far from lazy as from active
 
 
@@ -88,6 +89,10 @@ class SweepSettings(MachineSettings, TaskSettings):
             self._set("singular_values", values)
         self._set("gammas", tuple(sorted(self.gammas)))
         self._set("widths", tuple(sorted(self.widths)))
+        if len(self.gammas) * len(self.widths) > MAX_CELLS:
+            raise InputError(
+                f"gammas: found {len(self.gammas)} beside {len(self.widths)} widths, expected at most {MAX_CELLS} cells"
+            )
         if max(self.widths) > 10**12:
             raise InputError(f"widths: found {max(self.widths)}, expected at most 1e12")
         if self.scheduler is not None and self.jobs is not None:
