@@ -55,6 +55,11 @@ def test_scalars_are_read_by_the_rules_of_yaml_1_2(text, value):
     assert parse_yaml(f"a: {text}", "f") == {"a": value}
 
 
+def test_what_is_no_number_is_read_as_such():
+    assert math.isnan(parse_yaml("a: .nan", "f")["a"]) and math.isnan(parse_yaml(dump_yaml([math.nan]), "f")[0])
+    assert parse_yaml("[-.inf, +.Inf, .INF]", "f") == [-math.inf, math.inf, math.inf]
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -168,6 +173,14 @@ def test_pickles_and_damaged_archives_are_refused(tmp_path):
     for name in ("p.npz", "g.npz", "s.npz", "half.npz", "missing.npz"):
         with pytest.raises(InputError, match=name):
             read_npz(tmp_path / name)
+
+
+def test_arrays_too_large_together_are_refused(tmp_path, monkeypatch):
+    (tmp_path / "x.npz").write_bytes(npz_bytes({name: np.zeros(60) for name in "abc"}))
+    assert len(read_npz(tmp_path / "x.npz")) == 3
+    monkeypatch.setattr("dlnphase.results.files.MAX_ARRAY_BYTES", 1500)
+    with pytest.raises(InputError, match="its arrays claim"):
+        read_npz(tmp_path / "x.npz")
 
 
 def test_a_header_that_promises_too_much_is_refused_before_it_is_allocated(tmp_path):
