@@ -614,3 +614,55 @@ def test_without_alignment_a_second_plateau_is_told_wrong_or_not_at_all():
     assert right[0] * 1e-8 == pytest.approx([0.697, 0.847], rel=0.01)
     assert wrong[0, 1] != pytest.approx(right[0, 1], rel=0.05)
     assert reasons != ["converged"], "a wrong time is not printed as if it were right"
+
+
+# ---- threads ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_parts_of_a_batch_on_threads_keep_their_order_and_their_numbers(two_threads):
+    cost = planted_task("factorization", (3, 3), (3.0, 1.0), CPU).cost
+    batch = gaussian_network((3, 6, 6, 3), 1e-3, CPU, members=range(18))
+
+    def run():
+        seen = []
+        for record in gradient_flow(batch, cost, method="stiff"):
+            for i, member in enumerate(record.members):
+                np.testing.assert_allclose(product(record.weights(i)), record.A[i], atol=1e-9)
+                seen.append((int(member), record.time[i], record.A[i].tobytes(), record.reasons[i]))
+        return seen
+
+    first = run()
+    assert first == run()
+    ends = {member: np.frombuffer(a) for member, _, a, reason in first if reason == "converged"}
+    assert sorted(ends) == list(range(18))
+    torch.set_num_threads(1)
+    for record in gradient_flow(batch, cost, method="stiff"):
+        for i, member in enumerate(record.members):
+            if record.reasons[i]:
+                np.testing.assert_allclose(ends[int(member)], record.A[i].ravel(), atol=1e-3)
+
+
+def test_what_goes_wrong_on_a_thread_is_raised_and_the_rest_is_let_go(two_threads):
+    class Broken(LogCosh):
+        calls = 0
+
+        def gradient(self, a):
+            self.calls += 1
+            if self.calls > 60:
+                raise ZeroDivisionError("in a cost")
+            return super().gradient(a)
+
+    batch = gaussian_network((3, 6, 3), 1e-2, CPU, members=range(16))
+    with pytest.raises(ZeroDivisionError, match="in a cost"):
+        follow(batch, Broken(torch.ones((3, 3), dtype=torch.float64)), method="stiff")
+    path = gradient_flow(batch, LogCosh(torch.ones((3, 3), dtype=torch.float64)), method="stiff")
+    next(path)
+    path.close()

@@ -27,6 +27,7 @@ from dlnphase.dynamics.frames import (
 )
 from dlnphase.dynamics.mild import Handover, Mild
 from dlnphase.dynamics.records import Record
+from dlnphase.dynamics.side_by_side import parts, side_by_side
 from dlnphase.dynamics.step_control import END_OF_TIME, FIRST_STEP, SMALLEST_STEP, STALL_CHANGE, Limits, StepControl
 from dlnphase.dynamics.stiff_solver import Point
 from dlnphase.errors import InputError
@@ -93,19 +94,24 @@ def gradient_flow(
             "use auto or stabilised"
         )
     limits = Limits.of(cost, min(network.dims), tol, max_time, max_steps, output_times)
-    flow = _Flow(network, cost, dormand_prince if method == "explicit" else rosenbrock, rtol, align_frames, limits)
+    rest: list[int] = list(range(network.batch))
+    states: dict[int, Handover] = {}
     if method in ("auto", "stabilised"):
-        alone = method == "stabilised" or size > LARGEST_SOLVE
-        rest: dict[int, Handover] = {}
-        for member in range(network.batch):
-            mild = Mild(network, member, cost, rtol, limits, to_the_end=alone)
+        for member in rest:
+            mild = Mild(network, member, cost, rtol, limits, to_the_end=method == "stabilised" or size > LARGEST_SOLVE)
             yield from mild.run()
             if mild.handover is not None:
-                rest[member] = mild.handover
-        if not rest:
-            return
-        flow.take_over(rest)
-    yield from flow.run()
+                states[member] = mild.handover
+        rest = list(states)
+    flows = []
+    for members in parts(rest, network.theta.device):
+        stepper = dormand_prince if method == "explicit" else rosenbrock
+        flow = _Flow(network.select(members), cost, stepper, rtol, align_frames, limits)
+        flow.members = np.array(members)
+        if states:
+            flow.take_over([states[member] for member in members])
+        flows.append(flow.run())
+    yield from side_by_side(flows)
 
 
 class _Flow:
@@ -133,12 +139,8 @@ class _Flow:
         self.told = False
         self._new_frame()
 
-    def take_over(self, rest: dict[int, Handover]) -> None:
-        """Go on with these members from where their mild part ended; the frames remember how they started."""
-        keep = np.zeros(len(self.members), dtype=bool)
-        keep[list(rest)] = True
-        self._select(keep)
-        states = list(rest.values())
+    def take_over(self, states: list[Handover]) -> None:
+        """Go on from where the mild parts of all members ended; the frames remember how they started."""
         for name, values in (
             ("time", [s.time for s in states]),
             ("steps", [s.steps for s in states]),
