@@ -19,10 +19,10 @@ def zygotes():
 @pytest.mark.parametrize(
     ("name", "one", "two"),
     [
-        ("train", ["train"], ["train"]),
+        ("train", ["train"], None),
         ("train", ["train", "--dynamics", "gd", "-L", "2", "-w", "12", "--dim", "4", "--rank", "2"], None),
         ("train", ["train", "--task", "sensing", "--shape", "4x3", "--rank", "1", "--noise", "0.01"], None),
-        ("train", ["train", "--seeds", "3", "--width", "1e6"], None),
+        ("train", ["train", "--seeds", "3", "--width", "1e6", "--dim", "4", "--rank", "1"], None),
         ("sweep", [*SWEEP, "--train", "--jobs", "1"], [*SWEEP, "--train", "--jobs", "2"]),
         ("detect", ["detect-saddles", "source", "--greedy"], None),
     ],
