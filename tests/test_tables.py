@@ -98,7 +98,7 @@ def test_figures_that_are_there_are_shown_and_lost_ones_drawn_again(run, here):
 def test_a_run_on_a_terminal_has_a_live_line_that_goes_again(tmp_path):
     """Drawn on stderr alone; stdout, which is no terminal, gets plain text."""
     parent, child = os.openpty()
-    command = [sys.executable, "-m", "dlnphase", "train", "--dynamics", "gd", "--lr", "1e-3", "--max-steps", "15000"]
+    command = [sys.executable, "-m", "dlnphase", "train", "--dynamics", "gd", "--lr", "1e-3", "--max-steps", "5000"]
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "80", "OMP_NUM_THREADS": "1"}
     for name in ("NO_COLOR", "FORCE_COLOR", "CI"):
         environment.pop(name, None)
