@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -32,6 +33,7 @@ from dlnphase.tasks import planted_task
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "benchmarks.md"
 SHAPE, DEPTH, GAMMA, TOL = (10, 10), 4, 2.0, 1e-8
+REPEATS = 3  # runs of which the middle one counts
 PROBE = 200  # steps of SGD that are measured where the rest is extrapolated
 
 Row = tuple[str, str, str]  # what, figure, how it was taken
@@ -52,18 +54,23 @@ def against_sgd(cost: QuadraticCost, backend: Backend, widths: list[int], measur
     rows = []
     for width in widths:
         start = gaussian_network(hidden_dims(DEPTH, width, SHAPE), sigma_of(width, GAMMA), backend)
-        started = clock()
-        network, how = represent(start, cost)
-        prepared = clock() - started
-        flow = follow(network, cost)
+        flows, (network, how) = [], represent(start, cost)
+        for _ in range(REPEATS):
+            started = clock()
+            represent(start, cost)
+            prepared = clock() - started
+            flow = follow(network, cost)
+            flows.append(replace(flow, seconds=prepared + flow.seconds))
         lr = STABILITY * 2 / sharpest(network, cost)
         if width <= measure_up_to:
-            sgd = autograd_sgd(start, cost, lr, TOL, 10**7)
+            repeats = REPEATS if width <= 300 else 1
+            sgd = middle([autograd_sgd(start, cost, lr, TOL, 10**7) for _ in range(repeats)])
         else:
             sgd = extrapolated_sgd(start, cost, lr, TOL, PROBE)
+        flow = middle(flows)
         gap = float((sgd.matrix - flow.matrix).norm() / flow.matrix.norm())
         taken = "measured" if sgd.measured else f"extrapolated: time a step over {PROBE} steps × steps counted"
-        seconds = prepared + flow.seconds
+        seconds = flow.seconds
         rows.append((
             f"autograd SGD / flow, w = {width}",
             f"{sgd.seconds / seconds:.3g}",
@@ -72,6 +79,11 @@ def against_sgd(cost: QuadraticCost, backend: Backend, widths: list[int], measur
         ))  # fmt: skip
         report(rows[-1])
     return rows
+
+
+def middle(runs: list[Run]) -> Run:
+    """The one of median time."""
+    return sorted(runs, key=lambda run: run.seconds)[len(runs) // 2]
 
 
 def drawn_run(width: int, gamma: float, cost: QuadraticCost, backend: Backend, members: range) -> Run:
@@ -91,10 +103,10 @@ def widths_and_batches(cost: QuadraticCost, backend: Backend) -> list[Row]:
     many = drawn_run(10**9, GAMMA, cost, backend, range(64))
     long = drawn_run(10**6, 3.0, cost, backend, range(1))
     rows = [
-        ("time at w = 1e9 / time at w = 1e3, γ = 2", f"{wide.seconds / narrow.seconds:.3g}",
-         f"{wide.seconds:.3g} s ({wide.steps} steps) / {narrow.seconds:.3g} s ({narrow.steps} steps)"),
-        ("64 seeds / 1 seed, w = 1e9, γ = 2", f"{many.seconds / wide.seconds:.3g}",
-         f"{many.seconds:.3g} s / {wide.seconds:.3g} s"),
+        ("the same without start-up, one thread: w = 1e9 / w = 1e3", f"{wide.seconds / narrow.seconds:.3g}",
+         f"CPU: {wide.seconds:.3g} s ({wide.steps} steps) / {narrow.seconds:.3g} s ({narrow.steps} steps)"),
+        ("the same without start-up, one thread: 64 seeds / 1 seed", f"{many.seconds / wide.seconds:.3g}",
+         f"CPU: {many.seconds:.3g} s / {wide.seconds:.3g} s"),
         ("w = 1e6, γ = 3, flow time to 1e11", f"{long.seconds:.3g} s", f"{long.steps} steps"),
     ]  # fmt: skip
     for row in rows:
@@ -119,22 +131,35 @@ def start_up(repeats: int = 7) -> list[Row]:
     return [row]
 
 
-def command(*options: str) -> list[Row]:
-    """Seconds and peak memory of a whole ``dlnphase train`` in a process of its own."""
+def command(*options: str) -> tuple[float, float]:
+    """(seconds, peak MiB) of a whole ``dlnphase train`` in a process of its own, on as many threads as it takes."""
     code = (
         "import resource, subprocess, sys\n"
         "subprocess.run([sys.executable, '-m', 'dlnphase', 'train', *sys.argv[1:]], check=True, stdout=2)\n"
         "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
     )
+    free = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        arguments = [*options, "--quiet", "--out", f"{folder}/run"]
-        done = subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True, text=True)
+        arguments = [sys.executable, "-c", code, *options, "--quiet", "--out", f"{folder}/run"]
+        done = subprocess.run(arguments, check=True, capture_output=True, text=True, env=free)
         seconds = time.perf_counter() - started
-    peak = int(done.stdout.split()[-1]) / 2**10
-    row = (f"dlnphase train {' '.join(options)}".rstrip(), f"{peak:.0f} MiB", f"peak memory; {seconds:.3g} s in all")
-    report(row)
-    return [row]
+    return seconds, int(done.stdout.split()[-1]) / 2**10
+
+
+def commands() -> list[Row]:
+    """What width and batches cost someone who types the command."""
+    narrow, wide = command("-w", "1e3", "-g", "2"), command("-w", "1e9", "-g", "2")
+    many = command("-w", "1e9", "-g", "2", "--seeds", "64")
+    rows = [
+        ("dlnphase train -g 2: -w 1e9 / -w 1e3", f"{wide[0] / narrow[0]:.3g}",
+         f"{wide[0]:.3g} s, peak {wide[1]:.0f} MiB / {narrow[0]:.3g} s, peak {narrow[1]:.0f} MiB"),
+        ("dlnphase train -g 2 -w 1e9: --seeds 64 / one seed", f"{many[0] / wide[0]:.3g}",
+         f"{many[0]:.3g} s, peak {many[1]:.0f} MiB / {wide[0]:.3g} s"),
+    ]  # fmt: skip
+    for row in rows:
+        report(row)
+    return rows
 
 
 def report(row: Row) -> None:
@@ -184,9 +209,9 @@ def main() -> None:
     backend = resolve_backend("cpu", threads=1)
     cost = planted_task("completion", SHAPE, (10.0, 6.0, 3.0), backend).cost
     rows = against_sgd(cost, backend, [100, 300, 1000], 1000 if options.long else 300)
+    rows += commands()
     rows += widths_and_batches(cost, backend)
     rows += start_up()
-    rows += command("-w", "1e9", "-g", "2") + command("-w", "1e9", "-g", "2", "--seeds", "64")
     rows += cell_overhead()
     text = table(rows)
     print(text)
