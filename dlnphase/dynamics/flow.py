@@ -133,7 +133,7 @@ class _Flow:
         self.evaluations = np.zeros(network.batch, dtype=np.int64)
         self.next_output = np.zeros(network.batch, dtype=np.int64)
         self.threshold = np.full(network.batch, np.nan)
-        self.last_excess = np.zeros(network.batch)
+        self.last_excess = np.full(network.batch, np.inf)
         self.last_change = np.zeros(network.batch, dtype=np.int64)
         self.like = like
         self.told = False
@@ -241,8 +241,8 @@ class _Flow:
         )
 
     def _watch(self, record: Record) -> None:
-        """Note at which step each member's excess cost last changed."""
-        changed = abs(record.excess - self.last_excess) > STALL_CHANGE * self.last_excess
+        """Note at which step each member's excess cost was last lower than ever; a rise is round-off."""
+        changed = record.excess < (1 - STALL_CHANGE) * self.last_excess
         self.last_excess = np.where(changed, record.excess, self.last_excess)
         self.last_change = np.where(changed, self.steps, self.last_change)
 

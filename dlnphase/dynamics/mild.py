@@ -77,7 +77,7 @@ class Mild:
         self.control = StepControl(1, DORMAND_PRINCE.embedded_order, SAFETY)
         self.method: Tableau = DORMAND_PRINCE
         self.time, self.steps, self.evaluations, self.outputs = 0.0, 0, 1, 0
-        self.last_excess, self.last_change = 0.0, 0
+        self.last_excess, self.last_change = np.inf, 0
         self.plateau_excess, self.plateau_start = 0.0, 0
         self.threshold = limits.tol * (self.stepper.excess - limits.offset)
         self.curvature = float("nan")
@@ -166,7 +166,7 @@ class Mild:
 
     def _reason(self) -> str | None:
         excess = self.stepper.excess
-        if abs(excess - self.last_excess) > STALL_CHANGE * self.last_excess:
+        if excess < (1 - STALL_CHANGE) * self.last_excess:
             self.last_excess, self.last_change = excess, self.steps
         h = float(self.control.h[0])
         return self.limits.reason(excess, self.threshold, h, self.steps - self.last_change, self.time, self.steps)

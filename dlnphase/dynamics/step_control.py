@@ -14,7 +14,7 @@ SAFETY, SHRINK, GROW = 0.9, 0.2, 4.0  # step-size control: margin, and the least
 FIRST_STEP = 0.05  # first step, as a fraction of the time in which θ changes by its own size
 SMALLEST_STEP = 1e-250
 END_OF_TIME = 1e100  # a flow that has not converged by then never will
-STALL = 2500  # steps without any change of the excess cost after which round-off, not the flow, sets the step
+STALL = 2500  # steps without any fall of the excess cost after which round-off, not the flow, sets the step
 STALL_CHANGE = 1e-6
 
 
@@ -110,7 +110,7 @@ class Limits:
 
         Args:
             threshold: tol times the first excess cost above ``offset``.
-            idle: steps since the excess cost last changed.
+            idle: steps since the excess cost was last lower than ever before.
         """
         if not np.isfinite(excess) or h < SMALLEST_STEP:
             return "diverged"
