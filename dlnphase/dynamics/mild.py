@@ -22,9 +22,10 @@ from dlnphase.network import Network
 from dlnphase.stabilised import DORMAND_PRINCE, Chain, Stepper, Tableau, Vector, fitting, tableaux
 
 SPREAD = 1e11  # times ε: ratio of the sizes of two directions from which the smaller needs a frame of its own
-PATIENCE = 2500  # slopes spent on one plateau after which the stiff method, which crosses it in a few steps, is cheaper
+PATIENCE = 3500  # slopes spent on one plateau after which the stiff method, which crosses it in a few steps, is cheaper
 PLATEAU = 0.01  # a plateau is where the excess cost changes by less than this share
 SAFETY = 0.85  # of the step size that the error would allow
+RESTS = 0.01  # share of its size by which A has to move before ρ is found anew
 REMEASURE = 3  # steps between two measurements of the sizes of directions
 UNTROUBLED = 1.5  # h·ρ, a quarter of what the shortest method bears
 NOISE = 1.0  # error estimate times curvature, as a share of ‖∇𝓛‖; what reaches ‖∇𝓛‖ is a few per cent of that
@@ -80,7 +81,7 @@ class Mild:
         self.last_excess, self.last_change = np.inf, 0
         self.plateau_excess, self.plateau_start = 0.0, 0
         self.threshold = limits.tol * (self.stepper.excess - limits.offset)
-        self.curvature = float("nan")
+        self.curvature, self.a, self.speed, self.drift = np.nan, self.chain.a + 0.0, 0.0, np.inf
         self.handover: Handover | None = None
 
     def run(self) -> Iterator[Record]:
@@ -103,10 +104,11 @@ class Mild:
     def _prepare(self) -> bool:
         """Measure the point and find the method for the step that is wanted; False where the path is no longer mild."""
         age = self.steps % REMEASURE
-        self.stepper.measure()
-        # Where even a curvature several times the last one known changes nothing, it is not found anew at every step.
-        if age == 0 or not self.control.h[0] * self.curvature < UNTROUBLED:
-            self.curvature = CURVATURE_MARGIN * self.chain.curvature()
+        # While A rests so does ρ, and where even a ρ several times the last one changes nothing it need not be known.
+        stale = self.drift > RESTS * self.chain.size_of(self.a)
+        if stale and (age == 0 or not self.control.h[0] * self.curvature < UNTROUBLED):
+            self.stepper.measure()
+            self.curvature, self.drift = CURVATURE_MARGIN * self.chain.curvature(), 0.0
         if age == 0 and not self._measure_sizes() and not self.to_the_end:
             return False
         if np.isnan(self.control.h[0]):
@@ -118,13 +120,12 @@ class Mild:
         return self._choose_method()
 
     def _resolved(self) -> float:
-        """The longest step in which A moves by no more than RESOLUTION of the way it has come and has to go."""
+        """The longest step in which A, at its last speed, moves by no more than RESOLUTION of the way it has to go."""
         chain = self.chain
-        slope, speed = chain.square(chain.g) ** 0.5, chain.square(chain.velocity()) ** 0.5
-        if not slope * speed > 0:
+        slope = chain.size_of(chain.g)
+        if not slope * self.speed > 0:
             return END_OF_TIME
-        way = chain.square(chain.a) ** 0.5 + 2 * self.stepper.excess / slope
-        return RESOLUTION * way / speed
+        return RESOLUTION * (chain.size_of(self.a) + 2 * self.stepper.excess / slope) / self.speed
 
     def _choose_method(self) -> bool:
         method = fitting(float(self.control.h[0]) * self.curvature, self.method)
@@ -152,6 +153,8 @@ class Mild:
                 break
             self._choose_method()
         stepper.accept()
+        moved = self.chain.size_of(self.chain.a - self.a)
+        self.a, self.speed, self.drift = self.chain.a + 0.0, moved / h, self.drift + moved
         self.time = end if lands else self.time + h
         self.outputs += bool(self.time >= limits.outputs[self.outputs])
         self.steps += 1

@@ -30,7 +30,7 @@ from dlnphase.stabilised import Chain, Stepper, cheapest, tableaux
 
 SAFETY = 3.0
 PILOT_RTOL = 1e-4
-PILOT_STEPS = 40  # accepted steps, of which the first burst takes up to 25, at any width and γ
+PILOT_STEPS = 30  # accepted steps, of which the first burst takes about half, at any width and γ
 FIRST_STEP = 0.01  # as a fraction of the time in which θ changes by its own size
 TRIES = 30  # sizes of one step, after which the pilot gives up
 STEP_SAFETY, SHRINK, GROW = 0.75, 0.2, 2.0  # of its step sizes

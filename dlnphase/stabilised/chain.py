@@ -110,6 +110,10 @@ class Chain:
         into[0] += x
         self._add(at.flat, before.flat, 1 - kappa)
 
+    def size_of(self, values: Array) -> float:
+        """Frobenius norm."""
+        return self.square(values) ** 0.5
+
     def _cost_slope(self, at: Vector, factor: float) -> Array:
         """−factor·∇C at A; forms the products below each layer on the way."""
         below = self._below
