@@ -21,7 +21,7 @@ from dlnphase.costs import Cost
 from dlnphase.dynamics.framed_cost import FramedCost, turn_rows
 from dlnphase.network import Network, split
 
-EMERGENCE = 30.0  # a direction leads its space when its weight λ exceeds this multiple of the mean of the rest
+EMERGENCE = 30.0  # some directions lead their space when the least λ of them exceeds this multiple of the others' mean
 LEARNED = 1e-2  # weight, relative to the largest, from which a leading direction counts as learned
 SEPARATED = 0.1  # weight, relative to a leading direction's, below which a direction counts as smaller
 RECHECK = 5.0  # a space is searched again when its other directions gained this multiple of their mean weight
@@ -193,12 +193,9 @@ def _promote(network: Network, frames: Frames, space: int) -> None:
             return
         frames.checked[space] = torch.where(grown, total, frames.checked[space])
         x = torch.zeros_like(weights).scatter_(1, weights.argmax(-1, keepdim=True), 1.0)
-        value = total / count
         for _ in range(POWER_ITERATIONS):
-            y = _gram_times(network, space, x) * open_axes
-            x, value = _normalized(y)
-        rest = (total - value).clamp_min(0.0) / (count - 1).clamp_min(1)
-        emerged = (value > EMERGENCE * rest) & (count > 1) & (value > 0)
+            x, value = _normalized(_gram_times(network, space, x) * open_axes)
+        emerged = _stands_out(network, space, open_axes, weights) & (count > 1) & (value > 0)
         if not bool(emerged.any()):
             return
         for i in leading[emerged].unique().tolist():
@@ -208,6 +205,27 @@ def _promote(network: Network, frames: Frames, space: int) -> None:
             _turn(network, frames, space, i, tail)
         leading += emerged.long()
         frames.checked[space] = torch.where(emerged, torch.zeros_like(total), frames.checked[space])
+
+
+def _stands_out(network: Network, space: int, open_axes: Tensor, weights: Tensor) -> Tensor:
+    """Whether among the open axes a few directions, one or several, outweigh all the others, boolean (B,).
+
+    Several modes may have been learned before anybody looked: then none of them stands out alone. The largest
+    weights λ are found by subspace iteration; no more directions can be learned than A has singular values.
+    """
+    n, neighbours = network.dims[space], network.dims[max(space - 1, 0) : space + 2]
+    room = min(n, sum(neighbours) - n)  # the rank that M can have
+    q = min(room, *network.shape) if room < 2 else min(room - 1, *network.shape)
+    x = torch.zeros_like(weights).unsqueeze(-1).repeat(1, 1, q)
+    x.scatter_(1, weights.topk(q, dim=-1).indices.unsqueeze(1), 1.0)
+    mask = open_axes.unsqueeze(-1)
+    for _ in range(POWER_ITERATIONS):
+        x = torch.linalg.qr(_gram_times_block(network, space, x) * mask)[0] * mask
+    values = torch.linalg.eigvalsh(x.mT @ (_gram_times_block(network, space, x) * mask)).flip(-1).clamp_min(0.0)
+    rest = (weights.sum(-1, keepdim=True) - values.cumsum(-1)).clamp_min(0.0)
+    below = open_axes.sum(-1, keepdim=True) - torch.arange(1, q + 1, device=weights.device)
+    others = (below - (n - room)).clamp_min(1)  # without those that are empty in any network of this shape
+    return ((below > 0) & (values > 0) & (values > EMERGENCE * rest / others)).any(-1)
 
 
 def _turn(network: Network, frames: Frames, space: int, i: int, tail: Tensor) -> None:
@@ -264,7 +282,11 @@ def _normalized(v: Tensor) -> tuple[Tensor, Tensor]:
 
 def _gram_times(network: Network, space: int, x: Tensor) -> Tensor:
     """M_l x for vectors x of shape (B, n_l)."""
-    x = x.unsqueeze(-1)
+    return _gram_times_block(network, space, x.unsqueeze(-1)).squeeze(-1)
+
+
+def _gram_times_block(network: Network, space: int, x: Tensor) -> Tensor:
+    """M_l x for x of shape (B, n_l, m)."""
     out = torch.zeros_like(x)
     if space > 0:
         w = network.weights[space - 1]
@@ -272,7 +294,7 @@ def _gram_times(network: Network, space: int, x: Tensor) -> Tensor:
     if space < network.depth:
         w = network.weights[space]
         out = out + w.mT @ (w @ x)
-    return out.squeeze(-1)
+    return out
 
 
 def _gram_times_axis(network: Network, space: int, i: int) -> Tensor:

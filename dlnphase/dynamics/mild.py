@@ -22,14 +22,16 @@ from dlnphase.network import Network
 from dlnphase.stabilised import DORMAND_PRINCE, Chain, Stepper, Tableau, Vector, fitting, tableaux
 
 SPREAD = 1e11  # times ε: ratio of the sizes of two directions from which the smaller needs a frame of its own
+SINGLE = 1e-3  # that ratio where ε leaves no room for it, in single precision
 PATIENCE = 3500  # slopes spent on one plateau after which the stiff method, which crosses it in a few steps, is cheaper
 PLATEAU = 0.01  # a plateau is where the excess cost changes by less than this share
 SAFETY = 0.85  # of the step size that the error would allow
 RESTS = 0.01  # share of its size by which A has to move before ρ is found anew
 REMEASURE = 3  # steps between two measurements of the sizes of directions
 UNTROUBLED = 1.5  # h·ρ, a quarter of what the shortest method bears
-NOISE = 1.0  # error estimate times curvature, as a share of ‖∇𝓛‖; what reaches ‖∇𝓛‖ is a few per cent of that
+NOISE = 0.1  # error estimate times curvature, as a share of ‖∇𝓛‖; what reaches ‖∇𝓛‖ is a few per cent of that
 RESOLUTION = 0.07  # share of its way that A may move in one step: bursts are seen, not jumped over
+FASTEST_RISE = 3.0  # of the speed of A from one step to the next, that is expected to repeat itself
 CURVATURE_MARGIN = 1.04  # the curvature is an estimate from below
 
 
@@ -73,7 +75,7 @@ class Mild:
         self.chain = Chain(start, cost)
         self.stepper = Stepper(self.chain, self.chain.array(start.theta[0]))
         self.member, self.rtol, self.limits, self.to_the_end = member, rtol, limits, to_the_end
-        self.floor = (SPREAD * torch.finfo(start.theta.dtype).eps) ** 2
+        self.floor = min(SPREAD * torch.finfo(start.theta.dtype).eps, SINGLE) ** 2
         self.tiny = torch.finfo(start.theta.dtype).tiny
         self.control = StepControl(1, DORMAND_PRINCE.embedded_order, SAFETY)
         self.method: Tableau = DORMAND_PRINCE
@@ -81,7 +83,7 @@ class Mild:
         self.last_excess, self.last_change = np.inf, 0
         self.plateau_excess, self.plateau_start = 0.0, 0
         self.threshold = limits.tol * (self.stepper.excess - limits.offset)
-        self.curvature, self.a, self.speed, self.drift = np.nan, self.chain.a + 0.0, 0.0, np.inf
+        self.curvature, self.a, self.speed, self.drift, self.rise = np.nan, self.chain.a + 0.0, 0.0, np.inf, 1.0
         self.handover: Handover | None = None
 
     def run(self) -> Iterator[Record]:
@@ -120,12 +122,12 @@ class Mild:
         return self._choose_method()
 
     def _resolved(self) -> float:
-        """The longest step in which A, at its last speed, moves by no more than RESOLUTION of the way it has to go."""
+        """The longest step in which A, going on as it did, moves by no more than RESOLUTION of the way it has to go."""
         chain = self.chain
         slope = chain.size_of(chain.g)
         if not slope * self.speed > 0:
             return END_OF_TIME
-        return RESOLUTION * (chain.size_of(self.a) + 2 * self.stepper.excess / slope) / self.speed
+        return RESOLUTION * (chain.size_of(self.a) + 2 * self.stepper.excess / slope) / (self.speed * self.rise)
 
     def _choose_method(self) -> bool:
         method = fitting(float(self.control.h[0]) * self.curvature, self.method)
@@ -154,7 +156,9 @@ class Mild:
             self._choose_method()
         stepper.accept()
         moved = self.chain.size_of(self.chain.a - self.a)
-        self.a, self.speed, self.drift = self.chain.a + 0.0, moved / h, self.drift + moved
+        speed = moved / h
+        self.rise = min(max(speed / self.speed, 1.0), FASTEST_RISE) if self.speed > 0 else 1.0
+        self.a, self.speed, self.drift = self.chain.a + 0.0, speed, self.drift + moved
         self.time = end if lands else self.time + h
         self.outputs += bool(self.time >= limits.outputs[self.outputs])
         self.steps += 1
@@ -189,8 +193,10 @@ class Mild:
             inverse = chain.xp.linalg.inv(gram)
             comparable = comparable and float(inverse.trace()) * least < 0.5
             self.ends.append(inverse)
-        self.inner = [chain.square(w) for w in layers[1:-1]]
-        return comparable
+        sizes = [chain.square(w) for w in layers]
+        least = self.floor * max(sizes) + self.tiny
+        self.inner = [max(size, least) for size in sizes[1:-1]]
+        return comparable and min(sizes) > least
 
     def _relative(self, vector: Vector) -> float:
         """Size of a vector relative to the point: of its ends direction by direction, of its inner layers as wholes."""
