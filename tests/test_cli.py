@@ -108,7 +108,7 @@ def test_configuration_files(run, tmp_path):
     ("arguments", "words"),
     [
         (["train", "--gamma", "nan"], "--gamma: found 'nan', expected a finite number"),
-        (["train", "--width", "0"], "--width: found '0', expected an integer of at least 1"),
+        (["train", "--width", "0"], "--width: found '0', expected an integer from 1 to 1e12"),
         (["train", "--rank", "11"], "rank: found 11, expected at most 10 for shape 10x10"),
         (["train", "--target", "letters.csv"], "letters.csv: line 2: found 'x', expected a number or an empty cell"),
         (["train", "--target", "ragged.csv"], "ragged.csv: line 2 has 1 cells, expected 2 like the first line"),
@@ -116,7 +116,7 @@ def test_configuration_files(run, tmp_path):
         (["train", "--target", "missing.csv"], "missing.csv: no such file"),
         (["train", "--data", "lengths.npz"], "lengths.npz: X has 5 rows and Y has 4, expected as many"),
         (["train", "--config", "unknown.yaml"], "unknown.yaml: widht: unknown key, did you mean width?"),
-        (["train", "--config", "type.yaml"], "type.yaml: depth: found 'deep', expected an integer of at least 2"),
+        (["train", "--config", "type.yaml"], "type.yaml: depth: found 'deep', expected an integer from 2 to 1000"),
         (["train", "--config", "missing.yaml"], "missing.yaml: no such file"),
         (["train", "--config", "tags.yaml"], "tags.yaml: line 1: found the tag"),
         (["train", "--out", "letters.csv/x"], "--out: letters.csv/x cannot be created"),

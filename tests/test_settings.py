@@ -85,7 +85,7 @@ def test_flags_win_over_the_configuration_and_void_what_they_replace():
     ("flags", "words"),
     [
         ({"gamma": "nan"}, "--gamma: found 'nan', expected a finite number"),
-        ({"width": "0"}, "--width: found '0', expected an integer of at least 1"),
+        ({"width": "0"}, "--width: found '0', expected an integer from 1 to 1e12"),
         ({"rank": "4", "shape": "5x3"}, "rank: found 4, expected at most 3 for shape 5x3"),
         ({"widht": "3"}, "--widht: unknown key, did you mean width?"),
         ({"observed": "0"}, "--observed: found '0'"),

@@ -116,7 +116,7 @@ def end_of_path(matrices: np.ndarray, cost: QuadraticCost, depth: int, *, target
 
 def _words(reached: Norms, planted: Norms | None, least: Norms | None, at_minimum: bool) -> str:
     if not at_minimum:
-        return f"The path ends at rank {reached.rank}, before a minimum is reached."
+        return f"Taken exactly, the end has rank {reached.rank} and lies before a minimum: a smaller --tol goes on."
     out = f"The minimum reached has rank {reached.rank} and nuclear norm {reached.nuclear:.5g}"
     if planted is not None:
         same = planted.rank == reached.rank and abs(reached.nuclear / max(planted.nuclear, 1e-300) - 1) < 1e-2

@@ -44,7 +44,11 @@ def integer(minimum: int = 0, maximum: int = 2**63 - 1) -> Parser:
             raise ValueError
         return number
 
-    return Parser(convert, f"an integer of at least {minimum}", "INT")
+    power = len(str(maximum)) - 1
+    largest = f"1e{power}" if power > 5 and maximum == 10**power else str(maximum)
+    # A bound that is nothing but what a machine counts to is not worth a word.
+    bounds = f"of at least {minimum}" if maximum in (2**31, 2**63 - 1) else f"from {minimum} to {largest}"
+    return Parser(convert, f"an integer {bounds}", "INT")
 
 
 def number(minimum: float = -math.inf, *, positive: bool = False, below: float = math.inf) -> Parser:
