@@ -147,7 +147,7 @@ class Chain:
     def combine(self, coefficients: Array, rows: Array, out: Array) -> None:
         """out ← Σ_i c_i rows_i for coefficients (m,), rows (m, P)."""
         if self.numpy:
-            np.matmul(coefficients, rows, out=out)
+            np.dot(coefficients, rows, out=out)  # matmul is slow for a single row
         else:
             torch.mv(rows.T, coefficients, out=out)
 
