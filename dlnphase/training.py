@@ -156,6 +156,10 @@ def _result(run: Run, recorder: Recorder, clock: Clock) -> TrainResult:
     members = [replace(a.member, outcome=_advised(a.member.outcome, run)) for a in analyses]
     outcome, rows, theory, spread = combine(members)
     outcome = replace(outcome, advice=_advice(outcome.reason, run))
+    missing: tuple[str, ...] = ()
+    if len(seen) < len(recorder.paths):  # only where the run was interrupted: members begin one after the other
+        missing = (f"{len(recorder.paths) - len(seen)} of {len(recorder.paths)} starts had not begun",)
+        outcome = replace(outcome, advice="; ".join(words for words in (*missing, outcome.advice) if words))
     trajectory = assemble([recorder.paths[i] for i in seen], numbers[seen], [a.visits for a in analyses], cost, test)
     return TrainResult(
         config=run.settings,
@@ -168,7 +172,7 @@ def _result(run: Run, recorder: Recorder, clock: Clock) -> TrainResult:
         members=tuple(members) if len(members) > 1 else (),
         spread=spread,
         sparsity=_sparsity(run, [recorder.paths[i] for i in seen]),
-        notes=run.notes + tuple(p.note for p in run.points if p.ties > 1 or p.independent is False),
+        notes=run.notes + missing + tuple(p.note for p in run.points if p.ties > 1 or p.independent is False),
         trajectory=trajectory,
     )
 

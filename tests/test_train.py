@@ -307,3 +307,11 @@ def test_real_data_digits(tmp_path):
         assert plateau.refined == pytest.approx(plateau.predicted, rel=1e-9)
         assert plateau.measured == pytest.approx(plateau.predicted, rel=1e-3)
     assert result.outcome.test_cost < result.outcome.initial_test_cost
+
+
+def test_an_interrupted_batch_says_how_many_starts_had_not_begun():
+    seen = []
+    settings = TrainSettings(**(SMALL | {"seeds": 4}))
+    result = train(settings, on_record=seen.append, should_stop=lambda: len(seen) > 3)
+    assert result.outcome.reason == "interrupted"
+    assert "3 of 4 starts had not begun" in result.outcome.advice and "3 of 4 starts had not begun" in result.notes
