@@ -22,7 +22,7 @@ from dlnphase.network import Network
 from dlnphase.stabilised import DORMAND_PRINCE, Chain, Stepper, Tableau, Vector, fitting, tableaux
 
 SPREAD = 1e11  # times ε: ratio of the sizes of two directions from which the smaller needs a frame of its own
-SINGLE = 1e-3  # that ratio where ε leaves no room for it, in single precision
+SINGLE = 1e-3  # that ratio where ε leaves no room for it: single precision is only mild where nobody takes over
 PATIENCE = 3500  # slopes spent on one plateau after which the stiff method, which crosses it in a few steps, is cheaper
 PLATEAU = 0.01  # a plateau is where the excess cost changes by less than this share
 SAFETY = 0.85  # of the step size that the error would allow
@@ -75,7 +75,8 @@ class Mild:
         self.chain = Chain(start, cost)
         self.stepper = Stepper(self.chain, self.chain.array(start.theta[0]))
         self.member, self.rtol, self.limits, self.to_the_end = member, rtol, limits, to_the_end
-        self.floor = min(SPREAD * torch.finfo(start.theta.dtype).eps, SINGLE) ** 2
+        spread = SPREAD * torch.finfo(start.theta.dtype).eps
+        self.precise, self.floor = spread < 1, min(spread, SINGLE) ** 2
         self.tiny = torch.finfo(start.theta.dtype).tiny
         self.control = StepControl(1, DORMAND_PRINCE.embedded_order, SAFETY)
         self.method: Tableau = DORMAND_PRINCE
@@ -196,7 +197,7 @@ class Mild:
         sizes = [chain.square(w) for w in layers]
         least = self.floor * max(sizes) + self.tiny
         self.inner = [max(size, least) for size in sizes[1:-1]]
-        return comparable and min(sizes) > least
+        return self.precise and comparable and min(sizes) > least
 
     def _relative(self, vector: Vector) -> float:
         """Size of a vector relative to the point: of its ends direction by direction, of its inner layers as wholes."""
