@@ -401,6 +401,17 @@ def test_a_cost_that_has_not_changed_for_very_many_steps_ends_at_the_precision_f
     assert np.abs(change).max() < 2e-6 * records[-1].excess[0]
 
 
+def test_a_stabilised_run_that_can_go_no_further_tells_where_it_stands():
+    class Cliff(LogCosh):
+        def gradient(self, a):
+            return torch.where(a[:, :1, :1] > 0.5, torch.nan, super().gradient(a))
+
+    cost = Cliff(CPU.tensor(np.diag([2.0, 1.0, 1.0])))
+    last = follow(gaussian((3, 4, 3), 0.3), cost, method="stabilised")[-1]
+    assert last.reasons == ["diverged"] and np.isfinite(last.excess[0]) and last.A[0, 0, 0] <= 0.5
+    np.testing.assert_allclose(product(last.weights(0)), last.A[0], atol=1e-12)
+
+
 def test_wrong_options_are_refused():
     network, cost = gaussian((3, 4, 2), 0.2), stated_cost("factorization", (2, 3), CPU).cost
     with pytest.raises(InputError, match="method: found 'euler'"):

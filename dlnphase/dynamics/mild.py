@@ -41,14 +41,13 @@ class Handover:
 
     Attributes:
         theta: parameters, shape (P,).
-        time, h, steps, evaluations: of the run so far; h is the step that was wanted next.
+        time, steps, evaluations: of the run so far.
         threshold: excess cost, above the reachable one, at which the run has converged.
         outputs: number of output times already met.
     """
 
     theta: Tensor
     time: float
-    h: float
     steps: int
     evaluations: int
     threshold: float
@@ -94,6 +93,8 @@ class Mild:
         while reason is None:
             moved = self._prepare() and self._advance()
             reason = self._reason() if moved else "diverged"
+            if not moved:
+                self.stepper.stay()
             if reason in ("diverged", "precision_floor") and not self.to_the_end:
                 self._hand_over()
                 return
@@ -226,7 +227,7 @@ class Mild:
             time=np.array([self.time]),
             step=np.array([self.steps]),
             evaluations=np.array([self.evaluations]),
-            excess=np.array([self.stepper.excess]),
+            excess=np.array([stepper.excess]),
             gradient_norm=np.array([stepper.size(stepper.slope)]),
             A=chain.tensor(chain.a).cpu().numpy().astype(float)[None],
             reasons=[reason],
@@ -235,5 +236,4 @@ class Mild:
 
     def _hand_over(self) -> None:
         theta = self.chain.tensor(self.stepper.theta.flat).clone()
-        h = float(self.control.h[0])
-        self.handover = Handover(theta, self.time, h, self.steps, self.evaluations, self.threshold, self.outputs)
+        self.handover = Handover(theta, self.time, self.steps, self.evaluations, self.threshold, self.outputs)

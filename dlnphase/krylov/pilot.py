@@ -39,6 +39,7 @@ PILOT_END = 1e-2  # stop when the excess cost is below this share of its initial
 
 PILOT_SIZE = 1e-3  # the pilot starts from products of layers of at least this share of the size learned
 
+
 def disagreement(coarse: Network, fine: Network, cost: Cost) -> float:
     """The ε within which two single networks agree on the pilot's stretch of their gradient flows (module text).
 

@@ -171,7 +171,7 @@ class Chain:
         x, value = self._direction, 0.0
         for _ in range(POWER_ITERATIONS):
             image = self._kernel(self._apply(x))
-            norm = self.square(image) ** 0.5
+            norm = self.size_of(image)
             if not 0 < norm < float("inf"):
                 return norm
             x, before, value = image / norm, value, norm

@@ -90,7 +90,7 @@ class Stepper:
         theta: where it stands.
         slope: −∇𝓛 there.
         error: estimated error of the step tried last.
-        excess: C − C_min where that step led.
+        excess: C − C_min where that step led; before any step, and after :meth:`stay`, at ``theta``.
     """
 
     def __init__(self, chain: Chain, theta: Array) -> None:
@@ -99,8 +99,7 @@ class Stepper:
         self._rows, self._k = chain.vectors(len(DORMAND_PRINCE.error))
         self._constants: dict[tuple[int, int], list[Array]] = {}
         self.theta.flat[...] = theta
-        chain.slope(self.theta, self.slope, 1.0)
-        self.excess = chain.excess()
+        self.stay()
 
     def size(self, vector: Vector) -> float:
         """Euclidean norm of a vector of the chain."""
@@ -135,6 +134,11 @@ class Stepper:
     def new_slope(self) -> float:
         """‖∇𝓛‖ where the step tried last led."""
         return self.chain.square(self._slope) ** 0.5 / self._h
+
+    def stay(self) -> None:
+        """Evaluate the point where it stands: at the start, and where no step from there was any good."""
+        self.chain.slope(self.theta, self.slope, 1.0)
+        self.excess = self.chain.excess()
 
     def accept(self) -> None:
         """Stand where the last step led."""
