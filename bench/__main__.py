@@ -23,12 +23,12 @@ import torch
 from bench.overhead import cell_overhead
 from bench.sgd import STABILITY, Run, autograd_sgd, clock, extrapolated_sgd, sharpest
 from dlnphase.backend import Backend, resolve_backend
-from dlnphase.costs import QuadraticCost
+from dlnphase.costs.quadratic import QuadraticCost
+from dlnphase.costs.tasks import planted_task
 from dlnphase.dynamics import gradient_flow
-from dlnphase.krylov import choose_representation, initial_network, represent
-from dlnphase.network import Network
-from dlnphase.sampling import gaussian_network, hidden_dims, sigma_of
-from dlnphase.tasks import planted_task
+from dlnphase.networks.chain import Network
+from dlnphase.networks.sampling import gaussian_network, hidden_dims, sigma_of
+from dlnphase.setup.representation import choose_representation, initial_network, represent
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "benchmarks.md"

@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from dlnphase.cells import CellJob, run_cell
-from dlnphase.executors import Outcome, run_dask, run_here, run_processes
 from dlnphase.results.sweep import SweepFile
 from dlnphase.settings import SweepSettings
-from dlnphase.sweep import prepare, sweep_gamma
+from dlnphase.sweep.cells import CellJob, run_cell
+from dlnphase.sweep.executors import Outcome, run_dask, run_here, run_processes
+from dlnphase.sweep.run import prepare, sweep_gamma
 
 CELLS = 64
 WORKERS = 2

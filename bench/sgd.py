@@ -7,10 +7,10 @@ from time import process_time
 
 import torch
 
-from dlnphase.costs import QuadraticCost
+from dlnphase.costs.quadratic import QuadraticCost
 from dlnphase.dynamics import gradient_descent, gradient_flow
-from dlnphase.krylov import project
-from dlnphase.network import Network
+from dlnphase.networks.chain import Network
+from dlnphase.networks.krylov import project
 
 clock = process_time  # CPU seconds of this process: on one thread, what a wall clock shows on an idle machine
 STABILITY = 0.9  # of the largest step that is stable everywhere on the path

@@ -17,7 +17,7 @@ __version__ = "0.1.0"
 
 # public name → module it lives in
 _PUBLIC = {
-    "train": "dlnphase.training",
+    "train": "dlnphase.training.run",
     "TrainSettings": "dlnphase.settings",
     "TrainResult": "dlnphase.results.train",
     "Trajectory": "dlnphase.results.train",
@@ -27,28 +27,28 @@ _PUBLIC = {
     "load_plot": "dlnphase.results.plot",
     "load_train": "dlnphase.results.train",
     "save_train": "dlnphase.results.train",
-    "sweep_gamma": "dlnphase.sweep",
+    "sweep_gamma": "dlnphase.sweep.run",
     "SweepSettings": "dlnphase.settings",
     "SweepResult": "dlnphase.results.sweep",
     "load_sweep": "dlnphase.results.sweep",
-    "detect_saddles": "dlnphase.detect",
+    "detect_saddles": "dlnphase.detect.run",
     "DetectSettings": "dlnphase.settings",
     "DetectResult": "dlnphase.results.detect",
     "load_detect": "dlnphase.results.detect",
     "save_detect": "dlnphase.results.detect",
-    "greedy_path": "dlnphase.dynamics",
-    "distance_to_minimum": "dlnphase.phase",
-    "distance_to_saddle": "dlnphase.phase",
+    "greedy_path": "dlnphase.critical.greedy",
+    "distance_to_minimum": "dlnphase.distances",
+    "distance_to_saddle": "dlnphase.distances",
     "InputError": "dlnphase.errors",
     "RunError": "dlnphase.errors",
-    "Network": "dlnphase.network",
-    "QuadraticCost": "dlnphase.costs",
-    "completion": "dlnphase.costs",
-    "factorization": "dlnphase.costs",
-    "regression": "dlnphase.costs",
-    "sensing": "dlnphase.costs",
-    "gaussian_network": "dlnphase.sampling",
-    "balanced_network": "dlnphase.sampling",
+    "Network": "dlnphase.networks.chain",
+    "QuadraticCost": "dlnphase.costs.quadratic",
+    "completion": "dlnphase.costs.quadratic",
+    "factorization": "dlnphase.costs.quadratic",
+    "regression": "dlnphase.costs.quadratic",
+    "sensing": "dlnphase.costs.quadratic",
+    "gaussian_network": "dlnphase.networks.sampling",
+    "balanced_network": "dlnphase.networks.sampling",
     "gradient_flow": "dlnphase.dynamics",
     "gradient_descent": "dlnphase.dynamics",
     "resolve_backend": "dlnphase.backend",
@@ -58,20 +58,22 @@ __all__ = ["__version__", *sorted(_PUBLIC)]
 
 if TYPE_CHECKING:  # each name by itself, so that strict type checkers take it for exported
     from dlnphase.backend import resolve_backend as resolve_backend
-    from dlnphase.costs import QuadraticCost as QuadraticCost
-    from dlnphase.costs import completion as completion
-    from dlnphase.costs import factorization as factorization
-    from dlnphase.costs import regression as regression
-    from dlnphase.costs import sensing as sensing
-    from dlnphase.detect import detect_saddles as detect_saddles
+    from dlnphase.costs.quadratic import QuadraticCost as QuadraticCost
+    from dlnphase.costs.quadratic import completion as completion
+    from dlnphase.costs.quadratic import factorization as factorization
+    from dlnphase.costs.quadratic import regression as regression
+    from dlnphase.costs.quadratic import sensing as sensing
+    from dlnphase.critical.greedy import greedy_path as greedy_path
+    from dlnphase.detect.run import detect_saddles as detect_saddles
+    from dlnphase.distances import distance_to_minimum as distance_to_minimum
+    from dlnphase.distances import distance_to_saddle as distance_to_saddle
     from dlnphase.dynamics import gradient_descent as gradient_descent
     from dlnphase.dynamics import gradient_flow as gradient_flow
-    from dlnphase.dynamics import greedy_path as greedy_path
     from dlnphase.errors import InputError as InputError
     from dlnphase.errors import RunError as RunError
-    from dlnphase.network import Network as Network
-    from dlnphase.phase import distance_to_minimum as distance_to_minimum
-    from dlnphase.phase import distance_to_saddle as distance_to_saddle
+    from dlnphase.networks.chain import Network as Network
+    from dlnphase.networks.sampling import balanced_network as balanced_network
+    from dlnphase.networks.sampling import gaussian_network as gaussian_network
     from dlnphase.plotting.draw import plot as plot
     from dlnphase.results.detect import DetectResult as DetectResult
     from dlnphase.results.detect import load_detect as load_detect
@@ -84,14 +86,12 @@ if TYPE_CHECKING:  # each name by itself, so that strict type checkers take it f
     from dlnphase.results.train import Trajectory as Trajectory
     from dlnphase.results.train import load_train as load_train
     from dlnphase.results.train import save_train as save_train
-    from dlnphase.sampling import balanced_network as balanced_network
-    from dlnphase.sampling import gaussian_network as gaussian_network
     from dlnphase.settings import DetectSettings as DetectSettings
     from dlnphase.settings import PlotSettings as PlotSettings
     from dlnphase.settings import SweepSettings as SweepSettings
     from dlnphase.settings import TrainSettings as TrainSettings
-    from dlnphase.sweep import sweep_gamma as sweep_gamma
-    from dlnphase.training import train as train
+    from dlnphase.sweep.run import sweep_gamma as sweep_gamma
+    from dlnphase.training.run import train as train
 else:  # hidden from type checkers, for whom it would make every misspelt name a valid one
 
     def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Floor 0: where numbers live (device, dtype, threads) and where randomness comes from.
+"""Where numbers live (device, dtype, threads) and where randomness comes from.
 
 Every random draw is made by a NumPy generator on the CPU in float64 and only then moved,
 so that a CPU and a CUDA run start from the same numbers. Global seeds are never read.

@@ -20,8 +20,8 @@ from scipy.integrate import quad, solve_ivp
 from scipy.optimize import brentq
 
 from dlnphase.backend import Backend
-from dlnphase.costs import QuadraticCost, completion, factorization, regression, sensing
-from dlnphase.network import Network
+from dlnphase.costs.quadratic import QuadraticCost, completion, factorization, regression, sensing
+from dlnphase.networks.chain import Network
 
 TASKS = ("factorization", "completion", "sensing", "regression")
 

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from dlnphase.backend import STREAMS, Backend, resolve_backend, stream
-from dlnphase.costs import factorization
+from dlnphase.costs.quadratic import factorization
+from dlnphase.costs.tasks import planted_task
 from dlnphase.errors import InputError
-from dlnphase.sampling import gaussian_network
-from dlnphase.tasks import planted_task
+from dlnphase.networks.sampling import gaussian_network
 
 
 def test_words_become_devices_and_dtypes():

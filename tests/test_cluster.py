@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 from sweeping import FLAGS, LONG, LONG_CELLS, SMALL, never, spawn, troubled, wait_for_cells
 
-from dlnphase.cells import CellJob, run_cell
 from dlnphase.errors import RunError
-from dlnphase.executors import run_dask
 from dlnphase.settings import SweepSettings
-from dlnphase.sweep import prepare
+from dlnphase.sweep.cells import CellJob, run_cell
+from dlnphase.sweep.executors import run_dask
+from dlnphase.sweep.run import prepare
 
 dask = pytest.importorskip("dask")
 distributed = pytest.importorskip("distributed")
@@ -113,7 +113,7 @@ def test_jobs_that_kill_their_workers_and_jobs_that_raise_fail_by_themselves():
 
 
 def test_a_scheduler_that_is_not_there_is_told_in_one_line(run, monkeypatch):
-    monkeypatch.setattr("dlnphase.executors.CONNECT_SECONDS", 1)
+    monkeypatch.setattr("dlnphase.sweep.executors.CONNECT_SECONDS", 1)
     code, out, err = run(*FLAGS, "--scheduler", "tcp://127.0.0.1:9", "--out", "here")
     assert code == 2 and out == ""
     assert err.startswith("dlnphase: scheduler: no Dask scheduler answers at tcp://127.0.0.1:9")

@@ -13,7 +13,7 @@ from scipy.optimize import minimize
 from tolerances import assert_equal
 
 from dlnphase.backend import resolve_backend
-from dlnphase.costs import Cost, QuadraticCost, completion, factorization, regression, sensing
+from dlnphase.costs.quadratic import Cost, QuadraticCost, completion, factorization, regression, sensing
 from dlnphase.errors import InputError
 
 CPU = resolve_backend("cpu")

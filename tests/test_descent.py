@@ -6,12 +6,12 @@ import torch
 from problems import TASKS, aligned_problem, stated_cost
 
 from dlnphase.backend import resolve_backend
-from dlnphase.costs import completion, factorization
+from dlnphase.costs.quadratic import completion, factorization
+from dlnphase.costs.tasks import planted_task
 from dlnphase.dynamics import gradient_descent, gradient_flow, stable_step
 from dlnphase.errors import InputError
-from dlnphase.network import Network
-from dlnphase.sampling import gaussian_network, hidden_dims
-from dlnphase.tasks import planted_task
+from dlnphase.networks.chain import Network
+from dlnphase.networks.sampling import gaussian_network, hidden_dims
 
 CPU = resolve_backend("cpu")
 

@@ -11,15 +11,15 @@ from sklearn.datasets import load_digits
 
 from dlnphase.backend import resolve_backend
 from dlnphase.cli.app import run
-from dlnphase.detect import detect_saddles, detect_sentence
+from dlnphase.costs.tasks import planted_matrix, planted_task
+from dlnphase.detect.run import detect_saddles, detect_sentence
+from dlnphase.detect.sources import balanced_gradient, read_source
 from dlnphase.errors import InputError
-from dlnphase.paths import balanced_gradient, read_source
+from dlnphase.networks.sampling import balanced_network, gaussian_network
 from dlnphase.results.detect import load_detect, save_detect
 from dlnphase.results.train import save_train
-from dlnphase.sampling import balanced_network, gaussian_network
 from dlnphase.settings import DetectSettings, TrainSettings
-from dlnphase.tasks import planted_matrix, planted_task
-from dlnphase.training import train
+from dlnphase.training.run import train
 
 CPU = resolve_backend("cpu")
 VALUES = (7.0, 4.0, 2.0)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from dlnphase.dynamics.stabilised import chain
 from dlnphase.settings import TrainSettings
-from dlnphase.stabilised import chain
-from dlnphase.training import train
+from dlnphase.training.run import train
 
 # Runs whose waits are short enough that round-off is not amplified into shifts of time.
 CASES = {

@@ -26,12 +26,12 @@ from tolerances import assert_equal
 from turns import random_rotations
 
 from dlnphase.backend import resolve_backend
-from dlnphase.costs import completion, factorization
+from dlnphase.costs.quadratic import completion, factorization
+from dlnphase.costs.tasks import planted_task
 from dlnphase.dynamics import gradient_flow, stable_step, step_control
 from dlnphase.errors import InputError
-from dlnphase.network import Network
-from dlnphase.sampling import balanced_network, gaussian_network, hidden_dims
-from dlnphase.tasks import planted_task
+from dlnphase.networks.chain import Network
+from dlnphase.networks.sampling import balanced_network, gaussian_network, hidden_dims
 
 CPU = resolve_backend("cpu")
 METHODS = ("auto", "stiff", "stabilised", "explicit")

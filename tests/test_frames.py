@@ -11,12 +11,12 @@ from problems import TASKS, stated_cost
 from tolerances import assert_equal
 
 from dlnphase.backend import resolve_backend
-from dlnphase.costs import factorization
+from dlnphase.costs.quadratic import factorization
 from dlnphase.dynamics import gradient_flow
 from dlnphase.dynamics.framed_cost import FramedCost, turn_rows
 from dlnphase.dynamics.frames import Frames, align, direction_weights, has_empty_ends, learned_directions
-from dlnphase.network import Network
-from dlnphase.sampling import balanced_network, gaussian_network
+from dlnphase.networks.chain import Network
+from dlnphase.networks.sampling import balanced_network, gaussian_network
 
 CPU = resolve_backend("cpu")
 

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from dlnphase.backend import resolve_backend
-from dlnphase.costs import completion, factorization
+from dlnphase.costs.quadratic import completion, factorization
+from dlnphase.costs.tasks import planted_matrix, planted_task
+from dlnphase.critical import HostCost, find_visits, refine_matrix
+from dlnphase.critical.greedy import greedy_path, opened
 from dlnphase.dynamics.flow import gradient_flow
-from dlnphase.dynamics.greedy import greedy_path, opened
 from dlnphase.errors import InputError
-from dlnphase.saddles import HostCost, find_visits, refine_matrix
-from dlnphase.sampling import gaussian_network, hidden_dims
-from dlnphase.tasks import planted_matrix, planted_task
+from dlnphase.networks.sampling import gaussian_network, hidden_dims
 
 CPU = resolve_backend("cpu")
 VALUES = (7.0, 4.0, 2.0, 1.0)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from dlnphase.errors import InputError
-from dlnphase.inputs import read_matrix, read_regression, read_weights
+from dlnphase.setup.inputs import read_matrix, read_regression, read_weights
 
 NAN = np.nan
 

@@ -9,14 +9,14 @@ from problems import TASKS, aligned_problem, stated_cost
 from tolerances import assert_equal
 
 from dlnphase.backend import resolve_backend
-from dlnphase.costs import QuadraticCost
-from dlnphase.dynamics import dormand_prince, rosenbrock
+from dlnphase.costs.quadratic import QuadraticCost
 from dlnphase.dynamics.framed_cost import FramedCost
 from dlnphase.dynamics.frames import inverse_sizes, scaled_norm
 from dlnphase.dynamics.span import Span
-from dlnphase.dynamics.stiff_solver import Point, StiffSolver
-from dlnphase.network import Network
-from dlnphase.sampling import gaussian_network
+from dlnphase.dynamics.steppers import dormand_prince, rosenbrock
+from dlnphase.dynamics.steppers.stiff_solver import Point, StiffSolver
+from dlnphase.networks.chain import Network
+from dlnphase.networks.sampling import gaussian_network
 
 CPU = resolve_backend("cpu")
 

@@ -10,22 +10,14 @@ from scipy.integrate import solve_ivp
 from scipy.interpolate import CubicSpline
 
 from dlnphase.backend import resolve_backend
-from dlnphase.costs import completion, factorization
+from dlnphase.costs.quadratic import completion, factorization
+from dlnphase.costs.tasks import planted_task
 from dlnphase.dynamics import gradient_flow
 from dlnphase.errors import InputError
-from dlnphase.krylov import (
-    choose_representation,
-    initial_network,
-    project,
-    reduced_dims,
-    represent,
-    sample,
-    truncate,
-    unrevealed_square_norm,
-)
-from dlnphase.network import Network
-from dlnphase.sampling import balanced_network, gaussian_network, hidden_dims
-from dlnphase.tasks import planted_task
+from dlnphase.networks.chain import Network
+from dlnphase.networks.krylov import project, reduced_dims, sample, truncate, unrevealed_square_norm
+from dlnphase.networks.sampling import balanced_network, gaussian_network, hidden_dims
+from dlnphase.setup.representation import choose_representation, initial_network, represent
 
 BACKEND = resolve_backend("cpu")
 

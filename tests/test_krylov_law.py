@@ -12,12 +12,12 @@ import torch
 from scipy.stats import ks_2samp
 
 from dlnphase.backend import resolve_backend
-from dlnphase.costs import factorization
-from dlnphase.krylov import project, sample, unrevealed_square_norm
-from dlnphase.sampling import gaussian_network, hidden_dims
+from dlnphase.costs.quadratic import factorization
+from dlnphase.networks.krylov import project, sample, unrevealed_square_norm
+from dlnphase.networks.sampling import gaussian_network, hidden_dims
 
 BACKEND = resolve_backend("cpu")
-DICE = import_module("dlnphase.krylov.sample")._Dice  # the package's ``sample`` is the function
+DICE = import_module("dlnphase.networks.krylov.sample")._Dice  # the package's ``sample`` is the function
 DRAWS, WIDTH, SHAPE, ORDER = 1000, 64, (2, 3), 2
 SIGMA = WIDTH**-0.625  # γ = 1.25
 CHUNK = 25

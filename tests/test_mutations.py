@@ -21,13 +21,13 @@ from hypothesis import strategies as st
 
 from dlnphase.cli import app
 from dlnphase.errors import InputError, RunError
-from dlnphase.inputs import read_matrix, read_regression, read_weights
 from dlnphase.results import dump_yaml, parse_yaml
+from dlnphase.results.configfile import read_config
 from dlnphase.results.detect import load_detect
 from dlnphase.results.sweep import load_sweep
 from dlnphase.results.train import load_train
 from dlnphase.settings import DetectSettings, SweepSettings, TrainSettings, options, resolve
-from dlnphase.settings.configfile import read_config
+from dlnphase.setup.inputs import read_matrix, read_regression, read_weights
 
 MUTANTS = int(os.environ.get("DLNPHASE_MUTANTS", "400"))
 SMALL = ["train", *fuzzing.TASK, *fuzzing.TINY]
@@ -220,7 +220,7 @@ def test_what_only_shows_on_the_way_is_one_line(error, words, here, monkeypatch,
     def fails(*args, **options):
         raise error
 
-    monkeypatch.setattr("dlnphase.training.gradient_flow", fails)
+    monkeypatch.setattr("dlnphase.training.run.gradient_flow", fails)
     assert app.run([*SMALL, "--out", "a", "-q"]) == 1
     err = capfd.readouterr().err
     assert words in err and err.count("\n") == 1 and not Path("a").exists()
@@ -316,7 +316,7 @@ def test_sizes_are_refused_before_they_are_allocated(here, capfd, tmp_path):
         "giant.csv": "expected at most 256 MiB",
     }
     code = (
-        "import sys, fuzzing\nfrom dlnphase.cli import app\nimport dlnphase.training\nfuzzing.bound_memory()\n"
+        "import sys, fuzzing\nfrom dlnphase.cli import app\nimport dlnphase.training.run\nfuzzing.bound_memory()\n"
         "sys.exit(sum(app.run(['train', '--target', name]) != 2 for name in sys.argv[1:]))"
     )
     paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])

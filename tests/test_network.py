@@ -11,7 +11,7 @@ from problems import TASKS, stated_cost
 from tolerances import assert_equal
 
 from dlnphase.backend import resolve_backend
-from dlnphase.network import Network, parameter_count, split
+from dlnphase.networks.chain import Network, parameter_count, split
 
 CPU = resolve_backend("cpu")
 # L = 1 … 6; rows, columns and single entries; narrow, uneven and wide hidden layers; d_out < d_in and the reverse.

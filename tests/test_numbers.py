@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from dlnphase.backend import resolve_backend
-from dlnphase.build import build_task
 from dlnphase.cli import app
 from dlnphase.results.sweep import load_sweep
 from dlnphase.results.train import load_train
+from dlnphase.setup.build import build_task
 
 TASK = ["--task", "factorization", "--shape", "3x2"]
 SMALL = [*TASK, "-L", "2", "-w", "8"]

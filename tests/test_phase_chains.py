@@ -8,12 +8,12 @@ import torch
 from scipy.optimize import minimize
 
 from dlnphase.backend import resolve_backend, stream
-from dlnphase.network import Network
-from dlnphase.phase.chains import Constraint, Term
-from dlnphase.phase.kills import bottom_subspace, kill
-from dlnphase.phase.nearest import nearest
-from dlnphase.phase.predictions import kappa
-from dlnphase.sampling import gaussian_network
+from dlnphase.distances.chains import Constraint, Term
+from dlnphase.distances.kills import bottom_subspace, kill
+from dlnphase.distances.nearest import nearest
+from dlnphase.distances.predictions import kappa
+from dlnphase.networks.chain import Network
+from dlnphase.networks.sampling import gaussian_network
 
 CPU = resolve_backend("cpu")
 DIMS = (4, 6, 5, 7, 3)
@@ -76,7 +76,7 @@ def test_solving_with_the_gram_matrix_dense_and_iterative(constraint, monkeypatc
     dense = constraint.at(network).solve(r)
     gram = constraint.at(network).gram()
     torch.testing.assert_close(torch.einsum("bij,bj->bi", gram, dense), r, rtol=1e-8, atol=1e-8)
-    monkeypatch.setattr("dlnphase.phase.chains.DENSE_LIMIT", 4)
+    monkeypatch.setattr("dlnphase.distances.chains.DENSE_LIMIT", 4)
     torch.testing.assert_close(constraint.at(network).solve(r), dense, rtol=1e-6, atol=1e-6)
 
 
@@ -142,7 +142,7 @@ def test_large_bottom_subspaces_equal_dense_ones(monkeypatch):
     rng = stream(11, "search", 8)
     above, below = _random(rng, 1, 300, 300) / 300**0.5, _random(rng, 1, 300, 2) / 300**0.5
     dense = bottom_subspace(above, below)
-    monkeypatch.setattr("dlnphase.phase.kills.DENSE_EIGEN", 10)
+    monkeypatch.setattr("dlnphase.distances.kills.DENSE_EIGEN", 10)
     krylov = bottom_subspace(above, below)
 
     def value(e: torch.Tensor) -> float:

@@ -9,12 +9,12 @@ from scipy.optimize import minimize
 from turns import random_rotations
 
 from dlnphase.backend import resolve_backend
-from dlnphase.costs import QuadraticCost
-from dlnphase.dynamics import gradient_flow
-from dlnphase.errors import InputError
-from dlnphase.krylov import sample
-from dlnphase.network import Network
-from dlnphase.phase import (
+from dlnphase.costs.quadratic import QuadraticCost
+from dlnphase.costs.tasks import planted_task, regression_task
+from dlnphase.critical import find_visits, refine_matrix
+from dlnphase.critical.matrix import HostCost
+from dlnphase.critical.weights import refine_weights
+from dlnphase.distances import (
     distance_to_minimum,
     distance_to_saddle,
     minimum_exponent,
@@ -22,13 +22,13 @@ from dlnphase.phase import (
     predicted_saddle,
     saddle_exponent,
 )
-from dlnphase.phase.critical import critical_matrices
-from dlnphase.phase.representation import choose, draw
-from dlnphase.saddles import find_visits, refine_matrix
-from dlnphase.saddles.matrix import HostCost
-from dlnphase.saddles.weights import refine_weights
-from dlnphase.sampling import gaussian_network, hidden_dims, sigma_of
-from dlnphase.tasks import planted_task, regression_task
+from dlnphase.distances.critical import critical_matrices
+from dlnphase.distances.representation import choose, draw
+from dlnphase.dynamics import gradient_flow
+from dlnphase.errors import InputError
+from dlnphase.networks.chain import Network
+from dlnphase.networks.krylov import sample
+from dlnphase.networks.sampling import gaussian_network, hidden_dims, sigma_of
 
 CPU = resolve_backend("cpu")
 PAIR = planted_task("factorization", (2, 2), (3.0, 1.5), CPU).cost

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dlnphase.phase import Exponent, crossing_point, crossings, fit_exponent, measured_regime
-from dlnphase.phase.predictions import minimum_exponent, predicted_regime, saddle_exponent
+from dlnphase.distances import Exponent, crossing_point, crossings, fit_exponent, measured_regime
+from dlnphase.distances.predictions import minimum_exponent, predicted_regime, saddle_exponent
 
 WIDTHS = (10**2, 10**4, 10**6, 10**9)
 

@@ -13,7 +13,7 @@ import pytest
 from matplotlib.text import Text
 
 from dlnphase.cli.app import run
-from dlnphase.detect import detect_saddles
+from dlnphase.detect.run import detect_saddles
 from dlnphase.errors import InputError
 from dlnphase.plotting.convergence import start_norm
 from dlnphase.plotting.draw import draw, plot
@@ -27,8 +27,8 @@ from dlnphase.results.plot import load_plot
 from dlnphase.results.sweep import SweepFile, load_sweep
 from dlnphase.results.train import load_train, save_train
 from dlnphase.settings import DetectSettings, PlotSettings, SweepSettings, TrainSettings
-from dlnphase.sweep import sweep_gamma
-from dlnphase.training import train
+from dlnphase.sweep.run import sweep_gamma
+from dlnphase.training.run import train
 
 SMALL = {"task": "factorization", "shape": "4", "rank": 2, "depth": 3, "width": 30}
 

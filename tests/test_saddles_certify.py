@@ -6,14 +6,14 @@ import torch
 from scipy.stats import ortho_group
 
 from dlnphase.backend import resolve_backend
-from dlnphase.costs import completion, factorization
+from dlnphase.costs.quadratic import completion, factorization
+from dlnphase.costs.tasks import planted_matrix, planted_task
+from dlnphase.critical import HostCost, certify, find_visits, refine_matrix, refine_weights
+from dlnphase.critical.curvature import curvature_at
+from dlnphase.critical.hessian import hessian_vector_product, lanczos, smallest_eigenvalues
 from dlnphase.dynamics.flow import gradient_flow
-from dlnphase.network import Network
-from dlnphase.saddles import HostCost, certify, find_visits, refine_matrix, refine_weights
-from dlnphase.saddles.curvature import curvature_at
-from dlnphase.saddles.hessian import hessian_vector_product, lanczos, smallest_eigenvalues
-from dlnphase.sampling import balanced_network, gaussian_network, hidden_dims
-from dlnphase.tasks import planted_matrix, planted_task
+from dlnphase.networks.chain import Network
+from dlnphase.networks.sampling import balanced_network, gaussian_network, hidden_dims
 
 CPU = resolve_backend("cpu")
 VALUES = (7.0, 4.0, 2.0, 1.0)

@@ -5,12 +5,12 @@ import pytest
 from scipy.integrate import solve_ivp
 
 from dlnphase.backend import resolve_backend
-from dlnphase.costs import factorization
-from dlnphase.saddles import HostCost, refine_matrix, refine_weights
-from dlnphase.saddles.curvature import curvature_at
-from dlnphase.saddles.escape import escape_of
-from dlnphase.sampling import gaussian_network
-from dlnphase.tasks import planted_matrix
+from dlnphase.costs.quadratic import factorization
+from dlnphase.costs.tasks import planted_matrix
+from dlnphase.critical import HostCost, refine_matrix, refine_weights
+from dlnphase.critical.curvature import curvature_at
+from dlnphase.critical.escape import escape_of
+from dlnphase.networks.sampling import gaussian_network
 
 CPU = resolve_backend("cpu")
 

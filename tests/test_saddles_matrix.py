@@ -5,9 +5,9 @@ import pytest
 from scipy.optimize import minimize
 
 from dlnphase.backend import resolve_backend
-from dlnphase.costs import completion, factorization, regression
-from dlnphase.saddles import refine_matrix
-from dlnphase.tasks import planted_matrix, planted_task
+from dlnphase.costs.quadratic import completion, factorization, regression
+from dlnphase.costs.tasks import planted_matrix, planted_task
+from dlnphase.critical import refine_matrix
 
 CPU = resolve_backend("cpu")
 VALUES = (7.0, 4.0, 2.0, 1.0)

@@ -5,11 +5,11 @@ import pytest
 from scipy.optimize import minimize
 
 from dlnphase.backend import resolve_backend
-from dlnphase.costs import completion, factorization
-from dlnphase.saddles.sparsity import end_of_path, norms_of, nuclear_minimum
+from dlnphase.costs.quadratic import completion, factorization
+from dlnphase.costs.tasks import planted_matrix, planted_task
+from dlnphase.critical.sparsity import end_of_path, norms_of, nuclear_minimum
 from dlnphase.settings import TrainSettings
-from dlnphase.tasks import planted_matrix, planted_task
-from dlnphase.training import train
+from dlnphase.training.run import train
 
 CPU = resolve_backend("cpu")
 

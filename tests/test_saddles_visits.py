@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from dlnphase.critical import WeightKeeper, find_visits, rank_transitions, transition_times
 from dlnphase.errors import InputError
-from dlnphase.saddles import WeightKeeper, find_visits, rank_transitions, transition_times
 
 
 def plateaus(dips, width=1.0, spacing=10.0, records=4000):

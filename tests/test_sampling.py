@@ -11,7 +11,7 @@ from turns import random_rotations
 
 from dlnphase.backend import resolve_backend
 from dlnphase.errors import InputError
-from dlnphase.sampling import (
+from dlnphase.networks.sampling import (
     alpha_of,
     balanced_network,
     gaussian_network,

@@ -12,10 +12,10 @@ import dlnphase
 from dlnphase.cli import app
 from dlnphase.errors import InputError
 from dlnphase.results import UPGRADES, decode, load_document
+from dlnphase.results.configfile import read_config
 from dlnphase.results.plot import PlotResult, load_plot
 from dlnphase.results.schema import split_schema
 from dlnphase.results.versions import SCHEMAS
-from dlnphase.settings.configfile import read_config
 from dlnphase.settings.parse import number
 from dlnphase.settings.table import option
 

@@ -136,8 +136,8 @@ def test_every_option_is_told_in_one_line():
 
 def test_the_names_of_the_settings_are_those_of_the_floors_below():
     from dlnphase.backend import DTYPES
-    from dlnphase.krylov.choice import REPRESENTATIONS
-    from dlnphase.tasks import TASKS
+    from dlnphase.costs.tasks import TASKS
+    from dlnphase.setup.representation import REPRESENTATIONS
 
     rows = options(TrainSettings)
     assert set(TASK_NAMES) == set(TASKS)

@@ -6,12 +6,12 @@ import torch
 from problems import TASKS, LogCosh, aligned_problem, stated_cost
 
 from dlnphase.backend import resolve_backend
-from dlnphase.costs import factorization
+from dlnphase.costs.quadratic import factorization
+from dlnphase.costs.tasks import planted_task
 from dlnphase.dynamics import gradient_flow, mild
-from dlnphase.krylov import choose_representation, initial_network
-from dlnphase.sampling import gaussian_network, sigma_of
-from dlnphase.stabilised import DORMAND_PRINCE, Chain, Stepper, chain, cheapest, fitting, tableaux
-from dlnphase.tasks import planted_task
+from dlnphase.dynamics.stabilised import DORMAND_PRINCE, Chain, Stepper, chain, cheapest, fitting, tableaux
+from dlnphase.networks.sampling import gaussian_network, sigma_of
+from dlnphase.setup.representation import choose_representation, initial_network
 
 CPU = resolve_backend("cpu")
 METHODS = (DORMAND_PRINCE, *tableaux())

@@ -14,12 +14,12 @@ from sweeping import FLAGS, LONG, LONG_CELLS, SMALL, never, numbers, spawn, trou
 
 from dlnphase.cli import app
 from dlnphase.errors import InputError
-from dlnphase.executors import run_here, run_processes
 from dlnphase.results import json_ready, refuse_different, result_text, to_document
 from dlnphase.results.sweep import SweepFile, load_sweep
 from dlnphase.settings import SweepSettings, TrainSettings
-from dlnphase.sweep import jobs_of, prepare, summarise, sweep_gamma, sweep_sentence
-from dlnphase.training import train
+from dlnphase.sweep.executors import run_here, run_processes
+from dlnphase.sweep.run import jobs_of, prepare, summarise, sweep_gamma, sweep_sentence
+from dlnphase.training.run import train
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def test_files_grow_cell_by_cell(tmp_path):
 
 def test_done_cells_are_not_computed_again(result, monkeypatch):
     calls = []
-    monkeypatch.setattr("dlnphase.sweep.run_cell", lambda job: calls.append((job.gamma, job.width)))
+    monkeypatch.setattr("dlnphase.sweep.run.run_cell", lambda job: calls.append((job.gamma, job.width)))
     again = sweep_gamma(SweepSettings(**SMALL, jobs=1), done=result.cells)
     assert calls == []
     assert numbers(again) == numbers(result)

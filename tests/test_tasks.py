@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from dlnphase.backend import resolve_backend
-from dlnphase.errors import InputError
-from dlnphase.tasks import (
+from dlnphase.costs.tasks import (
     TASKS,
     default_singular_values,
     matrix_task,
@@ -14,6 +13,7 @@ from dlnphase.tasks import (
     planted_task,
     regression_task,
 )
+from dlnphase.errors import InputError
 
 CPU = resolve_backend("cpu")
 VALUES = (3.0, 2.0, 0.5)

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from dlnphase.backend import resolve_backend
-from dlnphase.costs import completion, factorization
+from dlnphase.costs.quadratic import completion, factorization
+from dlnphase.costs.tasks import planted_task
 from dlnphase.dynamics import gradient_flow
-from dlnphase.krylov import sample
-from dlnphase.network import Network
-from dlnphase.tasks import planted_task
+from dlnphase.networks.chain import Network
+from dlnphase.networks.krylov import sample
 
 BACKEND = resolve_backend("cpu")
 REFERENCE = json.loads((Path(__file__).parent / "reference" / "dwell_times.json").read_text())

@@ -10,8 +10,8 @@ from dlnphase.errors import InputError
 from dlnphase.results import result_text
 from dlnphase.results.train import Trajectory, load_train, save_train
 from dlnphase.settings import TrainSettings
-from dlnphase.training import failed, prepare, train
-from dlnphase.words import train_sentence
+from dlnphase.training.run import failed, prepare, train
+from dlnphase.training.words import train_sentence
 
 SMALL = {"task": "factorization", "shape": (4, 3), "singular_values": (3.0, 1.0), "depth": 3, "width": 20, "gamma": 3.0}
 
@@ -282,7 +282,7 @@ def test_a_damaged_trajectory_is_told(small):
 
 
 def test_long_runs_of_large_matrices_stay_within_memory(monkeypatch, small):
-    from dlnphase import recording
+    from dlnphase.training import recording
 
     monkeypatch.setattr(recording, "MATRIX_BYTES", 40 * small.trajectory.A[0].nbytes)
     thin = train(TrainSettings(**SMALL))

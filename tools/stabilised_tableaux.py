@@ -1,4 +1,4 @@
-"""Compute the coefficients of the stabilised Runge–Kutta methods and write dlnphase/stabilised/tableaux.json.
+"""Compute the coefficients of the stabilised Runge–Kutta methods and write dlnphase/dynamics/stabilised/tableaux.json.
 
 A method of s stages and order 4 is stable for h·ρ up to about 0.35 s². Its stability polynomial
 
@@ -31,7 +31,7 @@ from numpy.polynomial import chebyshev
 from numpy.polynomial import polynomial as power
 from scipy.optimize import least_squares, linprog
 
-PAGE = Path(__file__).resolve().parent.parent / "dlnphase" / "stabilised" / "tableaux.json"
+PAGE = Path(__file__).resolve().parent.parent / "dlnphase" / "dynamics" / "stabilised" / "tableaux.json"
 STAGES = (*range(5, 21), 22, 24, 26, 28, 31, 34, 37, 40, 44, 48, 53, 58, 64)
 DAMPING = 0.95  # |R| on the stable interval away from 0
 FREE = 0.3  # |z| below which R follows e^z and is not bounded by DAMPING

@@ -1,4 +1,4 @@
-"""``dlnphase detect-saddles``: parse, call :func:`dlnphase.detect.detect_saddles`, show."""
+"""``dlnphase detect-saddles``: parse, call :func:`dlnphase.detect.run.detect_saddles`, show."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _finished(directory: Path, settings: DetectSettings) -> DetectResult | None:
 
 
 def _work(call: Call[DetectSettings], stop: Interrupts) -> DetectResult:
-    from dlnphase.detect import detect_saddles
+    from dlnphase.detect.run import detect_saddles
 
     with LiveLine(call.quiet) as line:
 

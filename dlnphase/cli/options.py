@@ -161,7 +161,7 @@ def _escape(text: str) -> str:
 def _resolve(cls: type[S], config: str | None, flags: dict[str, Any]) -> S:
     if config is None:
         return resolve(cls, flags=flags)
-    from dlnphase.settings.configfile import read_config
+    from dlnphase.results.configfile import read_config
 
     path = Path(config)
     return resolve(cls, config=read_config(path), flags=flags, where=config, base=path.absolute().parent)

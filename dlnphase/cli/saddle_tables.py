@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dlnphase.cli.tables import new_table, number
-from dlnphase.detect import detect_sentence
+from dlnphase.detect.run import detect_sentence
 from dlnphase.results.detect import DetectResult, VisitInfo
 
 KIND_STYLE = {

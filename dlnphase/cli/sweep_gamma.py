@@ -1,4 +1,4 @@
-"""``dlnphase sweep-gamma``: parse, call :func:`dlnphase.sweep.sweep_gamma`, show."""
+"""``dlnphase sweep-gamma``: parse, call :func:`dlnphase.sweep.run.sweep_gamma`, show."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dlnphase.settings.sweep import SweepSettings
 if TYPE_CHECKING:
     from dlnphase.results import OutputDirectory
     from dlnphase.results.sweep import Cell, SweepResult
-    from dlnphase.sweep import Plan
+    from dlnphase.sweep.run import Plan
 
 BAR = 24  # characters of the progress bar
 
@@ -38,7 +38,7 @@ def sweep_gamma_cli(call: Call[SweepSettings]) -> int:
     """
     from dlnphase.results import OutputDirectory, mode_of
     from dlnphase.results.sweep import SWEEP_FILE
-    from dlnphase.sweep import prepare, sweep_failed
+    from dlnphase.sweep.run import prepare, sweep_failed
 
     mode = mode_of(call.overwrite, call.resume)
     plan = prepare(call.settings)
@@ -75,7 +75,7 @@ def _there(directory: Path, plan: Plan) -> SweepResult | None:
 
 def _run(plan: Plan, done: tuple[Cell, ...], out: OutputDirectory, line: LiveLine, stop: Interrupts) -> SweepResult:
     from dlnphase.results.sweep import SweepFile
-    from dlnphase.sweep import sweep_gamma
+    from dlnphase.sweep.run import sweep_gamma
 
     file = SweepFile(out.path)
     progress = _Progress(len(plan.settings.cells), len(done))

@@ -9,9 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from dlnphase.cli.tables import REGIME_STYLE, new_table, number, regime_text
-from dlnphase.phase.exponents import Exponent
+from dlnphase.distances.exponents import Exponent
 from dlnphase.results.sweep import Cell, SweepResult
-from dlnphase.sweep import sweep_sentence
+from dlnphase.sweep.run import sweep_sentence
 
 COARSE = 0.01  # truncation from which a reader is told
 WIDE = 96  # columns from which the phase table has room for the ranks seen

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dlnphase.results.train import TrainResult
-from dlnphase.words import train_sentence
+from dlnphase.training.words import train_sentence
 
 REGIME_STYLE = {"lazy": "cyan", "mean-field": "yellow", "saddle-to-saddle": "magenta"}
 MAX_SIZES = 4  # singular values shown per row

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dlnphase.dynamics.records import Record
     from dlnphase.results import OutputDirectory
     from dlnphase.results.train import TrainResult
-    from dlnphase.training import Run
+    from dlnphase.training.run import Run
 
 
 def register(app: typer.Typer) -> None:
@@ -34,7 +34,7 @@ def train_cli(call: Call[TrainSettings]) -> int:
     """
     from dlnphase.results import OutputDirectory, mode_of
     from dlnphase.results.train import RUN_FILE
-    from dlnphase.training import failed, prepare
+    from dlnphase.training.run import failed, prepare
 
     mode = mode_of(call.overwrite, call.resume)
     run = prepare(call.settings)
@@ -79,8 +79,8 @@ def _finished(directory: Path, run: Run) -> TrainResult | None:
 
 
 def _follow(run: Run, quiet: bool, stop: Interrupts) -> TrainResult:
-    from dlnphase.status import Status
-    from dlnphase.training import train
+    from dlnphase.training.run import train
+    from dlnphase.training.status import Status
 
     status = Status(run)
     with LiveLine(quiet) as line:
@@ -98,7 +98,7 @@ def _follow(run: Run, quiet: bool, stop: Interrupts) -> TrainResult:
 def _show(result: TrainResult, directory: Path, call: Call[TrainSettings]) -> None:
     from dlnphase.cli import tables
     from dlnphase.cli.console import print_error, stdout_console
-    from dlnphase.training import failed
+    from dlnphase.training.run import failed
 
     outcome = result.outcome
     if outcome.reason == "interrupted":

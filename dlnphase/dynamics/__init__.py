@@ -1,18 +1,15 @@
-"""Floor 2: how a network moves. Each dynamics is a generator of :class:`~dlnphase.dynamics.records.Record`."""
+"""How a network moves. Each dynamics is a generator of :class:`~dlnphase.dynamics.records.Record`."""
 
 from dlnphase.dynamics.descent import gradient_descent, stable_step
 from dlnphase.dynamics.flow import LARGEST_SOLVE, gradient_flow
-from dlnphase.dynamics.greedy import GreedyPoint, greedy_path
 from dlnphase.dynamics.records import REASONS, Dynamics, Record
 
 __all__ = [
     "LARGEST_SOLVE",
     "REASONS",
     "Dynamics",
-    "GreedyPoint",
     "Record",
     "gradient_descent",
     "gradient_flow",
-    "greedy_path",
     "stable_step",
 ]

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 
 from dlnphase.backend import stream
-from dlnphase.costs import Cost
+from dlnphase.costs.quadratic import Cost
 from dlnphase.dynamics.records import Record
 from dlnphase.errors import InputError
-from dlnphase.network import Network
+from dlnphase.networks.chain import Network
 
 RECORD_CHANGE = 0.02  # record when the excess cost or the gradient norm changed by this fraction …
 RECORD_STRETCH = 1.05  # … or the step count grew by this factor

@@ -15,8 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlnphase.costs import Cost
-from dlnphase.dynamics import dormand_prince, rosenbrock
+from dlnphase.costs.quadratic import Cost
 from dlnphase.dynamics.frames import (
     Frames,
     align,
@@ -29,9 +28,10 @@ from dlnphase.dynamics.mild import Handover, Mild
 from dlnphase.dynamics.records import Record
 from dlnphase.dynamics.side_by_side import parts, side_by_side
 from dlnphase.dynamics.step_control import END_OF_TIME, FIRST_STEP, SMALLEST_STEP, STALL_CHANGE, Limits, StepControl
-from dlnphase.dynamics.stiff_solver import Point
+from dlnphase.dynamics.steppers import dormand_prince, rosenbrock
+from dlnphase.dynamics.steppers.stiff_solver import Point
 from dlnphase.errors import InputError
-from dlnphase.network import Network
+from dlnphase.networks.chain import Network
 
 METHODS = ("auto", "stiff", "stabilised", "explicit")
 ALIGN_EVERY = 4  # steps between two alignments of the frames

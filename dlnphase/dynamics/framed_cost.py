@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from dlnphase.costs import Cost, QuadraticCost
+from dlnphase.costs.quadratic import Cost, QuadraticCost
 
 NOISE = 8.0  # round-offs of one entry of ∇C that add up before it is read as zero
 

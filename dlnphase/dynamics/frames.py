@@ -17,9 +17,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dlnphase.costs import Cost
+from dlnphase.costs.quadratic import Cost
 from dlnphase.dynamics.framed_cost import FramedCost, turn_rows
-from dlnphase.network import Network, split
+from dlnphase.networks.chain import Network, split
 
 EMERGENCE = 30.0  # some directions lead their space when the least λ of them exceeds this multiple of the others' mean
 LEARNED = 1e-2  # weight, relative to the largest, from which a leading direction counts as learned

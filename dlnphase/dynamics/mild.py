@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlnphase.costs import Cost
+from dlnphase.costs.quadratic import Cost
 from dlnphase.dynamics.records import Record
+from dlnphase.dynamics.stabilised import DORMAND_PRINCE, Chain, Stepper, Tableau, Vector, fitting, tableaux
 from dlnphase.dynamics.step_control import END_OF_TIME, FIRST_STEP, STALL_CHANGE, Limits, StepControl
-from dlnphase.network import Network
-from dlnphase.stabilised import DORMAND_PRINCE, Chain, Stepper, Tableau, Vector, fitting, tableaux
+from dlnphase.networks.chain import Network
 
 SPREAD = 1e11  # times ε: ratio of the sizes of two directions from which the smaller needs a frame of its own
 SINGLE = 1e-3  # that ratio where ε leaves no room for it: single precision is only mild where nobody takes over

@@ -16,7 +16,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dlnphase.network import Network, split
+from dlnphase.networks.chain import Network, split
 
 CANCELLED = 1e-12  # share of its terms below which a sum of squares in function space is round-off
 
@@ -26,7 +26,7 @@ class Span:
 
     Args:
         network: θ.
-        prefixes, suffixes: its products, see :class:`~dlnphase.network.Network`.
+        prefixes, suffixes: its products, see :class:`~dlnphase.networks.chain.Network`.
         blocks: how many blocks m there is room for.
 
     Block 0 holds the products at θ. In the first layer P_1 = 1, in the last S_L = 1, and neither ever changes.

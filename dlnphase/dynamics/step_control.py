@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dlnphase.costs import Cost
+from dlnphase.costs.quadratic import Cost
 from dlnphase.errors import InputError
 
 SAFETY, SHRINK, GROW = 0.9, 0.2, 4.0  # step-size control: margin, and the least and largest change in one step

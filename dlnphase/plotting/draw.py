@@ -1,4 +1,4 @@
-"""Floor 5: the verb ``plot``: from results on disk to figures, and to files.
+"""The verb ``plot``: from results on disk to figures, and to files.
 
     result, files = plot(PlotSettings(source=("runs/first",), kind=("all",), format=("svg",)))
     figures, notes = draw(PlotSettings(source=("runs/first",), kind=("loss",)))   # matplotlib Figures, for a notebook

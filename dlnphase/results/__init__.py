@@ -1,4 +1,4 @@
-"""Floor 3: results on disk. Frozen dataclasses ⇄ YAML, arrays ⇄ npz, atomic writes, one process per directory.
+"""Results on disk. Frozen dataclasses ⇄ YAML, arrays ⇄ npz, atomic writes, one process per directory.
 
 In short, for a new command:
 

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from dlnphase.critical.visits import RankTransition
 from dlnphase.errors import InputError
 from dlnphase.results.codec import memory_only
 from dlnphase.results.files import npz_bytes
@@ -16,7 +17,6 @@ from dlnphase.results.provenance import Provenance
 from dlnphase.results.reading import load_with_arrays, main_file
 from dlnphase.results.schema import result_text
 from dlnphase.results.train import TaskInfo
-from dlnphase.saddles.visits import RankTransition
 from dlnphase.settings.detect import DetectSettings
 
 SADDLES_FILE = "saddles.yaml"

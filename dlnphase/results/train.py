@@ -8,6 +8,8 @@ from typing import ClassVar
 
 import numpy as np
 
+from dlnphase.critical.sparsity import Sparsity
+from dlnphase.critical.visits import RankTransition
 from dlnphase.errors import InputError
 from dlnphase.results.codec import memory_only
 from dlnphase.results.files import in_range, npz_bytes
@@ -15,8 +17,6 @@ from dlnphase.results.journal import commit
 from dlnphase.results.provenance import Provenance
 from dlnphase.results.reading import load_with_arrays, main_file
 from dlnphase.results.schema import result_text
-from dlnphase.saddles.sparsity import Sparsity
-from dlnphase.saddles.visits import RankTransition
 from dlnphase.settings import TrainSettings
 
 RUN_FILE = "run.yaml"

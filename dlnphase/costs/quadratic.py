@@ -1,0 +1,229 @@
+"""Convex quadratic costs on the end-to-end matrix, and their minima.
+
+Every cost here is C(A) = C_min + ½⟨A − Â, H(A − Â)⟩ for a positive semidefinite operator H on matrices
+and one minimiser Â. Written like that, the excess C − C_min loses no digits near the minimum, and the
+price of a cost does not depend on the number of samples it came from.
+
+H comes in three structures, of which the first two are cheap:
+    mask   H(A) = M ∘ A        factorization (M = 1) and completion
+    right  H(A) = A Σ          regression, Σ = XᵀX/N
+    dense  H(A) = unvec(H vec A), vec row by row: sensing, or any quadratic cost of your own
+
+Any object with the attributes and methods of :class:`Cost` can be trained on.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dlnphase.backend import Backend
+from dlnphase.errors import InputError
+
+STRUCTURES = ("mask", "right", "dense")
+RANK_TOLERANCE = 1e-10  # eigenvalues of H below this, relative to the largest, are directions not measured
+
+
+@runtime_checkable
+class Cost(Protocol):
+    """What dynamics, distances and certificates ask of a convex cost on (d_out, d_in) matrices.
+
+    ``minimum`` is min C over all matrices. A is batched, shape (B, d_out, d_in).
+    """
+
+    shape: tuple[int, int]
+    minimum: float
+
+    def excess(self, a: Tensor) -> Tensor:
+        """C(A) − C_min ≥ 0, shape (B,)."""
+        ...
+
+    def gradient(self, a: Tensor) -> Tensor:
+        """∇C(A), shape (B, d_out, d_in)."""
+        ...
+
+    def curvature(self, a: Tensor) -> Tensor:
+        """Hessian of C on row-major entries of A, shape (D, D) or (B, D, D), D = d_out·d_in."""
+        ...
+
+    def apply_curvature(self, v: Tensor, a: Tensor) -> Tensor:
+        """Hessian of C at A applied to V, shape (B, d_out, d_in)."""
+        ...
+
+    def minimum_at_rank(self, rank: int) -> float | None:
+        """min C over matrices of at most this rank, or None where no closed form is known."""
+        ...
+
+
+class QuadraticCost:
+    """C(A) = minimum + ½⟨A − Â, H(A − Â)⟩.
+
+    Args:
+        kind: factorization, completion, sensing or regression: the name shown to users.
+        structure: ``mask``, ``right`` or ``dense``; says what ``operator`` holds.
+        operator: M of shape (d_out, d_in), Σ of shape (d_in, d_in), or H of shape (D, D).
+        minimizer: Â, shape (d_out, d_in); the one of least Frobenius norm where it is not unique.
+        minimum: C_min.
+    """
+
+    def __init__(self, kind: str, structure: str, operator: Tensor, minimizer: Tensor, minimum: float = 0.0) -> None:
+        if structure not in STRUCTURES:
+            raise ValueError(f"structure {structure!r} is none of {STRUCTURES}")
+        self.kind = kind
+        self.structure = structure
+        self.operator = operator
+        self.minimizer = minimizer
+        self.minimum = float(minimum)
+        self.shape = (int(minimizer.shape[0]), int(minimizer.shape[1]))
+
+    def __repr__(self) -> str:
+        return f"QuadraticCost({self.kind}, {self.shape[0]}×{self.shape[1]}, minimum={self.minimum:.6g})"
+
+    def to(self, backend: Backend) -> QuadraticCost:
+        """The same cost on another device or in another dtype."""
+        operator = self.operator.to(backend.device, backend.dtype)
+        minimizer = self.minimizer.to(backend.device, backend.dtype)
+        return QuadraticCost(self.kind, self.structure, operator, minimizer, self.minimum)
+
+    @property
+    def unique(self) -> bool:
+        """Whether the minimiser is unique (H is positive definite)."""
+        if self.structure == "mask":
+            return bool((self.operator > 0).all())
+        eigenvalues = torch.linalg.eigvalsh(self.operator)
+        return bool(eigenvalues[0] > RANK_TOLERANCE * eigenvalues[-1])
+
+    def value(self, a: Tensor) -> Tensor:
+        """C(A), shape (B,)."""
+        return self.minimum + self.excess(a)
+
+    def excess(self, a: Tensor) -> Tensor:
+        """C(A) − C_min, shape (B,); exact to relative round-off of A − Â."""
+        residual = a - self.minimizer
+        return 0.5 * (residual * self._apply(residual)).sum((-2, -1))
+
+    def gradient(self, a: Tensor) -> Tensor:
+        """∇C(A) = H(A − Â), shape (B, d_out, d_in)."""
+        return self._apply(a - self.minimizer)
+
+    def apply_curvature(self, v: Tensor, a: Tensor | None = None) -> Tensor:
+        """H(V); does not depend on A."""
+        return self._apply(v)
+
+    def curvature(self, a: Tensor | None = None) -> Tensor:
+        """H as a matrix on row-major entries, shape (D, D)."""
+        if self.structure == "mask":
+            return torch.diag(self.operator.flatten())
+        if self.structure == "right":
+            eye = torch.eye(self.shape[0], dtype=self.operator.dtype, device=self.operator.device)
+            return torch.kron(eye, self.operator.T.contiguous())
+        return self.operator
+
+    def minimum_at_rank(self, rank: int) -> float | None:
+        """min C over matrices of at most this rank.
+
+        Closed forms: Eckart–Young for factorization; reduced-rank regression (the same in coordinates
+        whitened by Σ) for regression. A masked or sensed minimum at low rank has none: None, unless
+        Â itself already has that rank.
+        """
+        if rank >= min(self.shape):
+            return self.minimum
+        whitened = None
+        if self.structure == "mask" and bool((self.operator == self.operator[0, 0]).all()):
+            whitened = self.minimizer * self.operator[0, 0].sqrt()
+        elif self.structure == "right":
+            values, vectors = torch.linalg.eigh(self.operator)
+            whitened = self.minimizer @ (vectors * values.clamp_min(0).sqrt())
+        if whitened is not None:
+            s = torch.linalg.svdvals(whitened)
+            return self.minimum + 0.5 * float((s[rank:] ** 2).sum())
+        s = torch.linalg.svdvals(self.minimizer)
+        return self.minimum if float(s[rank]) <= 1e-14 * float(s[0]) else None
+
+    def _apply(self, v: Tensor) -> Tensor:
+        if self.structure == "mask":
+            return self.operator * v
+        if self.structure == "right":
+            return v @ self.operator
+        return (v.flatten(-2) @ self.operator.T).view(v.shape)
+
+
+# ---- the four costs of this project (theory sheet, section 2) ------------------------------------
+
+
+def factorization(target: np.ndarray, backend: Backend) -> QuadraticCost:
+    """½‖A − A*‖_F² for a (d_out, d_in) target without gaps; minimum 0 at A*."""
+    target = _finite("target", target).copy()  # a tensor may share memory with the user's array
+    return QuadraticCost("factorization", "mask", backend.tensor(np.ones_like(target)), backend.tensor(target))
+
+
+def completion(target: np.ndarray, observed: np.ndarray, backend: Backend) -> QuadraticCost:
+    """½Σ_{(i,j)∈Ω}(A − A*)_ij².
+
+    Args:
+        target: (d_out, d_in); entries outside Ω are ignored and may be NaN.
+        observed: boolean (d_out, d_in), True on Ω.
+
+    Raises:
+        InputError: when nothing is observed, an observed entry is not finite, or the two shapes differ.
+    """
+    observed, target = np.asarray(observed, dtype=bool), np.asarray(target, dtype=float)
+    if observed.shape != target.shape:
+        raise InputError(f"observed: has shape {observed.shape}, expected that of the target, {target.shape}")
+    if not observed.any():
+        raise InputError("target: no entry is observed, expected at least one number")
+    filled = _finite("target", np.where(observed, target, 0.0))
+    return QuadraticCost("completion", "mask", backend.tensor(observed.astype(float)), backend.tensor(filled))
+
+
+def sensing(operators: np.ndarray, values: np.ndarray, backend: Backend) -> QuadraticCost:
+    """½Σ_m(⟨B_m, A⟩ − y_m)² for operators B of shape (M, d_out, d_in) and values y of shape (M,)."""
+    operators, values = _finite("operators", operators), _finite("values", values)
+    if operators.ndim != 3 or values.shape != operators.shape[:1] or not len(values):
+        raise InputError(
+            f"operators: have shape {operators.shape} and values {values.shape}, expected (M, d_out, d_in) and (M,)"
+        )
+    count, d_out, d_in = operators.shape
+    flat = operators.reshape(count, -1)
+    solution, *_ = np.linalg.lstsq(flat, values, rcond=RANK_TOLERANCE)
+    minimum = 0.5 * float(np.sum((flat @ solution - values) ** 2))
+    return QuadraticCost(
+        "sensing",
+        "dense",
+        backend.tensor(flat.T @ flat),
+        backend.tensor(solution.reshape(d_out, d_in)),
+        _snap(minimum, 0.5 * float(values @ values)),
+    )
+
+
+def regression(x: np.ndarray, y: np.ndarray, backend: Backend) -> QuadraticCost:
+    """1/(2N) Σ_n ‖A x_n − y_n‖² for inputs X of shape (N, d_in) and outputs Y of shape (N, d_out).
+
+    Keeps Σ_xx = XᵀX/N, the least-squares matrix Â (least norm) and C_min; the data is not kept.
+    """
+    x, y = _finite("X", x), _finite("Y", y)
+    if x.ndim != 2 or y.ndim != 2 or len(x) != len(y) or not len(x):
+        raise InputError(
+            f"data: X has shape {x.shape} and Y {y.shape}, expected (N, d_in) and (N, d_out) with the same N ≥ 1"
+        )
+    solution, *_ = np.linalg.lstsq(x, y, rcond=RANK_TOLERANCE)
+    minimum = 0.5 * float(np.sum((x @ solution - y) ** 2)) / len(x)
+    scale = 0.5 * float(np.sum(y**2)) / len(x)
+    return QuadraticCost(
+        "regression", "right", backend.tensor(x.T @ x / len(x)), backend.tensor(solution.T), _snap(minimum, scale)
+    )
+
+
+def _finite(name: str, array: np.ndarray) -> np.ndarray:
+    array = np.asarray(array, dtype=float)
+    if not np.isfinite(array).all():
+        raise InputError(f"{name}: {int((~np.isfinite(array)).sum())} entries are not finite numbers")
+    return array
+
+
+def _snap(minimum: float, scale: float) -> float:
+    """A least-squares residual at round-off of the data is an exact fit: C_min = 0."""
+    return 0.0 if minimum <= 1e-26 * scale else minimum

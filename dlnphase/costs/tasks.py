@@ -1,0 +1,136 @@
+"""What a network is asked to learn: a training cost, its test cost and, if planted, the matrix behind both.
+
+Planted tasks are drawn here from the ``task`` and ``noise`` streams; tasks on a user's own arrays are
+assembled here too, but the files themselves are read above (``dlnphase.setup.inputs``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dlnphase.backend import Backend, stream
+from dlnphase.costs.quadratic import QuadraticCost, completion, factorization, regression, sensing
+from dlnphase.errors import InputError
+
+TASKS = ("completion", "factorization", "sensing", "regression")
+
+
+@dataclass(frozen=True)
+class Task:
+    """A cost to train on and what to compare with.
+
+    Attributes:
+        cost: training cost C.
+        test: cost on what training does not see (unobserved entries, the planted matrix, held-out data), or None.
+        target: the planted matrix A*, shape (d_out, d_in), or None for a user's data.
+    """
+
+    cost: QuadraticCost
+    test: QuadraticCost | None = None
+    target: np.ndarray | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(d_out, d_in)."""
+        return self.cost.shape
+
+
+def default_singular_values(rank: int) -> tuple[float, ...]:
+    """Singular values planted when none are given: 10, 6, 3 at rank 3, else evenly spaced 10, …, 10/rank."""
+    return (10.0, 6.0, 3.0) if rank == 3 else tuple(10.0 * (rank - i) / rank for i in range(rank))
+
+
+def planted_matrix(shape: tuple[int, int], singular_values: tuple[float, ...], data_seed: int) -> np.ndarray:
+    """U diag(s) Vᵀ with Haar-distributed singular vectors, shape (d_out, d_in).
+
+    Raises:
+        InputError: when there are more singular values than min(shape), or one is negative or not finite.
+    """
+    s = np.asarray(singular_values, dtype=float)
+    if s.size > min(shape):
+        raise InputError(f"rank: found {s.size}, expected at most min{shape} = {min(shape)}")
+    if not np.isfinite(s).all() or (s < 0).any():
+        raise InputError(f"singular-values: found {s.tolist()}, expected finite numbers of at least 0")
+    rng = stream(data_seed, "task", 0)
+    left = _orthonormal(rng, shape[0], s.size)
+    right = _orthonormal(rng, shape[1], s.size)
+    return (left * s) @ right.T
+
+
+def planted_task(
+    kind: str,
+    shape: tuple[int, int],
+    singular_values: tuple[float, ...],
+    backend: Backend,
+    *,
+    observed: float = 0.8,
+    measurements: int | None = None,
+    noise: float = 0.0,
+    data_seed: int = 0,
+) -> Task:
+    """A task of one of the four kinds around a planted matrix of the given singular values.
+
+    Args:
+        observed: completion: fraction of entries seen, exactly round(observed·D) of them, uniformly drawn.
+        measurements: sensing: number M of measurements ⟨B_m, A*⟩ with B entries N(0, 1/M) (default round(observed·D));
+            regression: number N of samples with inputs N(0, 1) (default 10·d_in).
+        noise: standard deviation of Gaussian noise added to every number that training sees.
+    """
+    if not 0 < observed <= 1:
+        raise InputError(f"observed: found {observed}, expected a fraction in (0, 1]")
+    if not (np.isfinite(noise) and noise >= 0):
+        raise InputError(f"noise: found {noise}, expected a finite number of at least 0")
+    target = planted_matrix(shape, singular_values, data_seed)
+    rng, noise_rng = stream(data_seed, "task", 1), stream(data_seed, "noise")
+    count = max(1, round(observed * target.size))
+    if kind == "factorization":
+        seen = target + noise * noise_rng.standard_normal(shape)
+        return Task(factorization(seen, backend), factorization(target, backend) if noise else None, target)
+    if kind == "completion":
+        mask = np.zeros(target.size, dtype=bool)
+        mask[rng.permutation(target.size)[:count]] = True
+        mask = mask.reshape(shape)
+        seen = target + noise * noise_rng.standard_normal(shape)
+        test = completion(target, ~mask, backend) if not mask.all() else None
+        return Task(completion(seen, mask, backend), test, target)
+    count = measurements if measurements is not None else (count if kind == "sensing" else 10 * shape[1])
+    if count < 1:
+        raise InputError(f"measurements: found {count}, expected an integer of at least 1")
+    if kind == "sensing":
+        operators = rng.standard_normal((count, *shape)) / np.sqrt(count)
+        values = np.einsum("mij,ij->m", operators, target) + noise * noise_rng.standard_normal(count)
+        return Task(sensing(operators, values, backend), factorization(target, backend), target)
+    if kind == "regression":
+        x = rng.standard_normal((count, shape[1]))
+        y = x @ target.T + noise * noise_rng.standard_normal((count, shape[0]))
+        return Task(regression(x, y, backend), factorization(target, backend), target)
+    raise InputError(f"task: found {kind!r}, expected one of {', '.join(TASKS)}")
+
+
+def matrix_task(matrix: np.ndarray, backend: Backend) -> Task:
+    """A user's matrix: completion when it has gaps (NaN), factorization when it has none."""
+    observed = ~np.isnan(matrix)
+    if observed.all():
+        return Task(factorization(matrix, backend))
+    return Task(completion(matrix, observed, backend))
+
+
+def regression_task(
+    x: np.ndarray, y: np.ndarray, backend: Backend, x_test: np.ndarray | None = None, y_test: np.ndarray | None = None
+) -> Task:
+    """A user's data: inputs (N, d_in), outputs (N, d_out), and held-out pairs if there are any."""
+    if (x_test is None) != (y_test is None):
+        raise InputError("data: found only one of X_test and Y_test, expected both or none")
+    test = None if x_test is None or y_test is None else regression(x_test, y_test, backend)
+    cost = regression(x, y, backend)
+    if test is not None and test.shape != cost.shape:
+        raise InputError(f"data: X_test and Y_test give a {test.shape} matrix, X and Y a {cost.shape} one")
+    return Task(cost, test)
+
+
+def _orthonormal(rng: np.random.Generator, n: int, k: int) -> np.ndarray:
+    """n × k with orthonormal columns, Haar-distributed (QR of a Gaussian matrix, signs fixed)."""
+    q, r = np.linalg.qr(rng.standard_normal((n, k)))
+    return q * np.where(np.diag(r) < 0, -1.0, 1.0)

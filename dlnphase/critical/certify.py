@@ -1,0 +1,161 @@
+"""What kind of critical point this is, with everything the statement rests on.
+
+For C convex and hidden layers at least min(d_out, d_in) wide, θ_c is a global minimum if and only if ∇C(A_c) = 0, and
+a saddle otherwise (Laurent and von Brecht 2018). Negative curvature proves a strict saddle; for L ≥ 3 the saddles of
+the greedy path have none, and are proved by descent: open one new channel of size ε in every layer along the top
+singular pair (u, v) of −∇C(A_c). Then A = A_c + ε^L uvᵀ and the cost falls by s·ε^L to leading order,
+s = ‖∇C(A_c)‖_op. The decrease is obtained by evaluating the cost of the network with the channel opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dlnphase.critical.curvature import Curvature, curvature_at, free_channel
+from dlnphase.critical.hostcost import HostCost
+from dlnphase.critical.weights import Layers, ParameterPoint, natural_size
+
+KINDS = ("strict-saddle", "degenerate-saddle", "global-minimum", "not-critical", "uncertified")
+CRITICAL = 1e-12  # ‖∇𝓛(θ_c)‖ in natural units
+ZERO_CURVATURE = 1e-9  # eigenvalues above minus this, in natural units, are zero
+CHANNEL = 5e-3  # size ε^L of the new channel, in units of the size that the mode will grow to
+TIE = 1e-6  # singular values that agree to this, relatively, are equal
+
+
+@dataclass(frozen=True)
+class Descent:
+    """A decrease of the cost along an explicit curve that leaves θ_c.
+
+    Attributes:
+        order: 2 along negative curvature (and always for L = 2), else L.
+        epsilon: ε, size of the new channel in every layer, or of the step along the eigenvector.
+        predicted: s·ε^L, or ½|λ|ε².
+        obtained: C(A_c) − C after the step.
+        measured_order: log₂ of the decrease at ε over that at ε/2.
+    """
+
+    order: int
+    epsilon: float
+    predicted: float
+    obtained: float
+    measured_order: float
+
+    @property
+    def ratio(self) -> float:
+        """Obtained over predicted: 1 to leading order."""
+        return self.obtained / self.predicted
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """The kind of a critical point and its grounds.
+
+    Attributes:
+        kind: one of ``KINDS``.
+        curvature: lower end of the Hessian's spectrum; None when not critical.
+        next_mode: s = ‖∇C(A_c)‖_op, zero at a minimum.
+        ties: how many singular values of ∇C(A_c) equal the largest.
+        descent: a curve along which the cost falls; None at a minimum and where there is none.
+        note: what a reader should know, or "".
+    """
+
+    kind: str
+    curvature: Curvature | None
+    next_mode: float
+    ties: int
+    descent: Descent | None
+    note: str = ""
+
+
+def certify(point: ParameterPoint, cost: HostCost, *, hidden: Sequence[int] | None = None) -> Certificate:
+    """Tell the kind of a critical point.
+
+    Args:
+        point: of :func:`dlnphase.critical.refine_weights`.
+        hidden: true hidden sizes where the weights are those of a reduced network.
+    """
+    depth, matrix = len(point.weights), point.point
+    if not matrix.converged or point.gradient_norm > CRITICAL:
+        note = f"gradient {max(point.gradient_norm, matrix.gradient_norm):.1e} in natural units"
+        if matrix.nearness > 0.1:
+            note += f", {matrix.nearness:.2g} mode sizes away from the path"
+        return Certificate("not-critical", None, matrix.next_mode, 0, None, note)
+    unit = point.unit / natural_size(cost, depth)
+    curvature = curvature_at(point.weights, cost, ZERO_CURVATURE * unit, hidden=hidden)
+    if matrix.next_mode == 0.0:
+        return Certificate("global-minimum", curvature, 0.0, 0, None)
+    values = np.linalg.svd(cost.gradient(matrix.A), compute_uv=False)
+    ties = int((values >= (1 - TIE) * values[0]).sum())
+    note = f"{ties} equal leading modes: which one is learned next is not decided here" if ties > 1 else ""
+    strict = curvature.min_eigenvalue < -curvature.threshold
+    descent = _along_eigenvector(point, cost, curvature) if strict and depth > 2 else _new_channel(point, cost)
+    if descent is None and strict:
+        descent = _along_eigenvector(point, cost, curvature)
+    if descent is not None and descent.obtained > 0:
+        kind = "strict-saddle" if strict else "degenerate-saddle"
+        return Certificate(kind, curvature, matrix.next_mode, ties, descent, note)
+    return _bottleneck(point, cost, curvature, ties, hidden)
+
+
+def _bottleneck(
+    point: ParameterPoint, cost: HostCost, curvature: Curvature, ties: int, hidden: Sequence[int] | None
+) -> Certificate:
+    """No channel is free: the network is narrower than what is left to learn."""
+    matrix = point.point
+    width = min(hidden if hidden is not None else [w.shape[0] for w in point.weights[:-1]], default=0)
+    lowest = cost.cost.minimum_at_rank(width)
+    if matrix.rank == width and lowest is not None and matrix.cost - lowest <= 1e-9 * max(lowest, matrix.cost):
+        note = f"the least cost that width {width} allows, above the minimum over all matrices"
+        return Certificate("global-minimum", curvature, matrix.next_mode, ties, None, note)
+    note = f"no free channel at width {width} and no negative curvature: a local minimum at this width or a saddle"
+    return Certificate("uncertified", curvature, matrix.next_mode, ties, None, note)
+
+
+def _new_channel(point: ParameterPoint, cost: HostCost) -> Descent | None:
+    """Open one channel of size ε in every layer of a minimal point; None where a hidden space has none free."""
+    if point.frames is None or any(f.shape[1] >= f.shape[0] for f in point.frames):
+        return None
+    matrix, depth = point.point, len(point.weights)
+    u, s, vt = np.linalg.svd(-cost.gradient(matrix.A))
+    pair = np.outer(u[:, 0], vt[0])
+    bend = float(np.sum(pair * cost.curvature(pair[None], matrix.A)[0]))
+    scale = float(s[0]) / bend if bend > 0 else natural_size(cost, depth) ** depth
+    epsilon = float((CHANNEL * scale) ** (1 / depth))
+    chain = [vt[0], *(free_channel(f) for f in point.frames), u[:, 0]]
+    step = [np.outer(chain[i + 1], chain[i]) for i in range(depth)]
+    before, after, half = (_excess(point.weights, step, size, cost) for size in (0.0, epsilon, epsilon / 2))
+    drop, small = before - after, before - half
+    order = float(np.log2(drop / small)) if drop > 0 and small > 0 else float("nan")
+    return Descent(depth, epsilon, float(s[0]) * epsilon**depth, drop, order)
+
+
+def _along_eigenvector(point: ParameterPoint, cost: HostCost, curvature: Curvature) -> Descent | None:
+    """Step along the most negative curvature, to whichever side the cost falls more."""
+    if curvature.direction is None:
+        return None
+    size, found = natural_size(cost, len(point.weights)), None
+    for epsilon in (1e-2 * size, 1e-3 * size, 1e-4 * size):
+        predicted = 0.5 * abs(curvature.min_eigenvalue) * epsilon**2
+        before = _excess(point.weights, curvature.direction, 0.0, cost)
+        drops = {}
+        for sign in (1, -1):
+            after, half = (_excess(point.weights, curvature.direction, sign * e, cost) for e in (epsilon, epsilon / 2))
+            drops[sign] = (before - after, before - half)
+        drop, small = max(drops.values())
+        if drop > 0 and small > 0:
+            found = Descent(2, epsilon, predicted, drop, float(np.log2(drop / small)))
+            if abs(found.ratio - 1) < 0.01:  # the quadratic term leads
+                break
+    return found
+
+
+def _excess(weights: Layers, step: Layers, size: float, cost: HostCost) -> float:
+    out: np.ndarray | None = None
+    for w, d in zip(weights, step, strict=True):
+        layer = w + size * d
+        out = layer if out is None else layer @ out
+    assert out is not None
+    return cost.excess(out)

@@ -1,0 +1,92 @@
+"""How a path leaves a saddle: along which direction, and how fast.
+
+Near a critical matrix A_c the amplitude a = uᵀ(A − A_c)v of the next mode, (s, u, v) the top of −∇C(A_c), follows
+ȧ = L a^(2−2/L) (s − b a) with b = ⟨uvᵀ, H uvᵀ⟩ (balanced, aligned growth: theory sheet, section 4), so that
+
+    s · (t_2 − t_1) = ∫ da / (L a^(2−2/L) (1 − a b/s))   from a(t_1) to a(t_2):
+
+the path itself gives a value for s, which for L = 2 is the rate of an exponential.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.integrate import quad
+
+from dlnphase.critical.matrix import HostCost, MatrixPoint
+
+EARLY, LEAVING = 0.01, 0.1  # the rate is taken while the mode grows between these parts of its final size
+TIE = 1e-6  # singular values that agree to this, relatively, are equal
+RESOLVED = 1e-9  # a growth shorter than this part of the time at which it happens cannot be timed
+
+
+@dataclass(frozen=True)
+class Escape:
+    """How a path leaves.
+
+    Attributes:
+        rate: s as the growth of the mode gives it; None where records or the clock do not resolve the growth.
+        alignment: share of the way from the closest record that lies along the top singular pair (or tied pairs) of
+            −∇C(A_c), when the mode has grown to ``LEAVING`` of its size: 1 is exactly along.
+    """
+
+    rate: float | None
+    alignment: float
+
+
+def escape_of(time: np.ndarray, matrices: np.ndarray, point: MatrixPoint, cost: HostCost, depth: int) -> Escape | None:
+    """How the path goes on from a visit; None at a minimum, or where it ends before it has left.
+
+    Args:
+        time, matrices: from the closest record of the visit to that of the next visit (or the end), shapes (T,), (T,
+            d_out, d_in).
+        point: the critical point visited.
+    """
+    if point.next_mode == 0.0:
+        return None
+    x, s, yt = np.linalg.svd(-cost.gradient(point.A))
+    ties = int((s >= (1 - TIE) * s[0]).sum())
+    moved = matrices - point.A  # along u and v this is A itself: A_c has no part there
+    if ties > 1:  # any direction of the tied block may grow: take the one that did
+        block = np.einsum("ia,tij,bj->tab", x[:, :ties], moved, yt[:ties])
+        left, _, right = np.linalg.svd(block[-1])
+        u, v = x[:, :ties] @ left[:, 0], right[0] @ yt[:ties]
+    else:
+        u, v = x[:, 0], yt[0]
+    pair = np.outer(u, v)
+    bend = float(np.sum(pair * cost.curvature(pair[None], point.A)[0]))
+    if bend <= 0:
+        return None
+    size = float(s[0]) / bend
+    amplitude = np.einsum("i,tij,j->t", u, moved, v)
+    left_at = np.flatnonzero(amplitude >= LEAVING * size)
+    if not left_at.size:
+        return None
+    leave = int(left_at[0])
+    way = matrices[leave] - matrices[0]
+    length = float(np.linalg.norm(way))
+    if length == 0.0:
+        return None
+    alignment = float(np.linalg.norm(x[:, :ties].T @ way @ yt[:ties].T)) / length
+    return Escape(_rate(time, amplitude, leave, size, depth), alignment)
+
+
+def _rate(time: np.ndarray, amplitude: np.ndarray, leave: int, size: float, depth: int) -> float | None:
+    early = np.flatnonzero(amplitude[:leave] <= EARLY * size)
+    first = int(early[-1]) + 1 if early.size else 0
+    if first >= leave:
+        first = leave - 1
+    if first < 0 or amplitude[first] <= 0 or amplitude[leave] >= size:
+        return None
+    elapsed = float(time[leave] - time[first])
+    if elapsed <= RESOLVED * abs(float(time[leave])):
+        return None
+
+    def integrand(logarithm: float) -> float:  # in ln a, where the integrand is tame
+        a = np.exp(logarithm)
+        return float(a ** (2 / depth - 1) / (depth * (1 - a / size)))
+
+    value, _ = quad(integrand, np.log(amplitude[first]), np.log(amplitude[leave]))
+    return value / elapsed

@@ -1,0 +1,261 @@
+"""The greedy low-rank path: what gradient flow does in the limit α → 0 (theory sheet, section 6).
+
+From a critical matrix A_k of rank k one channel of size ε is opened in every layer along the top singular pair (u, v)
+of −∇C(A_k), and the flow is followed to the next critical point; then again, until ∇C = 0. Each orbit starts from
+balanced factors of A_k (balancedness is conserved, and zero in the limit) in a network of k + 1 channels: by rotation
+and inclusion that is the orbit in a network of any width, and no round-off can open a further channel.
+
+Times have no limit, every dwell time grows without bound as ε → 0: those recorded are those of this ε. The
+matrices visited do have one, and each orbit is run again from a smaller ε to see that it ends in the same matrix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+import torch
+
+from dlnphase.costs.quadratic import Cost
+from dlnphase.critical.certify import TIE
+from dlnphase.critical.matrix import HostCost, MatrixPoint, is_stable, refine_matrix
+from dlnphase.dynamics.flow import LARGEST_SOLVE, MAX_STEPS, gradient_flow
+from dlnphase.dynamics.records import Record
+from dlnphase.errors import InputError
+from dlnphase.networks.chain import Network
+
+OPENED = 1e-4  # size ε^L that a new mode starts with, relative to what it will grow into
+# An orbit has arrived when ‖∇𝓛‖ has fallen below the first part of its largest value and a stable critical point of
+# its rank is within the second of A, in the units of ``MatrixPoint.nearness``; or when ‖∇𝓛‖ is below the third.
+NEARLY, CLOSE, ARRIVED = 1e-2, 1e-2, 1e-7
+CHECK, CHECK_RTOL = 3.0, 1e-3  # an orbit is checked by starting it from ε over this, followed with this tolerance
+SAME = 1e-6  # two matrices closer than this, relative to the larger, are the same critical point
+
+
+@dataclass(frozen=True)
+class GreedyPoint:
+    """A critical point of the greedy path.
+
+    Attributes:
+        point: the critical matrix, refined.
+        ties: number of equal leading singular values of ∇C there; above 1 the path branches and one branch is followed.
+        independent: whether the orbit that led here ends in the same matrix from a smaller ε; None if not checked.
+    """
+
+    point: MatrixPoint
+    ties: int
+    independent: bool | None
+
+    @property
+    def note(self) -> str:
+        """The point in words."""
+        kind = "minimum" if self.point.next_mode == 0 else "saddle"
+        words = f"rank {self.point.rank} {kind}, C = {self.point.cost:.6g}"
+        if self.ties > 1:
+            words += f"; tie between {self.ties} equal leading modes, one is followed"
+        if self.independent is False:
+            words += "; depends on epsilon"
+        return words
+
+
+def greedy_path(
+    cost: Cost,
+    depth: int,
+    *,
+    width: int | None = None,
+    epsilon: float | None = None,
+    rtol: float = 1e-4,
+    tol: float = 1e-8,
+    max_time: float | None = None,
+    max_steps: int = MAX_STEPS,
+    check: bool = True,
+    points: list[GreedyPoint] | None = None,
+) -> Iterator[Record]:
+    """Follow the greedy path from the origin; yields records of one member like any run, on the CPU in float64.
+
+    Args:
+        cost: convex cost on the end-to-end matrix.
+        depth: L ≥ 2.
+        width: hidden width, which bounds the rank (default min(d_out, d_in)); layers in records have no more channels.
+        epsilon: size of a new channel, in units of a layer of the mode that it grows into (default 1e-4^(1/L): the
+            path is that of the limit to about one part in ten thousand).
+        rtol: of the flow on each orbit.
+        tol: stop when C − C_min is at most tol times its value at the origin; 0: stop only where ∇C = 0.
+        max_time, max_steps: budgets of the whole path.
+        check: run each orbit again from a smaller ε, to see that it ends in the same matrix.
+        points: if given, the critical points are appended to it as they are reached, the origin first.
+
+    The last record of an orbit carries the critical point in words as its ``note``. The path ends as ``converged`` at a
+    minimum, or where the width leaves no channel to open.
+
+    Raises:
+        InputError: for a depth below 2 or an ε outside (0, 0.5].
+    """
+    if depth < 2:
+        raise InputError(f"depth: found {depth}, the greedy path needs at least 2 layers")
+    if epsilon is None:
+        epsilon = min(OPENED ** (1 / depth), 0.5)
+    if not 0 < epsilon <= 0.5:
+        raise InputError(f"epsilon: found {epsilon}, expected a number in (0, 0.5]")
+    walk = _Walk(HostCost(cost), depth, width, epsilon, rtol, max_steps, np.inf if max_time is None else max_time)
+    yield from walk.run(tol, check, points if points is not None else [])
+
+
+class _Walk:
+    """The state of one path: where it is, and the time, steps and evaluations spent so far."""
+
+    def __init__(
+        self,
+        cost: HostCost,
+        depth: int,
+        width: int | None,
+        epsilon: float,
+        rtol: float,
+        max_steps: int,
+        max_time: float,
+    ) -> None:
+        self.cost, self.depth, self.epsilon, self.rtol = cost, depth, epsilon, rtol
+        self.max_steps, self.max_time = max_steps, max_time
+        smallest = min(cost.shape)
+        self.channels = smallest if width is None else min(width, smallest)
+        self.time, self.steps, self.evaluations = 0.0, 0, 0
+
+    def run(self, tol: float, check: bool, points: list[GreedyPoint]) -> Iterator[Record]:
+        """From the origin to the minimum, as records; ``points`` takes the critical points as they are reached."""
+        here = self._arrive(np.zeros(self.cost.shape), None)
+        threshold = tol * self.cost.excess(here.point.A)
+        points.append(here)
+        if self._final(here, threshold):
+            yield self._still(here)
+            return
+        while True:
+            last: Record | None = None
+            left = self.max_steps - self.steps
+            for record in self._orbit(here.point, self.epsilon, self.rtol, threshold, left):
+                if last is not None:
+                    yield last
+                last = record
+            assert last is not None
+            if last.reasons[0] in ("diverged", "precision_floor", "max_time", "max_steps"):
+                yield last
+                return
+            self.time, self.steps, self.evaluations = (float(last.time[0]), int(last.step[0]), int(last.evaluations[0]))
+            before = here
+            here = self._arrive(
+                last.A[0], self._same_from_smaller(before.point, last.A[0], threshold) if check else None
+            )
+            points.append(here)
+            moved = self.cost.excess(before.point.A) - self.cost.excess(here.point.A)
+            final = self._final(here, threshold)
+            stuck = not here.point.converged or moved <= 0
+            last.note = here.note if here.point.converged else "the orbit ends near no critical point"
+            last.reasons = ["converged" if final else "diverged" if stuck else None]
+            yield last
+            if final or stuck:
+                return
+
+    def _arrive(self, a: np.ndarray, independent: bool | None) -> GreedyPoint:
+        point = refine_matrix(a, self.cost)
+        s = np.linalg.svd(self.cost.gradient(point.A), compute_uv=False)
+        ties = int((s >= (1 - TIE) * s[0]).sum()) if point.next_mode > 0 else 0
+        return GreedyPoint(point, ties, independent)
+
+    def _final(self, here: GreedyPoint, threshold: float) -> bool:
+        done = here.point.next_mode == 0 or self.cost.excess(here.point.A) <= threshold
+        return done or here.point.rank >= self.channels
+
+    def _same_from_smaller(self, start: MatrixPoint, reached: np.ndarray, threshold: float) -> bool:
+        """Whether the orbit from a smaller ε ends in the same matrix."""
+        end = None
+        rtol = max(self.rtol, CHECK_RTOL)
+        for record in self._orbit(start, self.epsilon / CHECK, rtol, threshold, self.max_steps):
+            end = record.A[0]
+        assert end is not None
+        first, second = refine_matrix(reached, self.cost).A, refine_matrix(end, self.cost).A
+        return bool(np.linalg.norm(first - second) <= SAME * np.linalg.norm(first))
+
+    def _orbit(
+        self, start: MatrixPoint, epsilon: float, rtol: float, threshold: float, max_steps: int
+    ) -> Iterator[Record]:
+        """From a critical matrix with one channel opened to the next critical point."""
+        method = "stiff" if self.cost.shape[0] * self.cost.shape[1] <= LARGEST_SOLVE else "stabilised"
+        network = Network.from_weights([torch.as_tensor(w) for w in opened(start, self.cost, self.depth, epsilon)])
+        end = None if np.isinf(self.max_time) else max(self.max_time - self.time, np.finfo(float).tiny)
+        # The new channel is far above round-off, and the directions that carry exactly nothing have no frame to align.
+        flow = gradient_flow(
+            network, self.cost.cost, rtol=rtol, tol=0.0, max_steps=max(max_steps, 1), max_time=end,
+            method=method, align_frames=False,
+        )  # fmt: skip
+        largest, next_look = 0.0, np.inf
+        for record in flow:
+            norm = float(record.gradient_norm[0])
+            largest = max(largest, norm)
+            arrived = norm <= ARRIVED * largest or float(record.excess[0]) <= threshold
+            if not arrived and norm <= NEARLY * largest and norm <= next_look:
+                arrived, next_look = self._close(record.A[0], start.rank + 1), norm / 3
+            yield self._shifted(record, arrived)
+            if arrived:
+                return
+
+    def _close(self, a: np.ndarray, rank: int) -> bool:
+        point = refine_matrix(a, self.cost, rank=rank)
+        return point.converged and point.nearness <= CLOSE and is_stable(point, self.cost)
+
+    def _shifted(self, record: Record, arrived: bool) -> Record:
+        """A record of one orbit as one of the path: time and work go on, layers have a fixed number of channels."""
+        weights = record.weights
+        return replace(
+            record,
+            time=self.time + record.time,
+            step=self.steps + record.step,
+            evaluations=self.evaluations + record.evaluations,
+            reasons=[None] if arrived else list(record.reasons),
+            weights=lambda i: _padded(weights(i), self.channels),
+        )
+
+    def _still(self, here: GreedyPoint) -> Record:
+        """The record of a path that ends where it starts: the origin is a minimum."""
+        shape = self.cost.shape
+        sizes = (shape[1], *([self.channels] * (self.depth - 1)), shape[0])
+        zero = np.zeros(1)
+        return Record(
+            np.zeros(1, dtype=int), zero, zero.astype(int), zero.astype(int),
+            np.array([self.cost.excess(here.point.A)]), zero, here.point.A[None], ["converged"],
+            lambda i: [np.zeros((n, m)) for m, n in pairwise(sizes)], here.note,
+        )  # fmt: skip
+
+
+def opened(point: MatrixPoint, cost: HostCost, depth: int, epsilon: float) -> list[np.ndarray]:
+    """Balanced factors of a critical matrix of rank k with one new channel along the top singular pair of −∇C.
+
+    Args:
+        epsilon: size of the channel in each layer, in units of a layer of the mode that it will grow into.
+
+    Returns:
+        W_1, …, W_L with k + 1 hidden channels.
+    """
+    k = point.rank
+    u, s, vt = np.linalg.svd(point.A)
+    x, g, yt = np.linalg.svd(-cost.gradient(point.A))
+    pair = np.outer(x[:, 0], yt[0])
+    bend = float(np.sum(pair * cost.curvature(pair[None], point.A)[0]))
+    size = (float(g[0]) / bend if bend > 0 else float(g[0])) ** (1 / depth)
+    channels = np.append(s[:k] ** (1 / depth), epsilon * size)
+    left = np.column_stack([u[:, :k], x[:, 0]])
+    right = np.vstack([vt[:k], yt[0]])
+    middle = [np.diag(channels) for _ in range(depth - 2)]
+    return [channels[:, None] * right, *middle, left * channels]
+
+
+def _padded(weights: list[np.ndarray], channels: int) -> list[np.ndarray]:
+    """The same network with this many hidden channels, the new ones zero (inclusion)."""
+    out = []
+    for index, w in enumerate(weights):
+        rows = w.shape[0] if index == len(weights) - 1 else channels
+        columns = w.shape[1] if index == 0 else channels
+        padded = np.zeros((rows, columns))
+        padded[: w.shape[0], : w.shape[1]] = w
+        out.append(padded)
+    return out

@@ -1,0 +1,147 @@
+"""The Hessian of 𝓛(θ) = C(W_L ⋯ W_1), applied in closed form.
+
+With P_l, S_l the products below and above layer l, dots for derivatives along the direction v = (V_1, …, V_L),
+and G = ∇C(A):
+
+    Ṗ_{l+1} = V_l P_l + W_l Ṗ_l,   Ṡ_{l-1} = Ṡ_l W_l + S_l V_l,   Ȧ = Ṗ_{L+1},   Ġ = H_C(Ȧ)
+    (Hv)_l = S_lᵀ Ġ P_lᵀ + Ṡ_lᵀ G P_lᵀ + S_lᵀ G Ṗ_lᵀ
+
+at about four times the price of a gradient (derived by differentiating the gradient of theory sheet, section 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.linalg import eigh_tridiagonal
+from torch import Tensor
+
+from dlnphase.backend import stream
+from dlnphase.costs.quadratic import Cost
+from dlnphase.networks.chain import Network, split
+
+DENSE = 1200  # parameters up to which all eigenvalues are computed, from the columns of the matrix
+MAX_LANCZOS = 400
+MEMORY = 1 << 30  # bytes that a Lanczos basis may take
+
+
+def hessian_vector_product(network: Network, cost: Cost, v: Tensor) -> Tensor:
+    """Hv for flat directions v of shape (B, P); a network of one member serves any number of directions."""
+    w = network.weights
+    n = v.shape[0]
+    below, above = network.prefixes(), network.suffixes()
+    a = below[-1]
+    g = cost.gradient(a)
+    parts = split(v, network.dims)
+    below_dot = [torch.zeros((n, *below[0].shape[1:]), dtype=v.dtype, device=v.device)]
+    for layer in range(network.depth):
+        below_dot.append(parts[layer] @ below[layer] + w[layer] @ below_dot[layer])
+    above_dot = [torch.zeros((n, *above[-1].shape[1:]), dtype=v.dtype, device=v.device)]
+    for layer in range(network.depth - 1, 0, -1):
+        above_dot.append(above_dot[-1] @ w[layer] + above[layer] @ parts[layer])
+    above_dot.reverse()
+    g_dot = cost.apply_curvature(below_dot[-1], a.expand(n, *a.shape[1:]))
+    out = []
+    for layer in range(network.depth):
+        s, p, s_dot, p_dot = above[layer], below[layer], above_dot[layer], below_dot[layer]
+        term = (s.mT @ g_dot + s_dot.mT @ g) @ p.mT + s.mT @ (g @ p_dot.mT)
+        out.append(term.flatten(1))
+    return torch.cat(out, 1)
+
+
+@dataclass(frozen=True)
+class Eigenpairs:
+    """The lower end of a symmetric spectrum.
+
+    Attributes:
+        smallest: smallest eigenvalue found.
+        vector: its unit eigenvector, shape (P,).
+        negative: eigenvalues found below −threshold.
+        complete: whether those are all there are.
+        residual: largest ‖Hv − λv‖ of the eigenpairs used; a true eigenvalue lies within this of each λ.
+    """
+
+    smallest: float
+    vector: np.ndarray
+    negative: int
+    complete: bool
+    residual: float
+
+
+def smallest_eigenvalues(network: Network, cost: Cost, threshold: float, *, dense: int = DENSE) -> Eigenpairs:
+    """Smallest eigenvalue of the Hessian at a network of one member, and how many lie below −threshold.
+
+    Up to ``dense`` parameters from all columns of the matrix; above, by matrix-free Lanczos, which cannot see
+    the multiplicity of an eigenvalue: its count is a lower bound.
+    """
+    size = network.theta.shape[1]
+    if size > dense:
+        return lanczos(lambda x: _apply(network, cost, x), size, threshold)
+    eye = torch.eye(size, dtype=network.theta.dtype, device=network.theta.device)
+    matrix = hessian_vector_product(network, cost, eye).cpu().numpy()
+    values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
+    negative = int((values < -threshold).sum())
+    used = max(negative, 1)
+    residual = np.linalg.norm(matrix @ vectors[:, :used] - vectors[:, :used] * values[:used], axis=0).max()
+    return Eigenpairs(float(values[0]), vectors[:, 0], negative, True, float(residual))
+
+
+def lanczos(apply: Callable[[np.ndarray], np.ndarray], size: int, threshold: float) -> Eigenpairs:
+    """Smallest eigenvalues of a symmetric operator by Lanczos with full reorthogonalisation.
+
+    The Hessians of this project vanish on huge subspaces, so the iteration starts inside the range of the operator and
+    ends when it has exhausted it (where restarted methods break down); where nothing lies below zero, zero is then
+    the smallest eigenvalue.
+    """
+    rng = stream(0, "lanczos")
+    first = apply(rng.standard_normal(size))
+    norm = float(np.linalg.norm(first))
+    if norm == 0.0:
+        start = rng.standard_normal(size)
+        return Eigenpairs(0.0, start / np.linalg.norm(start), 0, True, 0.0)
+    steps = int(min(size, MAX_LANCZOS, max(MEMORY // (8 * size), 20)))
+    basis = np.empty((steps + 1, size))
+    basis[0] = first / norm
+    diagonal, beside = np.zeros(steps), np.zeros(steps)
+    largest, used = 0.0, steps
+    for j in range(steps):
+        image = apply(basis[j])
+        diagonal[j] = float(basis[j] @ image)
+        for _ in range(2):  # twice is enough
+            image -= basis[: j + 1].T @ (basis[: j + 1] @ image)
+        beside[j] = float(np.linalg.norm(image))
+        largest = max(largest, abs(diagonal[j]) + beside[j])
+        if beside[j] <= 1e-13 * largest:
+            used = j + 1
+            break
+        basis[j + 1] = image / beside[j]
+        if j % 10 == 9 and _settled(diagonal[: j + 1], beside[: j + 1], largest, threshold):
+            used = j + 1
+            break
+    values, small = eigh_tridiagonal(diagonal[:used], beside[: used - 1])
+    negative = int((values < -threshold).sum())
+    vectors = small[:, : max(negative, 1)].T @ basis[:used]
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    residual = max(float(np.linalg.norm(apply(v) - t * v)) for v, t in zip(vectors, values, strict=False))
+    if values[0] > 0:  # the range is positive; the null space is the lower end
+        vector = rng.standard_normal(size)
+        vector -= basis[:used].T @ (basis[:used] @ vector)
+        vector /= np.linalg.norm(vector)
+        value = float(vector @ apply(vector))
+        return Eigenpairs(value, vector, 0, False, float(np.linalg.norm(apply(vector) - value * vector)))
+    return Eigenpairs(float(values[0]), vectors[0], negative, False, residual)
+
+
+def _settled(diagonal: np.ndarray, beside: np.ndarray, largest: float, threshold: float) -> bool:
+    """Whether the smallest Ritz pair and all negative ones have converged (β times a vector's last entry)."""
+    values, vectors = eigh_tridiagonal(diagonal, beside[:-1])
+    used = max(int((values < -threshold).sum()), 1)
+    return bool((np.abs(beside[-1] * vectors[-1, :used]) <= 1e-12 * largest).all())
+
+
+def _apply(network: Network, cost: Cost, x: np.ndarray) -> np.ndarray:
+    v = torch.as_tensor(x.reshape(1, -1)).to(network.theta)
+    return hessian_vector_product(network, cost, v)[0].cpu().numpy()

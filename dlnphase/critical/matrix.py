@@ -1,0 +1,262 @@
+"""The critical point of a cost, at fixed rank, that a matrix is near.
+
+A matrix A_c = U S Vᵀ of rank r is the end-to-end matrix of a critical point of every deep enough network when
+UᵀG = 0 and GV = 0 for G = ∇C(A_c): exactly the critical points of C on the manifold of matrices of rank r.
+They are found by Newton's method on that manifold, which squares the error at each step; directions in which the
+critical points form a continuum (repeated singular values, unobserved entries) are left alone.
+
+The rank is not cut from the singular values of A: candidate ranks are refined, and that one counts whose critical
+point is near in its own units, which are the smallest mode it has and the size of the mode it has not learned yet.
+For factorization and regression the critical points are sets of modes (Eckart–Young) and are read off directly.
+Minima may form a continuum that holds points of every rank; of those, the smallest rank that is near counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from dlnphase.costs.quadratic import Cost
+from dlnphase.critical.hostcost import HostCost
+from dlnphase.critical.manifold import NULL_DIRECTION, Frame, descent_step, newton_step, riemannian_hessian, truncate
+from dlnphase.critical.visits import Visit
+
+NEAR_SADDLE = 0.5  # a saddle is near when A is closer to it than this part of its smallest and of its next mode
+NEAR_MINIMUM = 0.1  # the same for a minimum of lower than full rank, of which there may be a continuum
+ROUND_OFF = 1e-12  # gradients below this, in the natural unit, are zero
+ZERO_MODE = 1e-11  # ‖∇C‖_op below this, in the natural unit, is a minimum
+RESOLVED = 50.0  # the same for costs of lower precision: so many units of their round-off
+EMPTY_MODE = 1e-13  # a mode smaller than this, relative to the largest, is none
+SAME = 1e-6  # two critical matrices closer than this, relatively, are one
+MAX_NEWTON, PATIENCE = 60, 10
+
+
+@dataclass(frozen=True)
+class MatrixPoint:
+    """A critical point of C at fixed rank.
+
+    Attributes:
+        A: the matrix, exactly of this rank up to round-off, shape (d_out, d_in).
+        rank: r.
+        cost: C(A).
+        gradient_norm: Frobenius norm of (UᵀG, GV), what must vanish, over ``scale``.
+        scale: natural unit of gradients of C: ‖∇C(0)‖_F (or ‖HA‖_F where that is larger).
+        distance: ‖A − A_given‖_F.
+        nearness: that distance over the smaller of A's smallest mode and the next one's final size, all as the cost
+            measures lengths.
+        converged: whether the gradient is at round-off and the point is near; else A is merely the best candidate.
+        next_mode: s = ‖∇C(A)‖_op, 0 at a minimum.
+    """
+
+    A: np.ndarray
+    rank: int
+    cost: float
+    gradient_norm: float
+    scale: float
+    distance: float
+    nearness: float
+    converged: bool
+    next_mode: float
+
+
+def refine_matrix(a: np.ndarray, cost: Cost | HostCost, *, rank: int | None = None) -> MatrixPoint:
+    """The critical point of C at fixed rank that A is near.
+
+    Args:
+        a: shape (d_out, d_in).
+        cost: any cost with ``gradient``, ``excess`` and ``apply_curvature``; moved to the CPU in float64.
+        rank: look at this rank only; None tells the rank, too.
+
+    Returns:
+        The point that is near; where none is, the nearest one, with ``converged`` False.
+    """
+    host = cost if isinstance(cost, HostCost) else HostCost(cost)
+    a = np.asarray(a, dtype=float)
+    if rank is not None:
+        point = _refine_at(a, host, rank)
+        return point if point.converged else _nearer(point, _refine_at(a, host, rank, descend=True))
+    modes = host.nearest_modes(a)
+    if modes is not None:
+        point = _judge(a, *modes, host)
+        if point.converged:
+            return point
+    count = min(a.shape)
+    full: MatrixPoint | None = None
+    if host.settled:  # no lower rank to look for where a minimum of full rank is near
+        full = _refine_at(a, host, count)
+        if full.converged and full.nearness <= NEAR_MINIMUM:
+            return full
+    full = _refine_at(a, host, count) if full is None else full
+    possible = _possible(host.flat(a), host)
+    candidates = [full if r == count else _refine_at(a, host, r) for r in possible]
+    if not any(p.converged for p in candidates):
+        further = [_refine_at(a, host, r, descend=True) for r in possible if 0 < r < count]
+        candidates += further
+    return _best(candidates, full, a, host)
+
+
+def _nearer(first: MatrixPoint, second: MatrixPoint) -> MatrixPoint:
+    return min((first, second), key=lambda p: (not p.converged, p.gradient_norm > ROUND_OFF, p.nearness))
+
+
+def _possible(flat: np.ndarray, host: HostCost) -> list[int]:
+    """Ranks whose critical point may be near.
+
+    Near means closer than half of the smallest mode of A_c, which then is not larger than that of A plus the
+    distance: not where truncation leaves out more than the smallest mode that it keeps.
+    """
+    modes = _modes(flat, min(flat.shape), host)
+    out = [0]
+    for r in range(1, len(modes) + 1):
+        tail = host.norm(host.unflat(flat - truncate(flat, r)))
+        if modes[r - 1] > EMPTY_MODE * modes[0] and tail <= min(modes[:r]):
+            out.append(r)
+    return out
+
+
+def _best(candidates: list[MatrixPoint], full: MatrixPoint, a: np.ndarray, host: HostCost) -> MatrixPoint:
+    """The candidate nearest in its own units, or the full-rank minimum where that is by far the nearest in space.
+
+    Of several minima that are near, the one of smallest rank: they come in this order.
+    """
+    low = next((p for p in candidates if p.converged and p.next_mode == 0), None)
+    if low is not None:
+        candidates = [p for p in candidates if p.next_mode > 0] + [low]
+    best = min(candidates, key=lambda p: (not p.converged, p.gradient_norm > ROUND_OFF, p.nearness))
+    if best.converged:
+        return best
+    others = [host.norm(p.A - a) for p in candidates if p.next_mode > 0 and p.gradient_norm <= ROUND_OFF]
+    if full.next_mode == 0 and host.norm(full.A - a) <= NEAR_MINIMUM * min(others, default=np.inf):
+        return replace(full, converged=True)
+    return best
+
+
+def merge_same(
+    visits: Sequence[Visit], points: Sequence[MatrixPoint], host: HostCost
+) -> tuple[list[Visit], list[MatrixPoint]]:
+    """Join neighbouring visits of one and the same critical matrix; the closest record is that of the nearer one.
+
+    Matrices are the same where the data sees no difference: ⟨D, HD⟩ = 0 for their difference D.
+    """
+    zero = np.zeros(host.shape)
+
+    def seen(d: np.ndarray) -> float:
+        return float(np.sqrt(max(np.sum(d * host.curvature(d[None], zero)[0]), 0.0)))
+
+    kept: list[tuple[Visit, MatrixPoint]] = []
+    for visit, point in zip(visits, points, strict=True):
+        if kept:
+            before, same = kept[-1]
+            size = max(seen(point.A), seen(same.A))
+            if same.rank == point.rank and seen(point.A - same.A) <= SAME * size:
+                near, nearest = (before, same) if same.nearness <= point.nearness else (visit, point)
+                prominence = max(before.prominence, visit.prominence)
+                kept[-1] = (Visit(near.index, before.enter, visit.exit, prominence), nearest)
+                continue
+        kept.append((visit, point))
+    return [v for v, _ in kept], [p for _, p in kept]
+
+
+def is_stable(point: MatrixPoint, cost: HostCost) -> bool:
+    """Whether a critical point is a (weak) local minimum of C among matrices of its rank."""
+    if point.rank == 0:
+        return True
+    flat = cost.flat(point.A)
+    frame, g, _, _ = _gradient_at(flat, cost, point.rank)
+    values = np.linalg.eigvalsh(riemannian_hessian(frame, cost, flat, g))
+    return bool(values[0] >= -NULL_DIRECTION * np.abs(values).max())
+
+
+def _refine_at(a: np.ndarray, host: HostCost, rank: int, *, descend: bool = False) -> MatrixPoint:
+    """The critical point of this rank that is reached from the truncation of A.
+
+    By Newton's method on ‖grad‖ alone, which stays with whatever kind of critical point is close; or by descent of
+    C among matrices of this rank, which goes further and ends in the points that paths are drawn to.
+    """
+    if rank == min(a.shape):
+        return _judge(a, host.nearest_minimum(a), rank, host)
+    return _judge(a, host.unflat(_search(host.flat(a), host, rank, descend=descend)), rank, host)
+
+
+def _search(start: np.ndarray, host: HostCost, rank: int, *, descend: bool) -> np.ndarray:
+    """Trust-region Newton in flat coordinates on the manifold: the merit is ‖grad‖, or C − C_min when descending."""
+    current = truncate(start, rank)
+    if rank == 0:
+        return current
+    frame, g, gradient, norm = _gradient_at(current, host, rank)
+    unit = max(float(np.linalg.norm(host.flat_gradient(np.zeros_like(start)))), np.finfo(float).tiny)
+    radius = 0.5 * float(frame.s[-1])
+    reach = 3 * min(_modes(start, rank, host))  # beyond, the point cannot be near
+    step_of = descent_step if descend else newton_step
+    model: tuple[np.ndarray, np.ndarray] | None = None
+    goal = norm
+    for iteration in range(MAX_NEWTON):
+        if norm <= 1e-16 * unit or radius <= 1e-15 * float(np.linalg.norm(current)):
+            break
+        if iteration % PATIENCE == PATIENCE - 1:
+            if norm > goal / 3 and not descend:
+                break  # Newton's method that is slow has no critical point to go to
+            goal = norm
+        if host.norm(host.unflat(current - start)) > reach:
+            break
+        if model is None:
+            model = np.linalg.eigh(riemannian_hessian(frame, host, current, g))
+        quick = descend and norm <= 1e-6 * unit and model[0][0] >= -NULL_DIRECTION * np.abs(model[0]).max()
+        step = (newton_step if quick else step_of)(*model, gradient, radius)
+        following = truncate(current + frame.ambient(step), rank)
+        trial = _gradient_at(following, host, rank)
+        length = float(np.linalg.norm(step))
+        if descend and not quick:
+            before, after = host.excess(host.unflat(current)), host.excess(host.unflat(following))
+            better, good = after < before, trial[3] < 0.5 * norm or after < before - 0.25 * abs(float(gradient @ step))
+        else:
+            better, good = trial[3] < norm, trial[3] < 0.5 * norm
+        if better:
+            stalled = not good and norm <= ROUND_OFF * unit
+            radius = max(radius, 2 * length) if good else radius
+            current, (frame, g, gradient, norm), model = following, trial, None
+            if stalled:
+                break
+        elif norm <= 0.1 * ROUND_OFF * unit:
+            break  # at round-off already
+        else:
+            radius = 0.25 * length
+    return current
+
+
+def _modes(flat: np.ndarray, count: int, host: HostCost) -> list[float]:
+    """Sizes of the leading modes of a matrix in flat coordinates, as the cost measures them."""
+    u, s, vt = np.linalg.svd(flat, full_matrices=False)
+    return [host.norm(host.unflat(s[k] * np.outer(u[:, k], vt[k]))) for k in range(count)]
+
+
+def _gradient_at(a: np.ndarray, host: HostCost, rank: int) -> tuple[Frame, np.ndarray, np.ndarray, float]:
+    frame = Frame(a, rank)
+    g = host.flat_gradient(a)
+    gradient = frame.coordinates(g)
+    return frame, g, gradient, float(np.linalg.norm(gradient))
+
+
+def _judge(a: np.ndarray, point: np.ndarray, rank: int, host: HostCost) -> MatrixPoint:
+    g = host.gradient(point)
+    norm = float(np.linalg.norm(Frame(point, rank).coordinates(g)))
+    s = np.linalg.svd(g, compute_uv=False)
+    scale = max(host.scale, float(np.linalg.norm(g - host.gradient(np.zeros_like(a)))), np.finfo(float).tiny)
+    at_minimum = s[0] <= max(ZERO_MODE, RESOLVED * host.resolution) * scale
+    flat = host.flat(point)
+    units = _modes(flat, rank, host)
+    if not at_minimum:
+        u, t, vt = np.linalg.svd(host.flat_gradient(flat))
+        pair = np.outer(u[:, 0], vt[0])
+        bend = float(np.sum(pair * host.flat_curvature(pair[None], flat)[0]))
+        units.append(float(t[0]) / bend * host.norm(host.unflat(pair)) if bend > 0 else np.inf)
+    unit = min(units, default=np.inf)  # a minimum at rank 0 is the only critical point there is: anything is near it
+    nearness = host.norm(a - point) / unit if unit > 0 else np.inf
+    limit = NEAR_MINIMUM if at_minimum and rank < min(a.shape) else NEAR_SADDLE
+    converged = norm <= ROUND_OFF * scale and nearness <= limit
+    next_mode = 0.0 if at_minimum else float(s[0])
+    value = host.value(point)
+    distance = float(np.linalg.norm(a - point))
+    return MatrixPoint(point, rank, value, norm / scale, scale, distance, nearness, converged, next_mode)

@@ -1,0 +1,308 @@
+"""From a critical matrix to a critical point θ_c of the loss, near the point where a path came closest.
+
+Newton's method on ∇𝓛(θ) = 0 is hopeless here: for L ≥ 3 the gradient vanishes to higher order in every unused
+direction, so it converges slowly and to no definite rank. θ_c is built instead. With A_c = U S Vᵀ and
+G = ∇C(A_c), θ is critical when each mode (x, y) of G is cut on the left in some layer a, xᵀW_L ⋯ W_a = 0,
+and on the right in an earlier one b < a, W_b ⋯ W_1 y = 0, while W_L ⋯ W_1 = A_c. Two such points are of use:
+
+minimal    W_l = E_l C_l E_{l-1}ᵀ with E_l an orthonormal frame of the r learned channels of hidden space l: nothing is
+           left of the unused channels. This is the saddle of the greedy path, the one that is certified.
+nearest    only what has to go is removed (the cheapest pair of layers for each mode, W_L and W_1 unless another pair is
+           far cheaper) and the learned part refitted by Gauss–Newton steps of least norm. It keeps the random bulk of
+           the initial weights in the middle layers and its distance is an upper bound on that to the set of saddles.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dlnphase.critical.matrix import ZERO_MODE, HostCost, MatrixPoint
+
+MAX_SWEEPS = 200
+CHEAPER = 0.5  # another pair of layers is taken when it costs less than this part of cutting W_L and W_1
+BULK = 0.3  # unused channels larger than this, in units of a learned layer, belong to the critical point
+
+Layers = list[np.ndarray]
+
+
+@dataclass(frozen=True)
+class ParameterPoint:
+    """A critical point θ_c of the loss 𝓛(θ) = C(W_L ⋯ W_1).
+
+    Attributes:
+        weights: W_1, …, W_L.
+        point: the critical matrix it realises.
+        gradient_norm: ‖∇𝓛(θ_c)‖ in natural units.
+        unit: natural unit of ‖∇𝓛‖, :func:`natural_unit`.
+        distance: ‖θ_c − θ‖ from the weights given.
+        form: ``minimal`` or ``nearest``.
+        frames: orthonormal bases of the learned channels of hidden spaces 1 … L−1, each (n_l, r); None unless minimal.
+    """
+
+    weights: Layers
+    point: MatrixPoint
+    gradient_norm: float
+    unit: float
+    distance: float
+    form: str
+    frames: list[np.ndarray] | None = None
+
+
+def refine_weights(weights: Layers, point: MatrixPoint, cost: HostCost) -> tuple[ParameterPoint, ParameterPoint]:
+    """The critical point that a path visits and the nearest one found, which may be the same.
+
+    Args:
+        weights: W_1, …, W_L at the path's closest point.
+        point: of :func:`refine_matrix` at W_L ⋯ W_1.
+
+    Returns:
+        (visited, nearest). The visited point is the minimal one, unless the path's unused channels are as large as
+        its learned ones, or it sits exactly on a critical point that is not minimal: then both are the nearest one.
+    """
+    weights = [np.asarray(w, dtype=float) for w in weights]
+    minimal = minimal_point(weights, point, cost)
+    nearest = nearest_point(weights, point, cost)
+    if minimal.distance <= nearest.distance:
+        return minimal, minimal
+    size = natural_size(cost, len(weights))
+    bulk = max(float(np.linalg.norm(w - m, 2)) for w, m in zip(nearest.weights, minimal.weights, strict=True))
+    exact = nearest.distance <= 1e-6 * minimal.distance
+    if exact or (bulk > BULK * size and nearest.distance < 0.1 * minimal.distance):
+        return nearest, nearest
+    return minimal, nearest
+
+
+def natural_size(cost: HostCost, depth: int) -> float:
+    """Size of one layer of the first mode: (s/⟨uvᵀ, H uvᵀ⟩)^(1/L), (s, u, v) the top of −∇C(0); 1 if ∇C(0) = 0."""
+    zero = np.zeros(cost.shape)
+    u, s, vt = np.linalg.svd(-cost.gradient(zero))
+    if s[0] == 0:
+        return 1.0
+    pair = np.outer(u[:, 0], vt[0])
+    bend = float(np.sum(pair * cost.curvature(pair[None], zero)[0]))
+    return (float(s[0]) / bend) ** (1 / depth) if bend > 0 else 1.0
+
+
+def natural_unit(cost: HostCost, depth: int) -> float:
+    """Natural unit of ‖∇𝓛‖: ‖∇C(0)‖_op times the size of a mode's other L − 1 layers; 1 if ∇C(0) = 0."""
+    s = float(np.linalg.norm(cost.gradient(np.zeros(cost.shape)), 2))
+    return s * natural_size(cost, depth) ** (depth - 1) if s > 0 else 1.0
+
+
+def minimal_point(weights: Layers, point: MatrixPoint, cost: HostCost) -> ParameterPoint:
+    """The critical point with nothing outside its r learned channels, whose frames are those of the weights given."""
+    depth, r = len(weights), point.rank
+    u, s, v = _factors(point)
+    frames = [v, *_hidden_frames(weights, u, s, v), u]
+    cores = [frames[i + 1].T @ w @ frames[i] for i, w in enumerate(weights)]
+    if r:
+        cores = _refit(cores, np.diag(s))
+    built = [frames[i + 1] @ core @ frames[i].T for i, core in enumerate(cores)]
+    return _finish(weights, built, point, cost, "minimal", frames[1:-1] if depth > 1 else [])
+
+
+def nearest_point(weights: Layers, point: MatrixPoint, cost: HostCost) -> ParameterPoint:
+    """The critical point that takes the least away: cut and refit in turn until ∇𝓛 is at round-off."""
+    depth = len(weights)
+    if depth == 1:
+        return _finish(weights, [point.A], point, cost, "nearest")
+    modes = _Modes(point, cost)
+    default = [(depth, 1)] * modes.left.shape[1]
+    tries = [_cheapest_pairs(weights, modes)]
+    if tries[0] != default:
+        tries.append(default)
+    best: ParameterPoint | None = None
+    for pairs in tries:
+        built = _cut_and_refit(weights, point, modes, pairs)
+        if built is not None:
+            found = _finish(weights, built, point, cost, "nearest")
+            if found.gradient_norm <= 1e-12 and (best is None or found.distance < best.distance):
+                best = found
+    return best if best is not None else minimal_point(weights, point, cost)
+
+
+class _Modes:
+    """Directions outside the learned ones at A_c: modes of G (columns of left and right), and the null block."""
+
+    def __init__(self, point: MatrixPoint, cost: HostCost) -> None:
+        r = point.rank
+        u, s, vt = np.linalg.svd(point.A)
+        self.u, self.s, self.v = u[:, :r], s[:r], vt[:r].T
+        u_perp, v_perp = u[:, r:], vt[r:].T
+        x, g, yt = np.linalg.svd(u_perp.T @ cost.gradient(point.A) @ v_perp)
+        count = int((g > ZERO_MODE * point.scale).sum())
+        self.left, self.right = u_perp @ x[:, :count], v_perp @ yt[:count].T
+        self.null_left, self.null_right = u_perp @ x[:, count:], v_perp @ yt[count:].T
+        # The product must vanish on the null block too: cutting its smaller side is enough.
+        self.cut_left = self.null_left.shape[1] <= self.null_right.shape[1]
+        if self.cut_left:
+            self.rows, self.columns = self.u, np.hstack([self.v, self.null_right])
+        else:
+            self.rows, self.columns = np.hstack([self.u, self.null_left]), self.v
+        self.goal = self.rows.T @ point.A @ self.columns
+
+
+def _cheapest_pairs(weights: Layers, modes: _Modes) -> list[tuple[int, int]]:
+    """For each mode the layers (a, b), a > b, where cutting it on the left and on the right takes the least away."""
+    depth, count = len(weights), modes.left.shape[1]
+    left, right = np.full((count, depth + 1), np.inf), np.full((count, depth + 1), np.inf)
+    for i in range(count):
+        for a, vector in _carried(weights, modes.left[:, i], from_left=True):
+            left[i, a] = float(np.linalg.norm(vector @ weights[a - 1])) ** 2
+        for b, vector in _carried(weights, modes.right[:, i], from_left=False):
+            right[i, b] = float(np.linalg.norm(weights[b - 1] @ vector)) ** 2
+    pairs = []
+    for i in range(count):
+        prices = {(a, b): left[i, a] + right[i, b] for a in range(2, depth + 1) for b in range(1, a)}
+        cheapest = min(prices, key=lambda pair: prices[pair])
+        pairs.append(cheapest if prices[cheapest] < CHEAPER * prices[depth, 1] else (depth, 1))
+    return pairs
+
+
+def _carried(weights: Layers, vector: np.ndarray, *, from_left: bool) -> list[tuple[int, np.ndarray]]:
+    """(layer, unit vector to cut from it) as the vector is carried through the chain, while above round-off."""
+    order = range(len(weights), 0, -1) if from_left else range(1, len(weights) + 1)
+    out = []
+    for layer in order:
+        out.append((layer, vector))
+        w = weights[layer - 1]
+        carried = vector @ w if from_left else w @ vector
+        size = float(np.linalg.norm(carried))
+        if size <= 1e-12 * float(np.linalg.norm(w)):
+            break
+        vector = carried / size
+    return out
+
+
+def _cut_and_refit(weights: Layers, point: MatrixPoint, modes: _Modes, pairs: list[tuple[int, int]]) -> Layers | None:
+    """Alternate between cutting and one Gauss–Newton step on the product; None if that does not settle."""
+    depth = len(weights)
+    current = [w.copy() for w in weights]
+    size = max(float(np.abs(point.A).max()), np.finfo(float).tiny)
+    moved = np.inf
+    for _ in range(MAX_SWEEPS):
+        before = current
+        current = _cut(current, modes, pairs)
+        if modes.goal.size:
+            current = _gauss_newton(current, modes)
+        current = _cut(current, modes, pairs)
+        error = float(np.abs(modes.rows.T @ _product(current) @ modes.columns - modes.goal).max(initial=0.0))
+        last, moved = moved, max(float(np.abs(a - b).max()) for a, b in zip(current, before, strict=True))
+        if not np.isfinite(moved):
+            return None
+        if error <= 1e-14 * size * depth and (
+            moved <= 1e-15 or moved >= 0.9 * last or pairs == [(depth, 1)] * len(pairs)
+        ):
+            return current
+    return current
+
+
+def _cut(weights: Layers, modes: _Modes, pairs: list[tuple[int, int]]) -> Layers:
+    """Remove every mode on its left layer and on its right layer, and the null block on the side it is cut on."""
+    depth = len(weights)
+    out = [w.copy() for w in weights]
+    left: dict[int, list[np.ndarray]] = {depth: list(modes.null_left.T) if modes.cut_left else []}
+    right: dict[int, list[np.ndarray]] = {1: [] if modes.cut_left else list(modes.null_right.T)}
+    for i, (a, b) in enumerate(pairs):
+        for layer, vector in _carried(weights, modes.left[:, i], from_left=True):
+            if layer == a:
+                left.setdefault(a, []).append(vector)
+        for layer, vector in _carried(weights, modes.right[:, i], from_left=False):
+            if layer == b:
+                right.setdefault(b, []).append(vector)
+    for layer, vectors in left.items():
+        if vectors:
+            q = _orthonormal(np.stack(vectors, 1))
+            out[layer - 1] = out[layer - 1] - q @ (q.T @ out[layer - 1])
+    for layer, vectors in right.items():
+        if vectors:
+            q = _orthonormal(np.stack(vectors, 1))
+            out[layer - 1] = out[layer - 1] - (out[layer - 1] @ q) @ q.T
+    return out
+
+
+def _orthonormal(vectors: np.ndarray) -> np.ndarray:
+    u, s, _ = np.linalg.svd(vectors, full_matrices=False)
+    return u[:, s > 1e-10 * s[0]]
+
+
+def _gauss_newton(weights: Layers, modes: _Modes) -> Layers:
+    """One step of least norm towards rowsᵀ A columns = goal."""
+    p, s = _ends(weights)
+    p = [x @ modes.columns for x in p]
+    s = [modes.rows.T @ x for x in s]
+    defect = modes.goal - modes.rows.T @ _product(weights) @ modes.columns
+    m, n = modes.goal.shape
+    kernel = sum(np.kron(sl @ sl.T, pl.T @ pl) for sl, pl in zip(s, p, strict=True))
+    multiplier = np.linalg.lstsq(kernel, defect.ravel(), rcond=1e-12)[0].reshape(m, n)
+    return [w + sl.T @ multiplier @ pl.T for w, sl, pl in zip(weights, s, p, strict=True)]
+
+
+def _refit(cores: Layers, goal: np.ndarray) -> Layers:
+    """Square cores near the ones given whose product is the goal, by Gauss–Newton steps of least norm."""
+    r = goal.shape[0]
+    size = float(np.abs(goal).max())
+    best, best_error = cores, np.inf
+    for _ in range(50):
+        error = float(np.abs(_product(cores) - goal).max())
+        if error >= 0.5 * best_error and best_error <= 1e-13 * size:
+            break
+        if error < best_error:
+            best, best_error = cores, error
+        p, s = _ends(cores)
+        kernel = sum(np.kron(sl @ sl.T, pl.T @ pl) for sl, pl in zip(s, p, strict=True))
+        multiplier = np.linalg.lstsq(kernel, (goal - _product(cores)).ravel(), rcond=1e-12)[0].reshape(r, r)
+        cores = [w + sl.T @ multiplier @ pl.T for w, sl, pl in zip(cores, s, p, strict=True)]
+    if best_error <= 1e-10 * size:
+        return best
+    depth = len(cores)  # cores too far from the goal: take its balanced factors
+    return [np.diag(np.diag(goal) ** (1 / depth))] * depth
+
+
+def _hidden_frames(weights: Layers, u: np.ndarray, s: np.ndarray, v: np.ndarray) -> list[np.ndarray]:
+    """Orthonormal frames (n_l, r) of the learned channels: where the images of V going up and of U coming down meet."""
+    depth = len(weights)
+    prefixes, suffixes = _ends(weights)
+    frames = []
+    for layer in range(1, depth):
+        up = prefixes[layer] @ v / s ** (layer / depth)
+        down = suffixes[layer - 1].T @ u / s ** ((depth - layer) / depth)
+        x, _, yt = np.linalg.svd(up + down, full_matrices=False)
+        frames.append(x @ yt)
+    return frames
+
+
+def _factors(point: MatrixPoint) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    u, s, vt = np.linalg.svd(point.A, full_matrices=False)
+    return u[:, : point.rank], s[: point.rank], vt[: point.rank].T
+
+
+def _ends(weights: Layers) -> tuple[Layers, Layers]:
+    """Products below (P_l) and above (S_l) each layer, l = 1 … L."""
+    below = [np.eye(weights[0].shape[1])]
+    for w in weights[:-1]:
+        below.append(w @ below[-1])
+    above = [np.eye(weights[-1].shape[0])]
+    for w in reversed(weights[1:]):
+        above.append(above[-1] @ w)
+    return below, above[::-1]
+
+
+def _product(weights: Layers) -> np.ndarray:
+    out = weights[0]
+    for w in weights[1:]:
+        out = w @ out
+    return out
+
+
+def _finish(
+    start: Layers, built: Layers, point: MatrixPoint, cost: HostCost, form: str, frames: list[np.ndarray] | None = None
+) -> ParameterPoint:
+    g = cost.gradient(_product(built))
+    below, above = _ends(built)
+    squares = sum(float(np.sum((s.T @ g @ p.T) ** 2)) for s, p in zip(above, below, strict=True))
+    unit = natural_unit(cost, len(built))
+    distance = float(np.sqrt(sum(float(np.sum((a - b) ** 2)) for a, b in zip(start, built, strict=True))))
+    return ParameterPoint(built, point, float(np.sqrt(squares)) / unit, unit, distance, form, frames)

@@ -1,0 +1,339 @@
+"""Which saddles a path visited: each refined to a critical point, certified, compared with the greedy path.
+
+result = detect_saddles(DetectSettings(source="runs/first"))
+for visit in result.visits:
+    print(visit.rank, visit.kind, visit.distance)
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+
+from dlnphase.backend import resolve_backend
+from dlnphase.critical import (
+    Certificate,
+    HostCost,
+    MatrixPoint,
+    ParameterPoint,
+    RankTransition,
+    Visit,
+    certify,
+    find_visits,
+    merge_same,
+    minimal_point,
+    rank_transitions,
+    refine_matrix,
+    refine_weights,
+)
+from dlnphase.critical.escape import Escape, escape_of
+from dlnphase.critical.greedy import GreedyPoint, greedy_path
+from dlnphase.detect.sources import MemberTrace, Source, read_source
+from dlnphase.errors import InputError
+from dlnphase.results import Clock
+from dlnphase.results.detect import (
+    CriticalPoint,
+    CurvatureInfo,
+    DetectResult,
+    EscapeInfo,
+    GreedyInfo,
+    GreedyStep,
+    Span,
+    VisitInfo,
+)
+from dlnphase.settings.detect import DetectSettings
+from dlnphase.setup.build import task_info
+
+GREEDY_RTOL, GREEDY_TOL = 1e-3, 1e-10  # of the greedy path that visits are compared with
+SAME = 1e-6  # relative distance below which a refined critical matrix is the greedy one
+STILL = 1e-10  # a path whose ‖∇𝓛‖ never exceeds this, in natural units of ∇C, does not move
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A visit with its matrix-space critical point, and its certificate when there is one."""
+
+    trace: MemberTrace
+    visit: Visit
+    point: MatrixPoint
+    until: int
+
+
+def detect_saddles(
+    settings: DetectSettings | str,
+    *,
+    on_visit: Callable[[VisitInfo], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> DetectResult:
+    """Find, refine and certify the visits of a path.
+
+    Args:
+        settings: what to look at, or just the source.
+        on_visit: called with every visit as it is done.
+        should_stop: asked again and again; True ends with what is done (``complete`` False).
+
+    Raises:
+        InputError: for a source or task that cannot be used.
+    """
+    settings = DetectSettings(source=settings) if isinstance(settings, str) else settings
+    before = torch.get_num_threads()
+    # Small matrices: a second thread costs more than it brings, unless it is asked for.
+    clock = Clock(resolve_backend("cpu", "float64", settings.threads or 1))
+    try:
+        return _detect(read_source(settings), clock, on_visit, should_stop)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _detect(
+    source: Source, clock: Clock, on_visit: Callable[[VisitInfo], None] | None, should_stop: Callable[[], bool] | None
+) -> DetectResult:
+    settings = source.settings
+    stop = should_stop if should_stop is not None else _never
+    host = HostCost(source.task.cost)
+    seen: list[_Seen] = []
+    transitions: list[list[RankTransition]] = []
+    greedy: list[GreedyPoint] = []
+    visits: list[VisitInfo] = []
+    complete = False
+    with contextlib.suppress(KeyboardInterrupt):  # the visit under way is given up, what is done is kept
+        seen, transitions = _visits_of_all(source, host, stop)
+        ranks = [s.point.rank for s in seen if s.point.converged]
+        greedy = _greedy(source, max(ranks), stop) if settings.greedy and ranks else []
+        whole = len(transitions) == len(source.traces)
+        for item in seen:
+            if not whole or stop():
+                whole = False
+                break
+            visits.append(_judge(item, source, host, greedy))
+            if on_visit is not None:
+                on_visit(visits[-1])
+        complete = whole
+    return DetectResult(
+        config=source.settings,
+        provenance=clock.provenance(),
+        task=task_info(source.task.cost),
+        path=source.info,
+        visits=tuple(visits),
+        transitions=tuple(tuple(rows) for rows in transitions),
+        greedy_path=tuple(GreedyStep(g.point.rank, g.point.cost, _spectrum(g.point.A), g.note) for g in greedy),
+        complete=complete,
+        notes=_notes(source, greedy),
+        matrices=_matrices(seen[: len(visits)], greedy, source),
+    )
+
+
+def _never() -> bool:
+    return False
+
+
+def _visits_of_all(
+    source: Source, host: HostCost, stop: Callable[[], bool]
+) -> tuple[list[_Seen], list[list[RankTransition]]]:
+    """The visits of every path with their critical matrices, and its transitions; of fewer paths when stopped."""
+    seen: list[_Seen] = []
+    transitions: list[list[RankTransition]] = []
+    for trace in source.traces:
+        visits = find_visits(
+            trace.time, trace.step, trace.excess, trace.gradient_norm, min_prominence=source.settings.min_prominence
+        )
+        if not visits and trace.gradient_norm.max() <= STILL * host.scale:
+            visits = [Visit(0, 0, len(trace.time) - 1, 0.0)]
+        points: list[MatrixPoint] = []
+        for visit in visits:
+            if stop():
+                return seen, transitions
+            points.append(refine_matrix(trace.matrices[visit.index], host))
+        visits, points = merge_same(visits, points, host)
+        ends = [*(v.index for v in visits[1:]), len(trace.time) - 1][: len(visits)]  # none where there is no visit
+        seen += [_Seen(trace, v, p, end) for v, p, end in zip(visits, points, ends, strict=True)]
+        real = [(v, p) for v, p in zip(visits, points, strict=True) if p.converged]
+        transitions.append(
+            rank_transitions(
+                trace.time,
+                trace.step,
+                trace.gradient_norm,
+                trace.excess + host.minimum,
+                [v for v, _ in real],
+                [p.rank for _, p in real],
+                [np.linalg.svd(trace.matrices[v.index], compute_uv=False) for v, _ in real],
+            )
+        )
+    return seen, transitions
+
+
+def _judge(item: _Seen, source: Source, host: HostCost, greedy: list[GreedyPoint]) -> VisitInfo:
+    trace, visit, point = item.trace, item.visit, item.point
+    depth = source.info.depth
+    visited, nearest, certificate = _certified(item, source, host)
+    path = slice(visit.index, item.until + 1)
+    escape = escape_of(trace.time[path], trace.matrices[path], point, host, depth) if point.converged else None
+    weights = trace.weights(visit.index) is not None
+    return VisitInfo(
+        member=trace.member,
+        rank=point.rank,
+        time=Span(*(float(trace.time[i]) for i in (visit.enter, visit.index, visit.exit))),
+        cost=float(trace.excess[visit.index]) + host.minimum,
+        gradient_norm=float(trace.gradient_norm[visit.index]),
+        prominence=visit.prominence,
+        distance=visited.distance if visited is not None and weights else None,
+        nearest_distance=nearest.distance if nearest is not None and weights else None,
+        matrix_distance=point.distance,
+        critical_point=CriticalPoint(
+            point.cost,
+            visited.gradient_norm if visited is not None else point.gradient_norm,
+            point.rank,
+            _spectrum(point.A),
+            visited.form if visited is not None and weights else "matrix",
+        ),
+        curvature=_curvature(certificate),
+        kind=certificate.kind if certificate is not None else _plain_kind(point),
+        escape=_escape(point, certificate, escape),
+        greedy=_compared(item, host, greedy) if point.converged else None,
+        note=certificate.note if certificate is not None else "",
+    )
+
+
+def _certified(
+    item: _Seen, source: Source, host: HostCost
+) -> tuple[ParameterPoint | None, ParameterPoint | None, Certificate | None]:
+    """The critical point in parameter space and its certificate; from weights, or from balanced factors of A_c."""
+    weights = item.trace.weights(item.visit.index)
+    if not source.settings.certify:
+        return None, None, None
+    if weights is None:
+        hidden = tuple(min(n, item.point.rank + 1) for n in source.info.hidden)
+        if min(hidden) < item.point.rank:
+            raise InputError(f"width: found {min(hidden)}, the path visits a point of rank {item.point.rank}")
+        d_out, d_in = source.task.shape
+        sizes = (d_in, *hidden, d_out)
+        visited = nearest = minimal_point([np.zeros((n, m)) for m, n in pairwise(sizes)], item.point, host)
+    else:
+        visited, nearest = refine_weights(weights, item.point, host)
+    return visited, nearest, certify(visited, host, hidden=source.info.hidden)
+
+
+def _plain_kind(point: MatrixPoint) -> str:
+    if not point.converged:
+        return "not-critical"
+    return "global-minimum" if point.next_mode == 0 else "uncertified"
+
+
+def _curvature(certificate: Certificate | None) -> CurvatureInfo | None:
+    if certificate is None or certificate.curvature is None:
+        return None
+    c = certificate.curvature
+    return CurvatureInfo(c.min_eigenvalue, c.negative_eigenvalues, c.residual, c.complete)
+
+
+def _escape(point: MatrixPoint, certificate: Certificate | None, escape: Escape | None) -> EscapeInfo | None:
+    if point.next_mode == 0 or not point.converged:
+        return None
+    descent = certificate.descent if certificate is not None else None
+    return EscapeInfo(
+        order=descent.order if descent is not None else None,
+        rate=escape.rate if escape is not None else None,
+        predicted_rate=point.next_mode,
+        alignment=escape.alignment if escape is not None else None,
+        descent=descent.ratio if descent is not None else None,
+        epsilon=descent.epsilon if descent is not None else None,
+        decrease=descent.obtained if descent is not None else None,
+    )
+
+
+def _greedy(source: Source, up_to: int, stop: Callable[[], bool]) -> list[GreedyPoint]:
+    """The critical points of the greedy path up to this rank."""
+    points: list[GreedyPoint] = []
+    width = min(source.info.hidden, default=None)
+    for _ in greedy_path(
+        source.task.cost, source.info.depth, width=width, rtol=GREEDY_RTOL, tol=GREEDY_TOL, check=False, points=points
+    ):
+        if stop() or (points and points[-1].point.rank >= up_to):
+            break
+    return points
+
+
+def _compared(item: _Seen, host: HostCost, greedy: list[GreedyPoint]) -> GreedyInfo | None:
+    same_rank = [g.point for g in greedy if g.point.rank == item.point.rank]
+    if not same_rank:
+        return None
+    a = item.trace.matrices[item.visit.index]
+    other = min(same_rank, key=lambda p: float(np.linalg.norm(p.A - item.point.A)))
+    size = max(float(np.linalg.norm(g.point.A)) for g in greedy) or 1.0
+    unit = host.excess(np.zeros(host.shape)) or 1.0
+    excess = float(item.trace.excess[item.visit.index])
+    return GreedyInfo(
+        cost=other.cost,
+        relative_difference=abs(excess - host.excess(other.A)) / unit,
+        distance=float(np.linalg.norm(a - other.A)) / size,
+        same=bool(np.linalg.norm(item.point.A - other.A) <= SAME * size),
+    )
+
+
+def _spectrum(a: np.ndarray) -> tuple[float, ...]:
+    return tuple(float(s) for s in np.linalg.svd(a, compute_uv=False))
+
+
+def _notes(source: Source, greedy: list[GreedyPoint]) -> tuple[str, ...]:
+    out = []
+    if source.info.origin == "matrices":
+        out.append(
+            f"no weights in the source: ‖∇𝓛‖ is {source.info.gradient}; kinds are those of balanced factors of A"
+        )
+    if source.info.reason not in (None, "converged"):
+        out.append(f"the run ended as {source.info.reason}: its last visit may be the place where it was stopped")
+    out += [f"greedy path: {g.note}" for g in greedy if g.ties > 1]
+    return tuple(out)
+
+
+def _matrices(seen: list[_Seen], greedy: list[GreedyPoint], source: Source) -> dict[str, np.ndarray]:
+    shape = (0, *source.task.shape)
+    return {
+        "member": np.array([s.trace.member for s in seen], dtype=np.int64),
+        "closest": np.array([s.trace.matrices[s.visit.index] for s in seen]).reshape(-1, *shape[1:]),
+        "critical": np.array([s.point.A for s in seen]).reshape(-1, *shape[1:]),
+        "greedy": np.array([g.point.A for g in greedy]).reshape(-1, *shape[1:]),
+    }
+
+
+def detect_sentence(result: DetectResult) -> str:
+    """One sentence (or two) in words."""
+    if not result.complete:
+        return f"Interrupted after {len(result.visits)} visits."
+    parts = [_member_sentence(result, member) for member in result.path.members]
+    if len(parts) == 1:
+        return parts[0]
+    common = max(set(parts), key=parts.count)
+    return f"{parts.count(common)} of {len(parts)} paths: {common}"
+
+
+def _member_sentence(result: DetectResult, member: int) -> str:
+    visits = [v for v in result.visits if v.member == member]
+    saddles = [v for v in visits if v.kind in ("strict-saddle", "degenerate-saddle")]
+    minima = [v for v in visits if v.kind == "global-minimum"]
+    end = f"a global minimum of rank {minima[-1].rank}" if minima else "no minimum"
+    if not visits:
+        return "No visit: the gradient falls or rises all along without a clear minimum; no saddle is visited."
+    if not saddles:
+        others = [v for v in visits if v.kind == "uncertified"]
+        if others:
+            return f"{len(others)} critical point(s) visited that were not certified; the path ends at {end}."
+        return f"No saddle is visited: the path goes straight to {end}."
+    ranks = ", ".join(str(v.rank) for v in saddles)
+    kinds = sorted({v.kind.removesuffix("-saddle") for v in saddles})
+    one = len(saddles) == 1
+    words = f"The path visits {len(saddles)} {' and '.join(kinds)} saddle{'' if one else 's'} of rank {ranks}"
+    words += f", then reaches {end}." if minima else "; it has not reached a minimum."
+    compared = [v for v in visits if v.greedy is not None]
+    if compared:
+        same = sum(v.greedy.same for v in compared)  # type: ignore[union-attr]
+        words += f" {same} of {len(compared)} critical points are those of the greedy path of α → 0."
+    return words
+
+
+__all__ = ["DetectResult", "DetectSettings", "detect_saddles", "detect_sentence"]

@@ -1,0 +1,246 @@
+"""The paths that ``detect-saddles`` looks at: a run of ours, or arrays of any other code.
+
+What another code hands over is an .npz with ``t`` (T,) and either the layers ``W1`` … ``WL``, each (T, n_l, n_{l-1}),
+or only the end-to-end matrices ``A`` (T, d_out, d_in); ``step`` (T,) if it likes. ‖∇𝓛‖ is computed here: exactly from
+weights; from matrices under the assumption of balanced layers, which small initialisations approach and keep:
+
+    ‖∇𝓛‖² = Σ_l ‖(AAᵀ)^((L−l)/2L) ∇C(A) (AᵀA)^((l−1)/2L)‖_F²
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dlnphase.backend import resolve_backend
+from dlnphase.costs.quadratic import QuadraticCost
+from dlnphase.costs.tasks import Task
+from dlnphase.errors import InputError
+from dlnphase.networks.chain import Network
+from dlnphase.results import settle
+from dlnphase.results.detect import PathInfo
+from dlnphase.results.files import in_range, read_npz
+from dlnphase.results.train import RUN_FILE, TrainResult, load_train
+from dlnphase.settings.detect import DetectSettings
+from dlnphase.setup.build import build_task
+
+CHUNK = 1 << 24  # numbers of weights looked at in one go
+
+Layers = list[np.ndarray]
+
+
+@dataclass(frozen=True)
+class MemberTrace:
+    """The path of one network.
+
+    Attributes:
+        member: its number.
+        time, step, excess, gradient_norm: of the records, each (T,).
+        matrices: A, (T, d_out, d_in).
+        weights: record number → layers, or None where the source holds none.
+    """
+
+    member: int
+    time: np.ndarray
+    step: np.ndarray
+    excess: np.ndarray
+    gradient_norm: np.ndarray
+    matrices: np.ndarray
+    weights: Callable[[int], Layers | None]
+
+
+@dataclass(frozen=True)
+class Source:
+    """What SOURCE holds: the paths, the task they were trained on, and what is known of the network."""
+
+    traces: tuple[MemberTrace, ...]
+    task: Task
+    info: PathInfo
+    settings: DetectSettings
+
+
+def read_source(settings: DetectSettings) -> Source:
+    """Read and check; all on the CPU in float64.
+
+    Raises:
+        InputError: naming the file or option, what was found and what is expected.
+    """
+    assert settings.source is not None
+    path = Path(settings.source)
+    if not os.path.exists(path):
+        raise InputError(f"SOURCE: {path}: no such file or directory")
+    if path.is_dir():
+        settle(path)
+    if path.is_dir() or path.name == RUN_FILE:
+        return _from_run(path, settings)
+    if path.suffix.lower() != ".npz":
+        raise InputError(f"SOURCE: {path}: expected a run directory (with {RUN_FILE}) or an .npz file")
+    return _from_npz(path, settings)
+
+
+def _from_run(path: Path, settings: DetectSettings) -> Source:
+    if path.is_dir() and not (path / RUN_FILE).exists():
+        raise InputError(f"SOURCE: {path} holds no {RUN_FILE}, expected a directory written by dlnphase train")
+    if settings.has_task:
+        raise InputError(f"task options: found beside the run {path}, which brings its own task; drop them")
+    for name in ("depth", "width"):
+        if getattr(settings, name) is not None:
+            raise InputError(f"{name}: found beside the run {path}, which brings its own network; drop it")
+    result = load_train(path)
+    if result.trajectory is None:
+        raise InputError(f"SOURCE: {path}: {result.files.get('trajectory')} is missing beside {RUN_FILE}")
+    task, _ = build_task(result.config, resolve_backend("cpu"))
+    if task.shape != result.trajectory.A.shape[1:]:
+        raise InputError(f"SOURCE: {path}: the trajectory has matrices of another shape than the task {task.shape}")
+    width = result.network.width
+    hidden = result.network.hidden if width is None else (width,) * (result.network.depth - 1)
+    members = tuple(dict.fromkeys(int(m) for m in result.trajectory.member))
+    traces = tuple(_trace_of(result, member) for member in members)
+    info = PathInfo(
+        "dlnphase train", len(result.trajectory.t), members, result.network.depth, hidden, "recorded",
+        result.outcome.reason,
+    )  # fmt: skip
+    return Source(traces, task, info, settings)
+
+
+def _trace_of(result: TrainResult, member: int) -> MemberTrace:
+    trajectory = result.trajectory
+    assert trajectory is not None
+    rows = trajectory.rows_of(member)
+    stored = {int(row): k for k, row in enumerate(trajectory.weights_index)}
+
+    def weights(record: int) -> Layers | None:
+        k = stored.get(int(rows[record]))
+        return None if k is None else [in_range(w[k].astype(float), "SOURCE: weights") for w in trajectory.weights]
+
+    columns = (trajectory.t, trajectory.step, trajectory.excess, trajectory.gradient_norm)
+    t, step, excess, norm = (c[rows].astype(float) for c in columns)
+    return MemberTrace(member, t, step, excess, norm, trajectory.A[rows].astype(float), weights)
+
+
+def _from_npz(path: Path, settings: DetectSettings) -> Source:
+    if not settings.has_task:
+        raise InputError(
+            f"task: {path.name} does not say what it was trained on; give --target FILE, --data FILE, "
+            "or --task with the options of dlnphase train"
+        )
+    arrays = read_npz(path, "SOURCE")
+    where = f"SOURCE: {path}"
+    if "t" not in arrays:
+        raise InputError(f"{where}: found no array t, expected the times of the records")
+    layers = _layers(arrays, where)
+    if not layers and "A" not in arrays:
+        raise InputError(f"{where}: found neither W1, W2, … nor A, expected weights or end-to-end matrices")
+    rows = _checked_rows(arrays, layers or [("A", arrays["A"])], where)
+    task, settings = build_task(settings, resolve_backend("cpu"))
+    if layers:
+        return _from_weights([w for _, w in layers], rows, task, settings, where)
+    return _from_matrices(arrays["A"].astype(float), rows, task, settings, where)
+
+
+def _layers(arrays: dict[str, np.ndarray], where: str) -> list[tuple[str, np.ndarray]]:
+    numbered = {int(m[1]): name for name in arrays if (m := re.fullmatch(r"W([1-9][0-9]{0,3})", name))}
+    if sorted(numbered) != list(range(1, len(numbered) + 1)) or len(numbered) == 1:
+        raise InputError(f"{where}: found {', '.join(numbered.values())}, expected W1, W2, … WL without a gap, L ≥ 2")
+    layers = [(numbered[k], arrays[numbered[k]]) for k in sorted(numbered)]
+    for (below, lower), (name, upper) in pairwise(layers):
+        if lower.ndim == upper.ndim == 3 and upper.shape[2] != lower.shape[1]:
+            raise InputError(f"{where}: {name} takes {upper.shape[2]} inputs, {below} gives {lower.shape[1]}")
+    return layers
+
+
+def _checked_rows(
+    arrays: dict[str, np.ndarray], stacks: list[tuple[str, np.ndarray]], where: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """t and step, after everything has been checked to be finite, of three dimensions and of one length."""
+    t = arrays["t"]
+    if t.ndim != 1 or t.size < 2:
+        raise InputError(f"{where}: t has shape {t.shape}, expected one time per record, at least 2")
+    for name, stack in stacks:
+        if stack.ndim != 3 or 0 in stack.shape:
+            raise InputError(f"{where}: {name} has shape {stack.shape}, expected records x rows x columns")
+        if len(stack) != t.size:
+            raise InputError(f"{where}: {name} has {len(stack)} records, t has {t.size}, expected as many")
+    step = arrays.get("step", np.arange(t.size))
+    if step.shape != t.shape:
+        raise InputError(f"{where}: step has shape {step.shape}, expected {t.shape} like t")
+    for name, array in [("t", t), ("step", step), *stacks]:
+        in_range(array, f"{where}: {name}")
+    if (np.diff(t) < 0).any():
+        raise InputError(f"{where}: t goes backwards, expected times in increasing order")
+    return t.astype(float), step.astype(float)
+
+
+def _check_shape(shape: tuple[int, int], task: Task, where: str) -> None:
+    if shape != task.shape:
+        raise InputError(
+            f"{where}: its matrices are {shape[0]}x{shape[1]}, the task has {task.shape[0]}x{task.shape[1]}"
+        )
+
+
+def _from_weights(
+    layers: Layers, rows: tuple[np.ndarray, np.ndarray], task: Task, settings: DetectSettings, where: str
+) -> Source:
+    for name in ("depth", "width"):
+        if getattr(settings, name) is not None:
+            raise InputError(f"{name}: found beside weights, which tell it; drop it")
+    _check_shape((layers[-1].shape[1], layers[0].shape[2]), task, where)
+    t, step = rows
+    size = sum(int(np.prod(w.shape[1:])) for w in layers)
+    parts = []
+    for start in range(0, t.size, max(CHUNK // size, 1)):
+        chunk = slice(start, start + max(CHUNK // size, 1))
+        network = Network.from_weights([torch.as_tensor(w[chunk].astype(float)) for w in layers])
+        a = network.product()
+        norm = torch.linalg.vector_norm(network.gradient(task.cost.gradient(a)), dim=1)
+        parts.append((task.cost.excess(a).numpy(), norm.numpy(), a.numpy()))
+    excess, gradient, matrices = (np.concatenate(p) for p in zip(*parts, strict=True))
+    trace = MemberTrace(
+        0, t, step, np.maximum(excess, 0.0), gradient, matrices, lambda i: [w[i].astype(float) for w in layers]
+    )
+    hidden = tuple(w.shape[1] for w in layers[:-1])
+    info = PathInfo("weights", t.size, (0,), len(layers), hidden, "computed from the weights")
+    return Source((trace,), task, info, settings)
+
+
+def _from_matrices(
+    matrices: np.ndarray, rows: tuple[np.ndarray, np.ndarray], task: Task, settings: DetectSettings, where: str
+) -> Source:
+    _check_shape((matrices.shape[1], matrices.shape[2]), task, where)
+    if settings.depth is None:
+        raise InputError(f"depth: {where.removeprefix('SOURCE: ')} holds only A, expected the number of layers")
+    t, step = rows
+    a = torch.as_tensor(matrices)
+    excess = np.maximum(task.cost.excess(a).numpy(), 0.0)
+    width = min(task.shape) if settings.width is None else settings.width
+    trace = MemberTrace(0, t, step, excess, balanced_gradient(matrices, task.cost, settings.depth), matrices, _none)
+    hidden = (width,) * (settings.depth - 1)
+    info = PathInfo("matrices", t.size, (0,), settings.depth, hidden, "computed from A, layers taken as balanced")
+    return Source((trace,), task, info, settings)
+
+
+def _none(record: int) -> None:
+    return None
+
+
+def balanced_gradient(matrices: np.ndarray, cost: QuadraticCost, depth: int) -> np.ndarray:
+    """‖∇𝓛‖ of balanced networks with these end-to-end matrices (T, d_out, d_in), shape (T,)."""
+    g = cost.gradient(torch.as_tensor(matrices)).numpy()
+    u, s, vt = np.linalg.svd(matrices, full_matrices=True)
+    d_out, d_in = matrices.shape[1:]
+    left, right = np.zeros((len(s), d_out)), np.zeros((len(s), d_in))
+    left[:, : s.shape[1]], right[:, : s.shape[1]] = s, s
+    squares = (np.swapaxes(u, 1, 2) @ g @ np.swapaxes(vt, 1, 2)) ** 2
+    total = np.zeros(len(s))
+    for layer in range(1, depth + 1):
+        weight_left = left ** (2 * (depth - layer) / depth) if layer < depth else np.ones_like(left)
+        weight_right = right ** (2 * (layer - 1) / depth) if layer > 1 else np.ones_like(right)
+        total += np.einsum("ti,tij,tj->t", weight_left, squares, weight_right)
+    return np.sqrt(total)

@@ -1,0 +1,307 @@
+"""Constraints on products of consecutive layers, linearised by hand.
+
+Every set this package measures a distance to is cut out by equations on chains of layers:
+
+    global minima     Bᵀ vec(W_L ⋯ W_1) = target             (one chain, all layers)
+    saddles           W_b ⋯ W_1 V = 0 and W_aᵀ ⋯ W_Lᵀ U = 0   (dead directions, from the right and from the left)
+                      Bᵀ vec(U_cᵀ W_L ⋯ W_1 V_c) = target     (what is kept is still fitted)
+
+A :class:`Term` is one such equation E · (M_k ⋯ M_1) · Y, with M the layers (or their transposes) in the order
+they are applied. A :class:`Constraint` stacks terms and answers, at one batch of networks: value c, Jv, Jᵀλ,
+solutions of (JJᵀ)x = r and products with the Hessian of ⟨λ, c⟩, each in O(L) matrix products.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dlnphase.networks.chain import Network, split
+
+DENSE_LIMIT = 1600  # above this many equations JJᵀ is applied, not formed
+RIDGES = (1e-14, 1e-12, 1e-10)
+CG_TOLERANCE = 1e-13
+CG_STEPS = 400
+
+
+@dataclass(frozen=True)
+class Term:
+    """One block of equations: basisᵀ vec(end · M_k ⋯ M_1 · start) = target.
+
+    Attributes:
+        order: indices (from 0) of the layers in the order they are applied.
+        flip: apply W_lᵀ instead of W_l.
+        start: Y, shape (B, n, c).
+        end: E, shape (B, r, n'), or None for the identity.
+        basis: orthonormal columns, shape (B, r·c, k) or (r·c, k), or None for the identity.
+        target: shape (B, k).
+    """
+
+    order: tuple[int, ...]
+    flip: bool
+    start: Tensor
+    end: Tensor | None
+    basis: Tensor | None
+    target: Tensor
+
+    def select(self, members: Tensor) -> Term:
+        """The same equations for some members of the batch."""
+
+        def pick(x: Tensor | None) -> Tensor | None:
+            return x if x is None or x.ndim == 2 else x[members]
+
+        return Term(self.order, self.flip, self.start[members], pick(self.end), pick(self.basis), self.target[members])
+
+    def layers(self, weights: Sequence[Tensor]) -> list[Tensor]:
+        """M_1, …, M_k out of all layers (or tangents to them)."""
+        return [weights[i].mT if self.flip else weights[i] for i in self.order]
+
+    def read(self, value: Tensor) -> Tensor:
+        """End products (B, n', c) → equations (B, k)."""
+        out = value if self.end is None else self.end @ value
+        flat = out.flatten(1)
+        return flat if self.basis is None else _basis_t(self.basis, flat)
+
+    def spread(self, multiplier: Tensor, rows: int) -> Tensor:
+        """The transpose of :meth:`read`: (B, k) → (B, n', c)."""
+        flat = multiplier if self.basis is None else _basis(self.basis, multiplier)
+        columns = self.start.shape[-1]
+        if self.end is None:
+            return flat.view(-1, rows, columns)
+        return self.end.mT @ flat.view(flat.shape[0], -1, columns)
+
+
+class Constraint:
+    """Equations c(θ) = 0 for a batch of networks of one shape."""
+
+    def __init__(self, terms: Sequence[Term], scale: Tensor) -> None:
+        """Args: terms; scale, shape (B, number of terms): the size against which a term's residual counts as zero."""
+        self.terms = tuple(terms)
+        self.scale = scale
+
+    def select(self, members: Tensor) -> Constraint:
+        """The same constraint for some members."""
+        return Constraint([t.select(members) for t in self.terms], self.scale[members])
+
+    def at(self, network: Network) -> Linearization:
+        """Value and derivatives at a batch of networks."""
+        return Linearization(self, network)
+
+
+class Linearization:
+    """c and its derivatives at one batch of networks; the factorisation of JJᵀ is made when first needed."""
+
+    def __init__(self, constraint: Constraint, network: Network) -> None:
+        self.constraint = constraint
+        self.network = network
+        self.layers = [term.layers(network.weights) for term in constraint.terms]
+        self.states: list[list[Tensor]] = []
+        values = []
+        for term, layers in zip(constraint.terms, self.layers, strict=True):
+            chain = [term.start]
+            for layer in layers:
+                chain.append(layer @ chain[-1])
+            self.states.append(chain)
+            values.append(term.read(chain[-1]) - term.target)
+        self.sizes = [v.shape[1] for v in values]
+        self.value = torch.cat(values, 1)
+        self._gram: tuple[Tensor, Tensor] | None = None
+        self._diagonal: Tensor | None = None
+
+    def residual(self) -> Tensor:
+        """Largest ‖c_t‖ / scale_t over the terms, shape (B,)."""
+        norms = torch.stack([v.norm(dim=1) for v in self.value.split(self.sizes, 1)], 1)
+        return (norms / self.constraint.scale).amax(1)
+
+    def jvp(self, v: Tensor) -> Tensor:
+        """Jv, shape (B, m), for flat directions (B, P)."""
+        tangents = split(v, self.network.dims)
+        out = []
+        for term, layers, states in zip(self.constraint.terms, self.layers, self.states, strict=True):
+            moves = term.layers(tangents)
+            current = moves[0] @ states[0]
+            for k in range(1, len(layers)):
+                current = moves[k] @ states[k] + layers[k] @ current
+            out.append(term.read(current))
+        return torch.cat(out, 1)
+
+    def vjp(self, multiplier: Tensor) -> Tensor:
+        """Jᵀλ, shape (B, P)."""
+        out, parts = self._zeros()
+        for term, layers, states, part in self._each(multiplier):
+            adjoint = term.spread(part, states[-1].shape[1])
+            for k in range(len(layers) - 1, -1, -1):
+                _add(parts[term.order[k]], adjoint, states[k], term.flip)
+                if k:
+                    adjoint = layers[k].mT @ adjoint
+        return out
+
+    def hvp(self, multiplier: Tensor, v: Tensor) -> Tensor:
+        """∇²⟨λ, c⟩ v, shape (B, P)."""
+        tangents = split(v, self.network.dims)
+        out, parts = self._zeros()
+        for term, layers, states, part in self._each(multiplier):
+            moves = term.layers(tangents)
+            deltas: list[Tensor | None] = [None]
+            for k in range(len(layers) - 1):
+                step = moves[k] @ states[k]
+                below = deltas[-1]
+                deltas.append(step if below is None else step + layers[k] @ below)
+            adjoint = term.spread(part, states[-1].shape[1])
+            change: Tensor | None = None
+            for k in range(len(layers) - 1, -1, -1):
+                target, delta = parts[term.order[k]], deltas[k]
+                if delta is not None:
+                    _add(target, adjoint, delta, term.flip)
+                if change is not None:
+                    _add(target, change, states[k], term.flip)
+                if k:
+                    step = moves[k].mT @ adjoint
+                    change = step if change is None else step + layers[k].mT @ change
+                    adjoint = layers[k].mT @ adjoint
+        return out
+
+    def solve(self, r: Tensor) -> Tensor:
+        """x with JJᵀ x = r, shape (B, m): least-squares where equations repeat each other."""
+        if r.shape[1] > DENSE_LIMIT:
+            return self._solve_iteratively(r)
+        if self._gram is None:
+            self._gram = _factor(self.gram())
+        scale, factor = self._gram
+        return torch.cholesky_solve((scale * r).unsqueeze(2), factor).squeeze(2) * scale
+
+    def project(self, v: Tensor) -> Tensor:
+        """The part of v tangent to the set {c = const}, shape (B, P)."""
+        return v - self.vjp(self.solve(self.jvp(v)))
+
+    # ---- JJᵀ ---------------------------------------------------------------------------------
+    def gram(self) -> Tensor:
+        """JJᵀ, shape (B, m, m)."""
+        terms = self.constraint.terms
+        adjoints = [self._adjoints(i) for i in range(len(terms))]
+        rows: list[list[Tensor]] = []
+        for i in range(len(terms)):
+            row = []
+            for j in range(len(terms)):
+                row.append(rows[j][i].mT if j < i else self._block(i, j, adjoints))
+            rows.append(row)
+        return torch.cat([torch.cat(row, 2) for row in rows], 1)
+
+    def _adjoints(self, index: int) -> list[Tensor]:
+        """E M_k ⋯ M_{j+1} for each layer of a term, shapes (B, r, n_j)."""
+        term, layers, states = self.constraint.terms[index], self.layers[index], self.states[index]
+        rows = states[-1].shape[1]
+        like = self.network.theta
+        last = torch.eye(rows, dtype=like.dtype, device=like.device).expand(like.shape[0], rows, rows)
+        current = last if term.end is None else term.end.expand(like.shape[0], -1, -1)
+        out = [current]
+        for layer in reversed(layers[1:]):
+            current = current @ layer
+            out.append(current)
+        return out[::-1]
+
+    def _block(self, i: int, j: int, adjoints: list[list[Tensor]]) -> Tensor:
+        first, second = self.constraint.terms[i], self.constraint.terms[j]
+        total: Tensor | None = None
+        for a, layer in enumerate(first.order):
+            if layer not in second.order:
+                continue
+            b = second.order.index(layer)
+            x, y = adjoints[i][a], self.states[i][a]
+            x2, y2 = adjoints[j][b], self.states[j][b]
+            if first.flip == second.flip:
+                term = torch.einsum("bij,bkl->bikjl", x @ x2.mT, y.mT @ y2)
+            else:
+                term = torch.einsum("bil,bjk->bikjl", x @ y2, x2 @ y)
+            total = term if total is None else total + term
+        batch = self.network.batch
+        if total is None:
+            return self.value.new_zeros(batch, self.sizes[i], self.sizes[j])
+        s = total.shape
+        block = total.reshape(batch, s[1] * s[2], s[3] * s[4])
+        if first.basis is not None:
+            block = first.basis.mT @ block
+        return block if second.basis is None else block @ second.basis
+
+    def _solve_iteratively(self, r: Tensor) -> Tensor:
+        """Conjugate gradients on JJᵀ, preconditioned by its diagonal."""
+        if self._diagonal is None:
+            self._diagonal = self._gram_diagonal()
+        diagonal = self._diagonal
+        x = torch.zeros_like(r)
+        residual = r.clone()
+        z = residual / diagonal
+        p, rho = z, (residual * z).sum(1)
+        goal = CG_TOLERANCE**2 * rho
+        for _ in range(CG_STEPS):
+            if bool((rho <= goal).all()):
+                break
+            q = self.jvp(self.vjp(p))
+            step = torch.where(rho > goal, rho / (p * q).sum(1).clamp_min(torch.finfo(r.dtype).tiny), 0.0)
+            x = x + step[:, None] * p
+            residual = residual - step[:, None] * q
+            z = residual / diagonal
+            new = (residual * z).sum(1)
+            p = z + torch.where(rho > goal, new / rho.clamp_min(torch.finfo(r.dtype).tiny), 0.0)[:, None] * p
+            rho = torch.where(rho > goal, new, rho)
+        return x
+
+    def _gram_diagonal(self) -> Tensor:
+        parts = []
+        for index, term in enumerate(self.constraint.terms):
+            total: Tensor | None = None
+            for x, y in zip(self._adjoints(index), self.states[index], strict=False):
+                piece = torch.einsum("bi,bk->bik", (x**2).sum(2), (y**2).sum(1)).flatten(1)
+                total = piece if total is None else total + piece
+            assert total is not None
+            parts.append(total if term.basis is None else _basis_t(term.basis**2, total))
+        return torch.cat(parts, 1)
+
+    # ---- helpers -----------------------------------------------------------------------------
+    def _zeros(self) -> tuple[Tensor, tuple[Tensor, ...]]:
+        out = torch.zeros_like(self.network.theta)
+        return out, split(out, self.network.dims)
+
+    def _each(self, multiplier: Tensor) -> Iterator[tuple[Term, list[Tensor], list[Tensor], Tensor]]:
+        parts = multiplier.split(self.sizes, 1)
+        return zip(self.constraint.terms, self.layers, self.states, parts, strict=True)
+
+
+def _add(target: Tensor, left: Tensor, right: Tensor, flip: bool) -> None:
+    """target += left · rightᵀ, transposed where the term applies transposed layers."""
+    if flip:
+        target.baddbmm_(right, left.mT) if target.is_contiguous() else target.add_(right @ left.mT)
+    else:
+        target.baddbmm_(left, right.mT) if target.is_contiguous() else target.add_(left @ right.mT)
+
+
+def _basis_t(basis: Tensor, flat: Tensor) -> Tensor:
+    return flat @ basis if basis.ndim == 2 else torch.einsum("bdk,bd->bk", basis, flat)
+
+
+def _basis(basis: Tensor, coordinates: Tensor) -> Tensor:
+    return coordinates @ basis.T if basis.ndim == 2 else torch.einsum("bdk,bk->bd", basis, coordinates)
+
+
+def _factor(gram: Tensor) -> tuple[Tensor, Tensor]:
+    """Cholesky of the gram matrix scaled to unit diagonal, with a ridge where it is singular; NaN where that fails."""
+    diagonal = gram.diagonal(dim1=1, dim2=2)
+    scale = torch.where(diagonal > 0, diagonal, 1.0).rsqrt()
+    scaled = gram * scale.unsqueeze(2) * scale.unsqueeze(1)
+    factor, info = torch.linalg.cholesky_ex(scaled)
+    if not bool((info > 0).any()):
+        return scale, factor
+    # Equations that repeat each other (but agree): a ridge at round-off picks the least-squares solution.
+    eye = torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device)
+    for ridge in RIDGES:
+        bad = info > 0
+        again, info_again = torch.linalg.cholesky_ex(scaled[bad] + ridge * eye)
+        factor[bad], info = again, info.clone()
+        info[bad] = info_again
+        if not bool((info > 0).any()):
+            break
+    factor = torch.where((info > 0)[:, None, None], eye * torch.nan, factor)
+    return scale, factor

@@ -1,0 +1,195 @@
+"""Critical points of the loss seen in matrix space: what is kept, and which directions have to be dead.
+
+A critical point θ that is no minimum has G = ∇C(A) ≠ 0, G Aᵀ = 0, Aᵀ G = 0 (in the sense of column and row spaces) and,
+in the networks considered here, U_Rᵀ W_L ⋯ W_a = 0 and W_b ⋯ W_1 V_R = 0 for some a > b, where U_R and V_R span the
+column and row space of G. A :class:`CriticalMatrix` is one such A. Which there are depends on the cost:
+
+- factorization and regression: A keeps a subset of the modes of Â Σ^{1/2} (reduced-rank regression), Σ = 1 for the
+  former;
+- completion and sensing: A = 0, the fixed-rank critical points of C, and, for a mask, matrices that fit everything
+  but one row or column.  These are not all of them, so the distances are upper bounds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dlnphase.costs.quadratic import RANK_TOLERANCE, QuadraticCost
+from dlnphase.distances.completions import EXACT, fixed_rank_point
+from dlnphase.distances.measured import measured_directions
+
+ROUND_OFF = 1e-10
+
+
+@dataclass(frozen=True, eq=False)
+class CriticalMatrix:
+    """One critical matrix of a cost.
+
+    Attributes:
+        name: for people, such as ``modes 1, 2 kept``.
+        matrix: A, shape (d_out, d_in).
+        left, right: U_R (d_out, m) and V_R (d_in, m), singular vectors of ∇C(A): directions that have to be dead.
+        strengths: the singular values that go with them, shape (m,), largest 1.
+        left_kept, right_kept: bases of what is fitted beside them, (d_out, p) and (d_in, q).
+        basis: orthonormal columns over (p·q) entries of U_cᵀ A V_c that are fixed; None where all are.
+        strongest: largest kept singular value, 0 when nothing is kept (for bounds).
+    """
+
+    name: str
+    matrix: Tensor
+    left: Tensor
+    right: Tensor
+    strengths: Tensor
+    left_kept: Tensor
+    right_kept: Tensor
+    basis: Tensor | None
+    strongest: float
+
+    @property
+    def dead(self) -> int:
+        """m, the rank of ∇C there."""
+        return self.left.shape[1]
+
+    @property
+    def signature(self) -> tuple[int, ...]:
+        """Candidates with the same signature can be searched in one batch."""
+        size = -1 if self.basis is None else self.basis.shape[1]
+        return (self.dead, self.left_kept.shape[1], self.right_kept.shape[1], size)
+
+
+def critical_matrices(cost: QuadraticCost, *, limit: int = 32) -> list[CriticalMatrix]:
+    """Critical matrices of a cost that may be nearest to some initialisation, most of them dead first.
+
+    Args:
+        limit: at most this many single modes (and this many leading groups) are listed.
+    """
+    if cost.structure == "right" or (cost.structure == "mask" and bool((cost.operator == cost.operator[0, 0]).all())):
+        return _mode_subsets(cost, limit)
+    return _general(cost)
+
+
+def _mode_subsets(cost: QuadraticCost, limit: int) -> list[CriticalMatrix]:
+    """Every single mode removed, and the m strongest modes removed for every m."""
+    d_in = cost.shape[1]
+    a = cost.minimizer
+    if cost.structure == "right":
+        values, vectors = torch.linalg.eigh(cost.operator)
+        kept = values > RANK_TOLERANCE * values[-1]
+        measured = vectors[:, kept]
+        root, inverse = values[kept].sqrt(), values[kept].rsqrt()
+    else:
+        measured = torch.eye(d_in, dtype=a.dtype, device=a.device)
+        root = inverse = torch.ones(d_in, dtype=a.dtype, device=a.device)
+    u, s, vh = torch.linalg.svd(a @ measured * root, full_matrices=False)
+    rank = int((s > ROUND_OFF * s[0]).sum()) if float(s[0]) > 0 else 0
+    sets = [tuple(range(m)) for m in range(rank, 1, -1)][:limit]
+    sets += [(i,) for i in range(rank - 1, -1, -1)][:limit]
+    out = []
+    for removed in sets:
+        index = list(removed)
+        rest = [i for i in range(rank) if i not in removed]
+        matrix = (u[:, rest] * s[rest]) @ (vh[rest] * inverse) @ measured.T
+        gradient = (u[:, index] * s[index]) @ (vh[index] * root) @ measured.T
+        left, strengths, right = _leading(gradient, len(index))
+        right_kept = measured @ _complement(measured.T @ right)
+        strongest = float(torch.linalg.matrix_norm(matrix, 2)) if rest else 0.0
+        name = "all modes dead" if not rest else f"mode{'s' if len(index) > 1 else ''} {_words(index)} dead"
+        out.append(CriticalMatrix(name, matrix, left, right, strengths, _complement(left), right_kept, None, strongest))
+    return out
+
+
+def _general(cost: QuadraticCost) -> list[CriticalMatrix]:
+    zero = torch.zeros_like(cost.minimizer)
+    scale = float(cost.excess(zero[None]))
+    found = [("rank 0", zero)]
+    for rank in range(1, min(cost.shape)):
+        point = fixed_rank_point(cost, rank)
+        if float(cost.excess(point[None])) <= 1e-12 * scale:
+            break
+        found.append((f"rank {rank}", point))
+    if cost.structure == "mask":
+        found += _row_and_column_points(cost, scale)
+    out = []
+    for name, matrix in found:
+        gradient = cost.gradient(matrix[None])[0]
+        spectrum = torch.linalg.svdvals(gradient)
+        left, strengths, right = _leading(gradient, int((spectrum > 1e-8 * spectrum[0]).sum()))
+        # Only the exact structure is kept: A has to vanish on the dead directions.
+        matrix = matrix - left @ (left.mT @ matrix)
+        matrix = matrix - (matrix @ right) @ right.mT
+        left_kept, right_kept = _complement(left), _complement(right)
+        out.append(
+            CriticalMatrix(
+                name,
+                matrix,
+                left,
+                right,
+                strengths,
+                left_kept,
+                right_kept,
+                _reduced_basis(cost, left_kept, right_kept),
+                float(torch.linalg.matrix_norm(matrix, 2)),
+            )
+        )
+    return out
+
+
+def _row_and_column_points(cost: QuadraticCost, scale: float) -> list[tuple[str, Tensor]]:
+    """Matrices that fit every observed entry but those of one row (or column), which stays zero.
+
+    The dead row i needs every other row orthogonal to the observed part of row i; rows where this contradicts
+    their observed entries make the point no critical one, and it is left out.
+    """
+    out = []
+    for name, mask, target, flip in (
+        ("row", cost.operator > 0, cost.minimizer, False),
+        ("column", (cost.operator > 0).T, cost.minimizer.T, True),
+    ):
+        for i in range(mask.shape[0]):
+            v = torch.where(mask[i], target[i], 0.0)
+            if float(v @ v) <= EXACT * scale:
+                continue
+            matrix = torch.where(mask, target, 0.0)
+            matrix[i] = 0
+            free = ~mask * v
+            room = (free**2).sum(1)
+            need = matrix @ v
+            fits = need.abs() <= ROUND_OFF * v.norm() * (matrix.norm(dim=1) + ROUND_OFF)
+            if not bool(((room > ROUND_OFF * float(v @ v)) | fits).all()):
+                continue
+            matrix = matrix - torch.where(room > 0, need / room.clamp_min(1e-300), 0.0)[:, None] * free
+            out.append((f"{name} {i + 1} dead", matrix.T if flip else matrix))
+    return out
+
+
+def _reduced_basis(cost: QuadraticCost, left: Tensor, right: Tensor) -> Tensor | None:
+    """Orthonormal basis of the measured functionals seen by X ↦ U_c X V_cᵀ, shape (p·q, k); None for all."""
+    measured = measured_directions(cost)
+    size = left.shape[1] * right.shape[1]
+    if measured is None or size == 0:
+        return None
+    d_out, d_in = cost.shape
+    seen = left.mT @ measured.T.reshape(-1, d_out, d_in) @ right
+    u, s, _ = torch.linalg.svd(seen.flatten(1).T, full_matrices=False)
+    rank = int((s > ROUND_OFF).sum())
+    return None if rank == size else u[:, :rank].contiguous()
+
+
+def _leading(matrix: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The leading singular vectors and relative singular values of a matrix."""
+    u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
+    return u[:, :count], s[:count] / s[0], vh[:count].mT
+
+
+def _complement(frame: Tensor) -> Tensor:
+    """Orthonormal basis of the orthogonal complement of orthonormal columns."""
+    return torch.linalg.qr(frame, mode="complete")[0][:, frame.shape[1] :]
+
+
+def _words(indices: list[int]) -> str:
+    if len(indices) > 2 and indices == list(range(indices[0], indices[-1] + 1)):
+        return f"{indices[0] + 1}–{indices[-1] + 1}"
+    return ", ".join(str(i + 1) for i in indices)

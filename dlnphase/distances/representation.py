@@ -1,0 +1,87 @@
+"""How the network of a distance is held: full where it is narrow, else Krylov-reduced to an order found by a pilot.
+
+The nearest saddle needs the resolvent of W_2ᵀW_2 on a vector, so a distance converges geometrically with the order. The
+pilot follows the cheapest death of all directions (exact at every order) of one draw until it stands still.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dlnphase.backend import Backend
+from dlnphase.costs.quadratic import QuadraticCost
+from dlnphase.distances.critical import critical_matrices
+from dlnphase.distances.deaths import uniform_death
+from dlnphase.networks.chain import Network
+from dlnphase.networks.krylov import reduced_dims, sample
+from dlnphase.networks.sampling import gaussian_network, hidden_dims
+
+TOLERANCE = 2e-3
+LARGEST = 200  # hidden sizes that the pilot may reach
+LARGEST_FULL = 600  # widths up to which a full network stands in where a reduction is too coarse
+POOR = 0.02  # too coarse
+FULL_BELOW = 64  # widths that are always held in full
+WORTHWHILE = 0.7  # a reduction that keeps more than this fraction of the width is not made
+
+
+@dataclass(frozen=True)
+class Held:
+    """How networks are held.
+
+    Attributes:
+        kind: ``full`` or ``krylov``.
+        order: Krylov order, None for ``full``.
+        hidden: hidden sizes computed with.
+        error: relative change of the pilot's distance from the order before (1 where there is none), 0 where nothing is
+            truncated.
+    """
+
+    kind: str
+    order: int | None
+    hidden: tuple[int, ...]
+    error: float
+
+
+def choose(
+    depth: int, width: int, cost: QuadraticCost, backend: Backend, *, seed: int, member: int, order: int | None = None
+) -> Held:
+    """The cheapest way to hold networks of this width whose distances are right to TOLERANCE.
+
+    Args:
+        order: take this one instead.
+        seed, member: the draw the pilot follows.
+    """
+    dims = (cost.shape[1], *([width] * (depth - 1)), cost.shape[0])
+    matrices = critical_matrices(cost)[:1]
+    full = Held("full", None, dims[1:-1], 0.0)
+    if order is None and width <= FULL_BELOW:
+        return full
+    best: Held | None = None
+    last: float | None = None
+    for k in [order] if order is not None else range(1, LARGEST):
+        sizes, closed = reduced_dims(dims, k)
+        hidden = sizes[1:-1]
+        if order is None and max(hidden) >= WORTHWHILE * width:
+            return full if width <= LARGEST_FULL or best is None else best
+        if closed or not matrices:
+            return Held("krylov", k, hidden, 0.0)
+        if best is not None and max(hidden) > LARGEST:
+            return full if best.error > POOR and width <= LARGEST_FULL else best
+        network = sample(depth, width, cost.shape, width**-0.5, k, backend, seed=seed, members=[member])
+        distance = float(uniform_death(network, matrices, depth // 2, rough=True).squared) ** 0.5
+        error = 1.0 if last is None else abs(distance / last - 1)
+        best, last = Held("krylov", k, hidden, error), distance
+        if error <= TOLERANCE:
+            break
+    assert best is not None
+    return best
+
+
+def draw(
+    held: Held, depth: int, width: int, shape: tuple[int, int], sigma: float, backend: Backend, *, seed: int,
+    members: tuple[int, ...],
+) -> Network:  # fmt: skip
+    """The starting networks, one per member."""
+    if held.order is None:
+        return gaussian_network(hidden_dims(depth, width, shape), sigma, backend, seed=seed, members=members)
+    return sample(depth, width, shape, sigma, held.order, backend, seed=seed, members=members)

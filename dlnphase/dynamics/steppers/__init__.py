@@ -1,0 +1,1 @@
+"""What takes one step of the flow: one method per file."""

@@ -1,0 +1,1 @@
+"""Networks as batches of chains of matrices: weights, products, initial draws, reduction to what gradients reach."""

@@ -1,0 +1,242 @@
+"""From settings to what a verb works on: backend, task, starting networks."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+from dlnphase.backend import Backend, resolve_backend
+from dlnphase.costs.quadratic import QuadraticCost
+from dlnphase.costs.tasks import Task, default_singular_values, matrix_task, planted_task, regression_task
+from dlnphase.errors import InputError
+from dlnphase.networks.chain import Network, parameter_count
+from dlnphase.networks.krylov import unrevealed_square_norm
+from dlnphase.networks.sampling import alpha_of, sigma_of
+from dlnphase.results.train import NetworkInfo, TaskInfo
+from dlnphase.settings import MachineSettings, NetworkSettings, TaskSettings
+from dlnphase.setup import inputs
+from dlnphase.setup.representation import Representation, choose_representation, initial_network, represent
+
+MAX_TASK_BYTES = 4 * 2**30  # a task whose own arrays would be larger is refused before they are made
+THREADS_PAY = 500_000  # numbers in a batch of networks from which a second thread saves time
+
+S = TypeVar("S", bound=TaskSettings)
+
+
+@dataclass(frozen=True)
+class Start:
+    """The networks a run starts from.
+
+    Attributes:
+        network: a batch with one member per initialisation.
+        info: what they are, for the result.
+        members: the number of each initialisation, shape (B,).
+        square_norm: ‖θ_0‖² of the full networks, shape (B,), whatever the representation.
+        notes: what the user should know about them.
+    """
+
+    network: Network
+    info: NetworkInfo
+    members: np.ndarray
+    square_norm: np.ndarray
+    notes: tuple[str, ...] = ()
+
+
+@contextlib.contextmanager
+def few_threads(threads: int | None, parameters: int = 0) -> Iterator[None]:
+    """Run the body on one CPU thread where more would only wait for each other, unless the user chose a number.
+
+    Args:
+        threads: the user's choice, or None.
+        parameters: numbers in the batch of networks; above THREADS_PAY torch's own choice stands.
+    """
+    before = torch.get_num_threads()
+    if threads is None and parameters <= THREADS_PAY:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def build_backend(settings: MachineSettings) -> Backend:
+    """Device, dtype and threads of a run; InputError for a device that is not there."""
+    return resolve_backend(settings.device, settings.dtype, settings.threads)
+
+
+def build_task(settings: S, backend: Backend) -> tuple[Task, S]:
+    """The task, and the settings with everything resolved that only the task itself could tell.
+
+    Raises:
+        InputError: for a file that cannot be used, or a task too large for memory.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):  # told right below, by name
+        task, settings = _build_task(settings, backend)
+    _check_range(task.cost, settings, backend)
+    return task, settings
+
+
+def _build_task(settings: S, backend: Backend) -> tuple[Task, S]:
+    if settings.target is not None:
+        matrix = inputs.read_matrix(settings.target)
+        task = matrix_task(matrix, backend)
+        if settings.task not in (None, task.cost.kind):
+            gaps = "has no gaps" if task.cost.kind == "factorization" else "has gaps"
+            raise InputError(f"task: found {settings.task!r}, but {settings.target} {gaps}, expected {task.cost.kind}")
+        return task, replace(settings, task=task.cost.kind)
+    if settings.data is not None:
+        arrays = inputs.read_regression(settings.data)
+        task = regression_task(arrays["X"], arrays["Y"], backend, arrays.get("X_test"), arrays.get("Y_test"))
+        return task, replace(settings, task="regression")
+    return _planted(settings, backend)
+
+
+def _planted(settings: S, backend: Backend) -> tuple[Task, S]:
+    assert settings.task and settings.shape and settings.rank  # settled by TaskSettings
+    _check_task_memory(settings)
+    values = settings.singular_values or default_singular_values(settings.rank)
+    task = planted_task(
+        settings.task,
+        settings.shape,
+        values,
+        backend,
+        observed=settings.observed or 1.0,
+        measurements=settings.measurements,
+        noise=settings.noise or 0.0,
+        data_seed=settings.data_seed or 0,
+    )
+    return task, replace(settings, singular_values=values)
+
+
+def _check_range(cost: QuadraticCost, settings: TaskSettings, backend: Backend) -> None:
+    """Refuse a task whose numbers the dtype cannot hold, before anything is computed with them."""
+    start = cost.excess(torch.zeros_like(cost.minimizer)[None])
+    numbers = {"the minimiser": cost.minimizer, "the curvature": cost.operator, "the cost at A = 0": start}
+    for name, values in numbers.items():
+        largest = float(values.abs().max())
+        if not largest <= torch.finfo(backend.dtype).max ** (1.0 if name == "the cost at A = 0" else 0.5):
+            source = next((s for s in ("target", "data") if getattr(settings, s) is not None), "singular-values")
+            raise InputError(
+                f"{source}: {name} has numbers of up to {largest:.3g}, beyond what {backend.dtype_name} can square; "
+                "scale the task" + ("" if backend.dtype == torch.float64 else ", or take --dtype float64")
+            )
+
+
+def _check_task_memory(settings: TaskSettings) -> None:
+    d_out, d_in = settings.shape or (1, 1)
+    size, count = d_out * d_in, settings.measurements or 1
+    needed = size * 8 * 4
+    if settings.task == "sensing":
+        needed += 8 * size * (2 * count + 2 * size)
+    elif settings.task == "regression":
+        needed += 8 * count * 2 * (d_in + d_out) + 16 * d_in * d_in
+    if needed > MAX_TASK_BYTES:
+        raise InputError(
+            f"shape: a {settings.task} task of shape {d_out}x{d_in} with {count} measurement(s) needs about "
+            f"{needed / 2**30:.3g} GiB, expected at most {MAX_TASK_BYTES // 2**30} GiB"
+        )
+
+
+def task_info(cost: QuadraticCost) -> TaskInfo:
+    """What a result says about its task."""
+    zero = torch.zeros((1, *cost.shape), dtype=cost.minimizer.dtype, device=cost.minimizer.device)
+    top = float(torch.linalg.matrix_norm(cost.gradient(zero)[0], 2))
+    return TaskInfo(cost.kind, cost.shape, cost.minimum, cost.unique, top)
+
+
+def build_start(settings: NetworkSettings, cost: QuadraticCost, backend: Backend, seed: int) -> Start:
+    """The starting networks, full or reduced, or the user's own.
+
+    Raises:
+        InputError: for weights that do not fit the task, a scale outside the dtype, or networks too large for memory.
+    """
+    if settings.init_weights is not None:
+        return _start_from_file(settings, settings.init_weights, cost, backend)
+    assert settings.depth and settings.width and settings.gamma is not None
+    depth, width, gamma = settings.depth, settings.width, settings.gamma
+    sigma, alpha = _scale(width, gamma, backend)
+    chosen = choose_representation(
+        depth, width, cost.shape, sigma, cost, backend, **_wish(settings), seed=seed, member=settings.seeds[0],
+        batch=len(settings.seeds),
+    )  # fmt: skip
+    network = initial_network(
+        chosen, depth, width, cost.shape, sigma, backend, seed=seed, members=settings.seeds
+    )  # fmt: skip
+    norm = _square_norm(network)
+    if chosen.kind == "krylov" and chosen.order is not None:
+        rest = unrevealed_square_norm(depth, width, cost.shape, sigma, chosen.order, seed=seed, members=settings.seeds)
+        norm = norm + rest
+    info = NetworkInfo(depth, width, gamma, sigma, alpha, **_how(chosen))
+    return Start(network, info, np.asarray(settings.seeds), norm, _notes(chosen))
+
+
+def build_limit(settings: NetworkSettings, cost: QuadraticCost, backend: Backend) -> Start:
+    """The start of the limit α → 0: the origin, with as many channels as A can have modes.
+
+    Raises:
+        InputError: for weights of one's own, or several starts: the limit has none to choose.
+    """
+    if settings.init_weights is not None:
+        raise InputError("init-weights: found with dynamics greedy, which starts at the origin; drop one")
+    if len(settings.seeds) > 1:
+        raise InputError(f"seeds: found {len(settings.seeds)} with dynamics greedy, which has one start, expected 1")
+    assert settings.depth and settings.width
+    channels = min(settings.width, *cost.shape)
+    dims = (cost.shape[1], *([channels] * (settings.depth - 1)), cost.shape[0])
+    network = Network(backend.tensor(np.zeros((1, parameter_count(dims)))), dims)
+    info = NetworkInfo(settings.depth, settings.width, None, 0.0, 0.0, "full", network.hidden)
+    return Start(network, info, np.array([0]), np.zeros(1))
+
+
+def _start_from_file(settings: NetworkSettings, path: str, cost: QuadraticCost, backend: Backend) -> Start:
+    layers = inputs.read_weights(path)
+    shape = (layers[-1].shape[1], layers[0].shape[2])
+    if shape != cost.shape:
+        wanted = f"{cost.shape[0]}x{cost.shape[1]}"
+        raise InputError(f"init-weights: {path} gives a {shape[0]}x{shape[1]} matrix, expected {wanted} like the task")
+    given = Network.from_weights([backend.tensor(w) for w in layers])
+    sigma = float(given.theta.square().mean().sqrt())
+    alpha = sigma * float(np.sqrt(np.mean(given.hidden)))
+    network, chosen = represent(given, cost, **_wish(settings))
+    info = NetworkInfo(given.depth, None, None, sigma, alpha, **_how(chosen))
+    return Start(network, info, np.arange(given.batch), _square_norm(given), _notes(chosen))
+
+
+def _scale(width: int, gamma: float, backend: Backend) -> tuple[float, float]:
+    """σ and α; InputError where the dtype cannot hold them."""
+    limits = torch.finfo(backend.dtype)
+    try:
+        sigma, alpha = sigma_of(width, gamma), alpha_of(width, gamma)
+    except OverflowError:
+        sigma = alpha = float("inf")
+    if not limits.tiny < sigma < limits.max:
+        where = f"outside what {backend.dtype_name} holds"
+        raise InputError(f"gamma: found {gamma:g}, but sigma = w^(-gamma/2) = {sigma:g} is {where}")
+    return sigma, alpha
+
+
+def _wish(settings: NetworkSettings) -> dict[str, Any]:
+    order = settings.krylov_order
+    return {"representation": settings.representation, "order": order if isinstance(order, int) else None}
+
+
+def _how(chosen: Representation) -> dict[str, Any]:
+    return {
+        "representation": chosen.kind,
+        "hidden": chosen.hidden,
+        "krylov_order": chosen.order,
+        "truncation_error": None if chosen.kind == "full" else chosen.error,
+    }
+
+
+def _notes(chosen: Representation) -> tuple[str, ...]:
+    return () if chosen.kind == "full" else (f"network held as {chosen.in_words()}",)
+
+
+def _square_norm(network: Network) -> np.ndarray:
+    return network.theta.double().square().sum(1).cpu().numpy()

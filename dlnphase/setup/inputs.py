@@ -1,0 +1,264 @@
+"""The user's files: a matrix, data for a regression, initial weights. Nothing is ever unpickled.
+
+Every problem is one InputError that names the file, says what was found and what is expected.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dlnphase.errors import InputError
+from dlnphase.results.files import MAX_ARRAY_BYTES, check_npy_header, in_range, numeric, read_npz
+from dlnphase.results.yamlfile import read_text, regular_file
+
+_GAPS = {"", "nan", "na", "n/a", "none", "null", "?"}
+
+
+def read_matrix(path: str | Path, option: str = "target") -> np.ndarray:
+    """A matrix of shape (d_out, d_in) from .npy, .npz or .csv; NaN marks entries that are not observed.
+
+    An .npz must hold one matrix, or one called ``A``, ``target`` or ``matrix``. A .csv may have a header line; empty
+    cells (or ``nan``, ``NA``, ``?``) are entries that are not observed; comma, semicolon or tab separate.
+
+    Raises:
+        InputError: when it cannot be read, is not a matrix of real numbers, or holds no number at all.
+    """
+    path = Path(path)
+    where = f"{option}: {path}"
+    suffix = path.suffix.lower()
+    regular_file(path, where)
+    if suffix == ".npy":
+        matrix = _read_npy(path, where)
+    elif suffix == ".npz":
+        matrix = _only_matrix(read_npz(path, option), where)
+    elif suffix in (".csv", ".tsv", ".txt"):
+        matrix = _read_csv(path, where)
+    else:
+        raise InputError(f"{where}: found the suffix {suffix or '(none)'}, expected .npy, .npz or .csv")
+    return _check_matrix(matrix, where)
+
+
+def read_regression(path: str | Path, option: str = "data") -> dict[str, np.ndarray]:
+    """Inputs X (N, d_in) and outputs Y (N, d_out) from an .npz, with ``X_test`` and ``Y_test`` if they are there.
+
+    Raises:
+        InputError: when X or Y is missing, lengths differ, or a number is not finite.
+    """
+    path = Path(path)
+    where = f"{option}: {path}"
+    arrays = read_npz(path, option)
+    for name in ("X", "Y"):
+        if name not in arrays:
+            raise InputError(f"{where}: found {_names(arrays)}, expected arrays X (N x d_in) and Y (N x d_out)")
+    if ("X_test" in arrays) != ("Y_test" in arrays):
+        raise InputError(f"{where}: found only one of X_test and Y_test, expected both or none")
+    names = [name for name in ("X", "Y", "X_test", "Y_test") if name in arrays]
+    out: dict[str, np.ndarray] = {name: arrays[name].astype(float) for name in names}
+    for name, array in out.items():
+        if array.ndim == 1:
+            array = out[name] = array[:, None]
+        if array.ndim != 2 or 0 in array.shape:
+            raise InputError(f"{where}: {name} has shape {array.shape}, expected two dimensions, none of them empty")
+        in_range(array, f"{where}: {name}")
+    for x, y in (("X", "Y"), ("X_test", "Y_test")):
+        if x in out and len(out[x]) != len(out[y]):
+            raise InputError(f"{where}: {x} has {len(out[x])} rows and {y} has {len(out[y])}, expected as many")
+    if "X_test" in out and (out["X_test"].shape[1] != out["X"].shape[1] or out["Y_test"].shape[1] != out["Y"].shape[1]):
+        raise InputError(f"{where}: X_test and Y_test have other columns than X and Y, expected the same")
+    return out
+
+
+def read_weights(path: str | Path, option: str = "init-weights") -> list[np.ndarray]:
+    """Layers W_1, …, W_L, each of shape (B, n_l, n_{l-1}), from an .npz or a torch state dict.
+
+    An .npz holds ``W1`` … ``WL``, matrices or batches of them. A state dict (``torch.save(model.state_dict(), …)``)
+    is read in its own order, as tensors only; its layers may carry no biases.
+
+    Raises:
+        InputError: when layers are missing, do not chain, or hold anything but finite numbers.
+    """
+    path = Path(path)
+    where = f"{option}: {path}"
+    regular_file(path, where)
+    if path.suffix.lower() == ".npz":
+        named = _numbered_layers(read_npz(path, option), where)
+    else:
+        named = _state_dict(path, where)
+    return _check_chain(named, where)
+
+
+def _size(count: int) -> str:
+    value = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB", "PiB"):
+        if value < 1024:
+            return f"{value:.3g} {unit}"
+        value /= 1024
+    return f"{value:.3g} EiB"
+
+
+# ---- matrices --------------------------------------------------------------------------------------
+
+
+def _read_npy(path: Path, where: str) -> np.ndarray:
+    try:
+        size = path.stat().st_size
+        if size > MAX_ARRAY_BYTES:
+            raise InputError(f"{where}: found {_size(size)}, expected at most {_size(MAX_ARRAY_BYTES)}")
+        with path.open("rb") as stream:
+            check_npy_header(stream, size, where)
+        return np.load(path, allow_pickle=False)
+    except InputError:
+        raise
+    except Exception as error:  # NumPy raises many kinds for a damaged file
+        raise InputError(f"{where}: not a readable .npy file of plain numbers ({_first_line(error)})") from None
+
+
+def _only_matrix(arrays: Mapping[str, np.ndarray], where: str) -> np.ndarray:
+    for name in ("A", "target", "matrix"):
+        if name in arrays:
+            return arrays[name]
+    if len(arrays) != 1:
+        raise InputError(f"{where}: found {_names(arrays)}, expected one matrix, or one called A, target or matrix")
+    return next(iter(arrays.values()))
+
+
+def _read_csv(path: Path, where: str) -> np.ndarray:
+    text = read_text(path)
+    if "\0" in text:
+        raise InputError(f"{where}: found binary data, expected text")
+    lines = text.splitlines()
+    first = next((line for line in lines if line.strip()), "")
+    separator = next((s for s in (",", ";", "\t") if s in first), None)
+    rows: list[list[float]] = []
+    columns = None
+    try:
+        parsed = list(csv.reader(lines, delimiter=separator)) if separator else [line.split() for line in lines]
+    except csv.Error as error:
+        raise InputError(f"{where}: {error}, expected lines of numbers") from None
+    for number, cells in enumerate(parsed, 1):
+        if not cells or (len(cells) == 1 and not cells[0].strip() and separator):
+            continue
+        values = [_cell(cell) for cell in cells]
+        if columns is None:
+            columns = len(cells)
+            if None in values and all(v is None or math.isnan(v) for v in values):
+                continue  # a header: words, and no number among them
+        if len(cells) != columns:
+            raise InputError(f"{where}: line {number} has {len(cells)} cells, expected {columns} like the first line")
+        for cell, value in zip(cells, values, strict=True):
+            if value is None:
+                raise InputError(
+                    f"{where}: line {number}: found {cell.strip()[:40]!r}, expected a number or an empty cell"
+                )
+        rows.append([v for v in values if v is not None])
+    if not rows:
+        raise InputError(f"{where}: found no line of numbers, expected a matrix")
+    return np.array(rows)
+
+
+def _cell(cell: str) -> float | None:
+    """A number, NaN for a gap, None for anything else."""
+    word = cell.strip()
+    if word.lower() in _GAPS:
+        return math.nan
+    if "_" in word:
+        return None
+    try:
+        return float(word)
+    except ValueError:
+        return None
+
+
+def _check_matrix(matrix: np.ndarray, where: str) -> np.ndarray:
+    numeric(matrix, where)
+    if matrix.ndim != 2 or 0 in matrix.shape:
+        raise InputError(f"{where}: found an array of shape {matrix.shape}, expected a matrix d_out x d_in")
+    matrix = matrix.astype(float)
+    if np.isinf(matrix).any():
+        raise InputError(
+            f"{where}: {int(np.isinf(matrix).sum())} entries are infinite, expected numbers or NaN for gaps"
+        )
+    if np.isnan(matrix).all():
+        raise InputError(f"{where}: every entry is NaN or empty, expected at least one number")
+    in_range(matrix[~np.isnan(matrix)], where)
+    return matrix
+
+
+# ---- weights ---------------------------------------------------------------------------------------
+
+
+def _numbered_layers(arrays: Mapping[str, np.ndarray], where: str) -> list[tuple[str, np.ndarray]]:
+    numbered = {}
+    for name, array in arrays.items():
+        if match := re.fullmatch(r"W([1-9][0-9]{0,3})", name):
+            numbered[int(match[1])] = (name, array)
+    count = len(numbered)
+    if not count or sorted(numbered) != list(range(1, count + 1)):
+        raise InputError(f"{where}: found {_names(arrays)}, expected W1, W2, … WL without a gap")
+    return [numbered[k] for k in range(1, count + 1)]
+
+
+def _state_dict(path: Path, where: str) -> list[tuple[str, np.ndarray]]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it talks of pickle protocols, which say nothing to the user
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a damaged or unsafe file
+        raise InputError(
+            f"{where}: not an .npz and not a torch state dict of plain tensors ({_first_line(error)})"
+        ) from None
+    if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
+        state = state["state_dict"]
+    if not isinstance(state, Mapping) or not state:
+        raise InputError(f"{where}: found a {type(state).__name__}, expected a torch state dict")
+    layers = []
+    for name, tensor in state.items():
+        if not isinstance(tensor, torch.Tensor) or not tensor.dtype.is_floating_point:
+            raise InputError(
+                f"{where}: {name} is no tensor of real numbers, expected the weight matrices of linear layers"
+            )
+        if tensor.ndim == 1:
+            raise InputError(
+                f"{where}: {name} is a bias of shape {tuple(tensor.shape)}, expected linear layers without bias"
+            )
+        layers.append((str(name), tensor.to(torch.float64).numpy()))
+    return layers
+
+
+def _check_chain(named: list[tuple[str, np.ndarray]], where: str) -> list[np.ndarray]:
+    if len(named) < 2:
+        raise InputError(f"{where}: found {len(named)} layer, expected at least 2")
+    layers: list[np.ndarray] = []
+    for name, array in named:
+        layer = array.astype(float)
+        if layer.ndim == 2:
+            layer = layer[None]
+        if layer.ndim != 3 or 0 in layer.shape:
+            raise InputError(f"{where}: {name} has shape {array.shape}, expected n_l x n_(l-1), or a batch of these")
+        in_range(layer, f"{where}: {name}")
+        if layers and layer.shape[2] != layers[-1].shape[1]:
+            raise InputError(
+                f"{where}: {name} takes {layer.shape[2]} inputs, the layer below gives {layers[-1].shape[1]}"
+            )
+        if layers and layer.shape[0] != layers[0].shape[0]:
+            raise InputError(f"{where}: {name} holds {layer.shape[0]} networks, the first layer {layers[0].shape[0]}")
+        layers.append(layer)
+    return layers
+
+
+def _names(arrays: Mapping[str, np.ndarray]) -> str:
+    listed = ", ".join(list(arrays)[:6])
+    return (listed or "no array") + (", …" if len(arrays) > 6 else "")
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:100] if lines else type(error).__name__

@@ -1,0 +1,250 @@
+"""Full or reduced, and at which order: decided by what truncation costs in accuracy and width in time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from dlnphase.backend import Backend
+from dlnphase.costs.quadratic import Cost
+from dlnphase.errors import InputError
+from dlnphase.networks.chain import Network, parameter_count
+from dlnphase.networks.krylov.project import Projection, Projector, project
+from dlnphase.networks.krylov.sample import full_dims, sample
+from dlnphase.networks.krylov.sweeps import reduced_dims
+from dlnphase.networks.sampling import gaussian_network
+from dlnphase.setup.pilot import SAFETY, disagreement
+
+REPRESENTATIONS = ("auto", "full", "krylov")
+TOLERANCE = 5e-3  # ε that auto promises for the whole path where it can (see the text of ``pilot``)
+FULL_WIDTH = 150  # hidden sizes up to this cost little more than the calls that handle them
+WORTHWHILE = 1.5  # a reduction pays when it divides the width by at least this
+AUTO_SIZE = 400  # auto looks no further than this hidden size
+PILOT_PARAMETERS = 150_000  # a pair of orders with more parameters than this is extrapolated instead of run
+ORDER_GAIN = 10.0  # by which each order divides the error at least, measured 15 to 50
+COPIES = 16  # θ-sized arrays that a run keeps alive
+
+
+@dataclass(frozen=True)
+class Representation:
+    """How a network of width w is held, and what that costs in accuracy.
+
+    Attributes:
+        kind: ``full`` or ``krylov``.
+        order: Krylov order, None for ``full``.
+        hidden: hidden sizes of the network that is run.
+        error: the promised ε: each A(t) of the full network is met by the reduced one at a time within ε·t, up to
+            ε·max‖A‖_F. 0.0 where the representation is exact. None where no estimate was made.
+        exact: nothing is truncated.
+        extrapolated: the estimate is carried on from a lower order by a factor ORDER_GAIN an order.
+    """
+
+    kind: str
+    order: int | None
+    hidden: tuple[int, ...]
+    error: float | None
+    exact: bool
+    extrapolated: bool = False
+
+    def in_words(self) -> str:
+        """One line for people."""
+        sizes = "×".join(str(n) for n in self.hidden) or "none"
+        if self.kind == "full":
+            return f"full, hidden sizes {sizes}"
+        if self.exact:
+            return f"Krylov order {self.order}, hidden sizes {sizes}, exact"
+        how = "extrapolated" if self.extrapolated else "measured"
+        if self.error is None or not self.error < 1:
+            return f"Krylov order {self.order}, hidden sizes {sizes}, too coarse to promise anything ({how})"
+        return f"Krylov order {self.order}, hidden sizes {sizes}, times and matrices within {self.error:.1e} ({how})"
+
+
+def choose_representation(
+    depth: int,
+    width: int,
+    shape: tuple[int, int],
+    sigma: float,
+    cost: Cost,
+    backend: Backend,
+    *,
+    representation: str = "auto",
+    order: int | None = None,
+    tolerance: float = TOLERANCE,
+    seed: int = 0,
+    member: int = 0,
+    batch: int = 1,
+) -> Representation:
+    """Decide how to hold i.i.d. N(0, σ²) networks of this shape.
+
+    ``auto`` takes the full network where it is as cheap (narrow, or no order is much smaller and good enough), else the
+    lowest order whose promise is within ``tolerance``, else the best order it can afford, with its honest ε.
+
+    Args:
+        depth, width, shape, sigma: as in ``sample``.
+        cost: what the network will be trained on; the pilot runs on it.
+        representation: ``auto``, ``full`` or ``krylov``.
+        order: Krylov order, or None for auto; ``auto`` with an order given means ``krylov``.
+        tolerance: ε wanted.
+        seed, member: the draw the pilot runs on; other members of the batch have the same law.
+        batch: how many networks will be held at once.
+
+    Raises:
+        InputError: for an unknown word, a width or an order out of range, or full networks that do not fit in memory.
+    """
+    dims = full_dims(depth, width, shape)
+    _check_words(representation, order)
+    if representation == "full":
+        require_memory(dims, backend, batch)
+        return Representation("full", None, dims[1:-1], 0.0, True)
+
+    def reduced(k: int) -> Network:
+        return sample(depth, width, shape, sigma, k, backend, seed=seed, members=(member,))
+
+    return _choose(dims, reduced, cost, representation, order, tolerance, _affordable(dims, backend, batch))
+
+
+def initial_network(
+    chosen: Representation,
+    depth: int,
+    width: int,
+    shape: tuple[int, int],
+    sigma: float,
+    backend: Backend,
+    *,
+    seed: int = 0,
+    members: Sequence[int] = (0,),
+) -> Network:
+    """Draw i.i.d. N(0, σ²) networks in the chosen representation."""
+    if chosen.kind == "full" or chosen.order is None:
+        return gaussian_network(full_dims(depth, width, shape), sigma, backend, seed=seed, members=members)
+    return sample(depth, width, shape, sigma, chosen.order, backend, seed=seed, members=members)
+
+
+def represent(
+    network: Network,
+    cost: Cost,
+    *,
+    representation: str = "auto",
+    order: int | None = None,
+    tolerance: float = TOLERANCE,
+) -> tuple[Network, Representation]:
+    """Hold given networks (a user's weights) in the representation asked for, by projection.
+
+    Args:
+        network: B full networks; the pilot runs on the first.
+        representation, order, tolerance: as in ``choose_representation``.
+    """
+    _check_words(representation, order)
+    if representation == "full" or network.depth == 1:
+        return network, Representation("full", None, network.hidden, 0.0, True)
+    projector = Projector(network.select([0]))
+    held: dict[int, Projection] = {}
+
+    def reduced(k: int) -> Network:
+        if k not in held:
+            held[k] = projector.to(k)
+        return held[k].network
+
+    chosen = _choose(network.dims, reduced, cost, representation, order, tolerance, affordable=True)
+    if chosen.kind == "full" or chosen.order is None:
+        return network, chosen
+    known = held.get(chosen.order) if network.batch == 1 else None
+    projection = known or project(network, chosen.order)
+    return projection.network, replace(chosen, hidden=projection.network.hidden, exact=projection.exact)
+
+
+def require_memory(dims: Sequence[int], backend: Backend, batch: int = 1) -> None:
+    """Refuse full networks that this machine cannot hold.
+
+    Raises:
+        InputError: says how much memory they would need.
+    """
+    if not _affordable(dims, backend, batch):
+        need = memory_needed(dims, backend, batch)
+        raise InputError(
+            f"representation: a full network of width {max(dims)} needs about {need / 2**30:.3g} GiB, "
+            f"this machine has {_memory() / 2**30:.3g}; expected auto or krylov at this width"
+        )
+
+
+def memory_needed(dims: Sequence[int], backend: Backend, batch: int = 1) -> int:
+    """Bytes that a run of full networks keeps alive, about."""
+    return COPIES * batch * parameter_count(dims) * (4 if backend.dtype_name == "float32" else 8)
+
+
+def _affordable(dims: Sequence[int], backend: Backend, batch: int) -> bool:
+    return memory_needed(dims, backend, batch) <= 0.8 * _memory()
+
+
+def _memory() -> int:
+    """Bytes of memory on this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _check_words(representation: str, order: int | None) -> None:
+    if representation not in REPRESENTATIONS:
+        raise InputError(f"representation: found {representation!r}, expected one of {', '.join(REPRESENTATIONS)}")
+    if order is not None and order < 1:
+        raise InputError(f"krylov-order: found {order}, expected an integer of at least 1")
+    if order is not None and representation == "full":
+        raise InputError(f"krylov-order: found {order} with representation full, expected krylov or auto")
+
+
+def _choose(
+    dims: tuple[int, ...],
+    reduced: Callable[[int], Network],
+    cost: Cost,
+    representation: str,
+    order: int | None,
+    tolerance: float,
+    affordable: bool,
+) -> Representation:
+    width = max(dims[1:-1], default=0)
+    full = Representation("full", None, dims[1:-1], 0.0, True)
+    if len(dims) == 2:
+        return full
+    if order is not None:
+        return _estimate(dims, reduced, cost, order)[-1]
+    if representation == "auto" and affordable and width <= FULL_WIDTH:
+        sizes, exact = reduced_dims(dims, 1)
+        if not (exact and max(sizes[1:-1]) * WORTHWHILE <= width):
+            return full
+    candidates = _estimate(dims, reduced, cost, None, tolerance)
+    good = [c for c in candidates if c.error is not None and c.error <= tolerance]
+    chosen = good[0] if good else candidates[-1]
+    pointless = max(chosen.hidden) * WORTHWHILE > width or (not good and width <= AUTO_SIZE)
+    return full if representation == "auto" and affordable and pointless else chosen
+
+
+def _estimate(
+    dims: tuple[int, ...], reduced: Callable[[int], Network], cost: Cost, last: int | None, tolerance: float = 0.0
+) -> list[Representation]:
+    """Representations of orders 1, 2, … with their ε, up to ``last`` or the first that is good enough."""
+    out: list[Representation] = []
+    known: float | None = None  # ε of the order before
+    k = 0
+    while last is None or k < last:
+        k += 1
+        sizes, exact = reduced_dims(dims, k)
+        hidden = sizes[1:-1]
+        if last is None and out and max(hidden) > AUTO_SIZE:
+            break
+        if exact:
+            out.append(Representation("krylov", k if last is None else last, hidden, 0.0, True))
+            break
+        if last is not None and k < last and _measurable(dims, k + 1):
+            continue  # the next order will be measured itself
+        if known is None or _measurable(dims, k):
+            known, extrapolated = SAFETY * disagreement(reduced(k), reduced(k + 1), cost), False
+        else:
+            known, extrapolated = known / ORDER_GAIN, True
+        out.append(Representation("krylov", k, hidden, known, False, extrapolated))
+        if last is None and known <= tolerance:
+            break
+    return out
+
+
+def _measurable(dims: tuple[int, ...], k: int) -> bool:
+    """Whether a pilot on orders k and k+1 is cheap."""
+    return parameter_count(reduced_dims(dims, k + 1)[0]) <= PILOT_PARAMETERS

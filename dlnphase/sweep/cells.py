@@ -1,0 +1,181 @@
+"""One cell of a sweep: distances, and the dynamics where asked for. Runs anywhere its job can be sent."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from dlnphase import __version__
+from dlnphase.backend import Backend
+from dlnphase.costs.tasks import Task
+from dlnphase.distances import distance_to_minimum, distance_to_saddle, predicted_minimum, predicted_saddle
+from dlnphase.distances.representation import choose, draw
+from dlnphase.errors import RunError
+from dlnphase.networks.sampling import sigma_of
+from dlnphase.results.sweep import Cell, CellTransition, Measured, MinimumCell, SaddleCell
+from dlnphase.results.train import Member, TrainResult
+from dlnphase.settings import TrainSettings
+from dlnphase.settings.sweep import SweepSettings
+from dlnphase.setup.build import build_backend, build_start
+from dlnphase.training.run import Run, train
+
+
+@dataclass(frozen=True)
+class CellJob:
+    """All that a cell needs, to be pickled and sent.
+
+    Attributes:
+        settings: of the sweep.
+        task: what to learn, on the CPU.
+        gamma, width: which cell.
+        version: of dlnphase, where the job was made.
+    """
+
+    settings: SweepSettings
+    task: Task
+    gamma: float
+    width: int
+    version: str = __version__
+
+
+def run_cell(job: CellJob) -> Cell:
+    """Measure one cell, on one CPU thread: the numbers do not depend on which process, or machine of a kind, does it.
+
+    Raises:
+        InputError, RunError, or whatever the numerics raise: the cell has failed then. RunError too where a worker of
+            a cluster has another version of dlnphase than the sweep.
+    """
+    if job.version != __version__:
+        raise RunError(f"the sweep runs dlnphase {job.version} and this worker {__version__}, expected the same")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return _run_cell(job)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _run_cell(job: CellJob) -> Cell:
+    settings, gamma, width = job.settings, job.gamma, job.width
+    backend = build_backend(settings)
+    torch.set_num_threads(1)
+    precise = Backend(backend.device, torch.float64)  # distances need every digit, whatever the dynamics run in
+    cost = job.task.cost.to(precise)
+    order = settings.krylov_order if isinstance(settings.krylov_order, int) else None
+    held = choose(
+        settings.depth, width, cost, precise, seed=settings.seed, member=settings.seeds[0], order=order
+    )  # fmt: skip
+    sigma = sigma_of(width, gamma)
+    network = draw(held, settings.depth, width, cost.shape, sigma, precise, seed=settings.seed, members=settings.seeds)
+    minimum = distance_to_minimum(network, cost)
+    saddle = distance_to_saddle(network, cost)
+    predicted = predicted_minimum(network, cost, width, gamma)
+    d_m, d_s = _floats(minimum.distance), _floats(saddle.distance)
+    for name, distances in (("minimum", d_m), ("saddle", d_s)):
+        if not np.isfinite(distances).all():
+            raise RunError(f"the search for the nearest {name} left what a float holds, at sigma = {sigma:.3g}")
+        if min(distances) <= 0:
+            raise RunError(f"the distance to the nearest {name} is too small for a float, at sigma = {sigma:.3g}")
+    cell = Cell(
+        gamma=gamma,
+        width=width,
+        seeds=len(settings.seeds),
+        representation=held.kind,
+        krylov_order=held.order,
+        hidden=held.hidden,
+        truncation=held.error,
+        distance_to_minimum=MinimumCell(
+            *_mean(d_m),
+            predicted=None if predicted is None else float(predicted.mean()),
+            excess=float((minimum.excess.abs() / minimum.initial_excess).max()),
+            stationarity=float(minimum.stationarity.max()),
+            found_from=dict(sorted(Counter(minimum.winner).items())),
+            values=tuple(d_m),
+        ),
+        distance_to_saddle=SaddleCell(
+            *_mean(d_s),
+            predicted=predicted_saddle(cost, settings.depth, width, gamma),
+            gradient=float((saddle.gradient_norm / saddle.gradient_scale).max()),
+            cost_gradient=float(saddle.cost_gradient_norm.min()),
+            found=dict(sorted(Counter(saddle.winner).items())),
+            values=tuple(d_s),
+        ),
+    )
+    return replace(cell, **_follow(job, backend)) if settings.train else cell
+
+
+def _follow(job: CellJob, backend: Backend) -> dict[str, Any]:
+    """The gradient flow from the same starts (same seeds; the representation is chosen for whole paths)."""
+    settings = job.settings
+    # Only the network, the dynamics and the machine are read off these settings: the task itself is at hand.
+    given = TrainSettings(
+        depth=settings.depth,
+        width=job.width,
+        gamma=job.gamma,
+        seeds=settings.seeds,
+        seed=settings.seed,
+        device=settings.device,
+        dtype=settings.dtype,
+        threads=1,
+        rtol=settings.rtol,
+        max_steps=settings.max_steps,
+        tol=settings.tol,
+    )
+    task = Task(job.task.cost.to(backend), None if job.task.test is None else job.task.test.to(backend))
+    start = build_start(given, task.cost, backend, settings.seed)
+    result = train(Run(given, backend, task, start, None, start.notes))
+    members = result.members or (Member(settings.seeds[0], result.outcome, result.rank_transitions, result.theory),)
+    ends = _final_matrices(result, [m.member for m in members])
+    spectra = np.linalg.svd(ends, compute_uv=False)
+    outcomes = [m.outcome for m in members]
+    regimes = Counter(o.regime for o in outcomes if o.regime is not None)
+    escapes = [
+        m.rank_transitions[0].time for m in members if m.rank_transitions and not m.rank_transitions[0].from_rank
+    ]
+    tests = [o.test_cost for o in outcomes if o.test_cost is not None]
+    return {
+        "regime_seen": regimes.most_common(1)[0][0] if regimes else None,
+        "reasons": dict(sorted(Counter(o.reason for o in outcomes).items())),
+        "rank_transitions": _transitions(members),
+        "escape_time": measured(escapes) if escapes else None,
+        "parameter_movement": measured([o.evidence.parameter_movement for o in outcomes]),
+        "ntk_change": measured([o.evidence.ntk_change for o in outcomes]),
+        "matrix_rank": measured([float(o.rank) for o in outcomes]),
+        "nuclear_norm": measured([float(s.sum()) for s in spectra]),
+        "final_cost": measured([o.cost for o in outcomes]),
+        "test_cost": measured(tests) if tests else None,
+    }
+
+
+def _final_matrices(result: TrainResult, members: Sequence[int]) -> np.ndarray:
+    path = result.trajectory
+    assert path is not None
+    return np.stack([path.A[path.rows_of(m)[-1]] for m in members])
+
+
+def _transitions(members: Sequence[Member]) -> tuple[CellTransition, ...]:
+    times: dict[tuple[int, int], list[float]] = {}
+    for member in members:
+        for row in member.rank_transitions:
+            times.setdefault((row.from_rank, row.to_rank), []).append(row.time)
+    return tuple(CellTransition(a, b, float(np.mean(t)), len(t)) for (a, b), t in sorted(times.items()))
+
+
+def measured(values: Sequence[float]) -> Measured:
+    """Mean, standard error and values."""
+    return Measured(*_mean(values), values=tuple(float(v) for v in values))
+
+
+def _mean(values: Sequence[float]) -> tuple[float, float | None]:
+    array = np.asarray(values, dtype=float)
+    sem = float(array.std(ddof=1) / np.sqrt(len(array))) if len(array) > 1 else None
+    return float(array.mean()), sem
+
+
+def _floats(values: torch.Tensor) -> list[float]:
+    return [float(v) for v in values.tolist()]

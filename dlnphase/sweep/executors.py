@@ -1,0 +1,190 @@
+"""Run many jobs and yield what comes of each: in this process, in others, or on a Dask cluster.
+
+Every way yields the same pairs, only in another order, and none raises for a job that fails. Workers that die are
+replaced and their jobs run again; a job that takes its worker down ATTEMPTS times has failed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, Protocol
+
+from dlnphase.errors import DlnphaseError, InputError
+
+ATTEMPTS = 3
+POLL = 0.2  # seconds between two looks at whether to stop
+CONNECT_SECONDS = 10
+
+Outcome = tuple[int, Any, str | None]  # number of the job, its value, or what went wrong
+
+
+class Function(Protocol):
+    """What every job is given to; a function at the top of a module, so that it can be pickled."""
+
+    def __call__(self, job: Any, /) -> Any: ...
+
+
+def run_here(function: Function, jobs: Sequence[Any], should_stop: Callable[[], bool]) -> Iterator[Outcome]:
+    """One after the other in this process."""
+    for index, job in enumerate(jobs):
+        if should_stop():
+            return
+        try:
+            yield index, function(job), None
+        except Exception as error:
+            yield index, None, describe(error)
+
+
+def run_processes(
+    function: Function, jobs: Sequence[Any], should_stop: Callable[[], bool], workers: int
+) -> Iterator[Outcome]:
+    """In worker processes of this machine, each started anew (spawn); they die with this process."""
+    waiting = list(range(len(jobs)))[::-1]
+    attempts = [0] * len(jobs)
+    pool = _pool(workers)
+    running: dict[Future[Any], int] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < workers:
+                index = waiting.pop()
+                with _deaf_children():
+                    running[pool.submit(function, jobs[index])] = index
+            done, _ = wait(running, timeout=POLL, return_when=FIRST_COMPLETED)
+            broken = []
+            for future in done:
+                index = running.pop(future)
+                error = future.exception()
+                if isinstance(error, BrokenProcessPool):
+                    broken.append(index)
+                elif error is not None:
+                    yield index, None, describe(error)
+                else:
+                    yield index, future.result(), None
+            if broken:
+                # Whose job it was cannot be told: all that were under way are tried again.
+                broken += running.values()
+                running.clear()
+                _kill(pool)
+                pool = _pool(workers)
+                for index in broken:
+                    attempts[index] += 1
+                    if attempts[index] < ATTEMPTS:
+                        waiting.append(index)
+                    else:
+                        yield index, None, f"its process died {ATTEMPTS} times"
+            if should_stop():
+                return
+    finally:
+        _kill(pool)
+
+
+def run_dask(
+    function: Function, jobs: Sequence[Any], should_stop: Callable[[], bool], address: str
+) -> Iterator[Outcome]:
+    """On a Dask cluster: a job is a task, the scheduler moves the tasks of lost workers to others.
+
+    Raises:
+        InputError: when dask.distributed is not installed, or no scheduler answers at the address.
+    """
+    try:
+        import distributed
+    except ImportError:
+        raise InputError("scheduler: needs dask.distributed, install dlnphase[cluster]") from None
+    try:
+        client = distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
+    except (OSError, ValueError, TimeoutError) as error:
+        words = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"scheduler: no Dask scheduler answers at {address} ({words})") from None
+    token = f"{os.getpid()}-{time.time_ns()}"
+    log = logging.getLogger("distributed.client")
+    before = log.level
+    try:
+        log.setLevel(logging.CRITICAL)  # of a cluster that is lost it prints tracebacks; its jobs say so in words
+        pending = {
+            client.submit(function, job, key=f"dlnphase-{token}-{i}", pure=False, retries=0): i
+            for i, job in enumerate(jobs)
+        }
+        while pending:
+            # Cancelled: the scheduler is gone, and every job with it, as each of them says below.
+            with contextlib.suppress(TimeoutError, CancelledError), client.as_current():
+                distributed.wait(list(pending), timeout=POLL, return_when="FIRST_COMPLETED")
+            for future in [f for f in pending if f.done()]:
+                yield pending.pop(future), *_collect(future)
+            if should_stop():
+                client.cancel(list(pending), force=True)
+                return
+    finally:
+        client.close(timeout=5)
+        log.setLevel(before)
+
+
+def describe(error: BaseException) -> str:
+    """One line about an error."""
+    words = " ".join(str(error).split()) or "no message"
+    words = words if len(words) <= 300 else words[:297] + "..."
+    return words if isinstance(error, DlnphaseError) else f"{type(error).__name__}: {words}"
+
+
+def _collect(future: Any) -> tuple[Any, str | None]:
+    """The value of a Dask future, or what went wrong."""
+    try:
+        return future.result(), None
+    except CancelledError:
+        return None, "the cluster gave it up (its scheduler is gone)"
+    except Exception as error:
+        if type(error).__name__ == "KilledWorker":
+            return None, "its workers died one after the other"
+        return None, describe(error)
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_begin_worker)
+
+
+@contextlib.contextmanager
+def _deaf_children() -> Iterator[None]:
+    """Processes started in the body never hear Ctrl-C: it goes to the whole group of a terminal, and is the parent's.
+
+    The parent hears it when the body is over.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # pragma: no cover - systems without POSIX signals
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _kill(pool: ProcessPoolExecutor) -> None:
+    """End a pool now, busy or not."""
+    processes = list((getattr(pool, "_processes", None) or {}).values())
+    pool.shutdown(wait=False, cancel_futures=True)
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.join(timeout=5)
+
+
+def _begin_worker() -> None:
+    """Leave Ctrl-C to the parent, and do not outlive it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

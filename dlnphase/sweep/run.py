@@ -1,0 +1,218 @@
+"""The phase diagram: distances over γ × width × starts, their exponents, the critical γ.
+
+    result = sweep_gamma(SweepSettings(gammas=(0.7, 1.0, 1.5), widths=(10**4, 10**6, 10**9)))
+    print(result.critical_gamma.estimate)
+
+Under multiprocessing (``jobs`` above 1) a script has to guard its top level by ``if __name__ == "__main__":``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from dlnphase.backend import Backend, resolve_backend, stream
+from dlnphase.costs.tasks import Task
+from dlnphase.distances import (
+    GAMMA_CRITICAL,
+    crossings,
+    fit_exponent,
+    measured_regime,
+    minimum_exponent,
+    predicted_regime,
+    saddle_exponent,
+)
+from dlnphase.distances.critical import critical_matrices
+from dlnphase.results import Clock
+from dlnphase.results.sweep import Cell, CriticalGamma, Failure, GammaExponents, SweepResult
+from dlnphase.settings.sweep import SweepSettings
+from dlnphase.setup.build import build_backend, build_task, few_threads, task_info
+from dlnphase.sweep.cells import CellJob, run_cell
+from dlnphase.sweep.executors import Outcome, run_dask, run_here, run_processes
+
+SMALL = 12  # cells up to which other processes are not worth their start
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep that is set up and has not begun.
+
+    Attributes:
+        settings: resolved.
+        backend, task: checked.
+        notes: what the user should know about the distances of this task.
+    """
+
+    settings: SweepSettings
+    backend: Backend
+    task: Task
+    notes: tuple[str, ...]
+
+
+def prepare(settings: SweepSettings) -> Plan:
+    """Read files and check everything that can be refused before any cell is run; InputError for what cannot work."""
+    with few_threads(settings.threads):
+        backend = build_backend(settings)
+        task, settings = build_task(settings, resolve_backend("cpu", "float64"))
+        return Plan(settings, backend, task, _notes(task))
+
+
+def sweep_gamma(
+    settings: SweepSettings | Plan | None = None,
+    *,
+    done: Iterable[Cell] = (),
+    on_cell: Callable[[SweepResult], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> SweepResult:
+    """Measure the phase diagram.
+
+    Args:
+        settings: what to sweep (the defaults are the project's phase table), or a plan already prepared.
+        done: cells of an earlier, interrupted sweep of the same settings: not computed again.
+        on_cell: called after every cell with the result so far (no exponents yet).
+        should_stop: asked between cells; True ends the sweep with ``complete: false``.
+
+    Returns:
+        The result. Cells that failed are named in ``failed``; the others are all there.
+
+    Raises:
+        InputError: for settings or files that cannot work, or a cluster that does not answer.
+    """
+    plan = settings if isinstance(settings, Plan) else prepare(settings or SweepSettings())
+    clock = Clock(plan.backend)
+    wanted = plan.settings.cells
+    cells = {(c.gamma, c.width): c for c in done if (c.gamma, c.width) in wanted}
+    failed: dict[tuple[float, int], Failure] = {}
+    missing = [key for key in wanted if key not in cells]
+    jobs = [CellJob(plan.settings, plan.task, gamma, width) for gamma, width in missing]
+    info = task_info(plan.task.cost)
+
+    def result(complete: bool) -> SweepResult:
+        return SweepResult(
+            config=replace(plan.settings, jobs=None, scheduler=None),  # where it was computed is no part of the result
+            provenance=clock.provenance(),
+            task=info,
+            cells=tuple(cells[k] for k in wanted if k in cells),
+            failed=tuple(failed[k] for k in wanted if k in failed),
+            complete=complete,
+            notes=plan.notes,
+        )
+
+    with contextlib.suppress(KeyboardInterrupt):  # the second Ctrl-C: the cell under way is given up
+        for index, cell, error in _execute(plan.settings, jobs, should_stop or (lambda: False)):
+            key = missing[index]
+            if error is None:
+                cells[key] = cell
+            else:
+                failed[key] = Failure(*key, error)
+            if on_cell is not None:
+                on_cell(result(False))
+    return summarise(result(len(cells) + len(failed) == len(wanted)))
+
+
+def jobs_of(settings: SweepSettings, cells: int) -> int:
+    """How many processes a sweep of so many cells uses."""
+    if settings.jobs is not None:
+        return min(settings.jobs, max(1, cells))
+    if cells <= SMALL and not settings.train:
+        return 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, max(1, cells))
+
+
+def _execute(settings: SweepSettings, jobs: list[CellJob], should_stop: Callable[[], bool]) -> Iterator[Outcome]:
+    if not jobs:
+        return iter(())
+    if settings.scheduler is not None:
+        return run_dask(run_cell, jobs, should_stop, settings.scheduler)
+    workers = jobs_of(settings, len(jobs))
+    if workers == 1:
+        return run_here(run_cell, jobs, should_stop)
+    return run_processes(run_cell, jobs, should_stop, workers)
+
+
+# ---- what the cells say together ---------------------------------------------------------------------
+
+
+def summarise(result: SweepResult) -> SweepResult:
+    """Exponents and critical γ from the cells: the same cells give the same numbers, in whatever order they came."""
+    depth, seed = result.config.depth, result.config.seed
+    exponents = []
+    for row, gamma in enumerate(result.config.gammas):
+        cells = [c for c in result.cells if c.gamma == gamma]
+        if len(cells) < 2:
+            continue
+        widths = [c.width for c in cells]
+        fits = [
+            fit_exponent(
+                widths,
+                [np.asarray(getattr(c, name).values) for c in cells],
+                stream(seed, "bootstrap", row, k),
+                predicted,
+            )
+            for k, (name, predicted) in enumerate(
+                (
+                    ("distance_to_minimum", minimum_exponent(gamma, depth)),
+                    ("distance_to_saddle", saddle_exponent(gamma)),
+                )
+            )
+        ]
+        exponents.append(GammaExponents(gamma, measured_regime(*fits), predicted_regime(gamma), *fits))
+    return replace(result, exponents=tuple(exponents), critical_gamma=_critical_gamma(result))
+
+
+def _critical_gamma(result: SweepResult) -> CriticalGamma | None:
+    ratios = {
+        (c.gamma, c.width): np.log(np.asarray(c.distance_to_minimum.values) / np.asarray(c.distance_to_saddle.values))
+        for c in result.cells
+    }
+    rng = stream(result.config.seed, "bootstrap", len(result.config.gammas))
+    found = crossings(result.config.gammas, result.config.widths, ratios, rng)
+    if not found:
+        return None
+    widest = found[-1]
+    return CriticalGamma(widest.estimate, widest.ci95, GAMMA_CRITICAL, tuple(found))
+
+
+def _notes(task: Task) -> tuple[str, ...]:
+    """How this task differs from a full-rank factorization, where every constant is known."""
+    cost = task.cost
+    notes = ["distances are attained values with certificates: upper bounds on d_m and d_s"]
+    matrices = critical_matrices(cost)
+    dead = sorted({m.dead for m in matrices})
+    if cost.kind == "regression":
+        notes.append(
+            "regression: the modes are those of Â·Σ^(1/2) (reduced-rank regression); directions without data are free"
+        )
+    if not cost.unique and cost.kind != "regression":
+        notes.append(
+            f"{cost.kind}: the minima are a set of matrices; for γ > 1 the nearest of several low-rank ones is taken"
+        )
+    if dead:
+        notes.append(
+            f"saddles: ∇C has rank {dead[-1]} at A = 0; the saddles considered leave {dead[0]} or more of it dead"
+        )
+    return tuple(notes)
+
+
+def sweep_sentence(result: SweepResult) -> str:
+    """What the sweep says, in one sentence; the same for the terminal, notebooks and captions."""
+    critical = result.critical_gamma
+    lead = "The" if result.complete else f"{len(result.cells)} of {len(result.config.cells)} cells are done; the"
+    if critical is None:
+        return f"{lead} curves of log(d_m/d_s) of different widths do not cross between these γ: no critical γ."
+    interval = "" if critical.ci95 is None else f" (95 % interval {critical.ci95[0]:.4f} to {critical.ci95[1]:.4f})"
+    low, high = critical.crossings[-1].widths
+    return (
+        f"{lead} curves of log(d_m/d_s) at w = {low:g} and {high:g} cross at the critical γ = "
+        f"{critical.estimate:.3f}{interval}; theory says {critical.predicted:g}."
+    )
+
+
+def sweep_failed(result: SweepResult) -> bool:
+    """Whether a cell failed (exit code 1)."""
+    return bool(result.failed)

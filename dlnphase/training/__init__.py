@@ -1,0 +1,1 @@
+"""The verb ``train``: settings → starting networks → records → result."""

@@ -1,0 +1,183 @@
+"""Consumers of records: gather each member's path, within bounds of memory, and its weights at its visits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from dlnphase.costs.quadratic import QuadraticCost
+from dlnphase.critical.visits import WeightKeeper
+from dlnphase.dynamics.records import Record
+from dlnphase.results.train import Trajectory
+
+MATRIX_BYTES = 256 * 2**20  # end-to-end matrices kept, all members together; beyond that every second one is let go
+
+
+@dataclass
+class MemberPath:
+    """What was recorded of one member: scalars at every record, matrices at most of them, weights at a few.
+
+    ``rows`` holds (t, step, evaluations, excess, gradient norm) per record, ``matrices`` A by record number.
+    """
+
+    rows: list[tuple[float, int, int, float, float]] = field(default_factory=list)
+    matrices: dict[int, np.ndarray] = field(default_factory=dict)
+    keeper: WeightKeeper = field(default_factory=WeightKeeper)
+    start: list[np.ndarray] | None = None
+    end: list[np.ndarray] | None = None
+    reason: str | None = None
+
+    def column(self, index: int) -> np.ndarray:
+        """One of the scalars at every record."""
+        return np.array([row[index] for row in self.rows])
+
+
+class Recorder:
+    """Feed it every record of a run; it keeps what the result needs.
+
+    Args:
+        members: number of members in the batch.
+    """
+
+    def __init__(self, members: int) -> None:
+        self.paths = [MemberPath() for _ in range(members)]
+        self._bytes = 0
+        self._stride = 1
+        self._last: Record | None = None
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything has been recorded."""
+        return any(path.rows for path in self.paths)
+
+    def feed(self, record: Record) -> None:
+        """Keep one record; members that have not moved since their last one are passed over."""
+        self._last = record
+        for i, member in enumerate(record.members):
+            path = self.paths[int(member)]
+            row = (
+                float(record.time[i]),
+                int(record.step[i]),
+                int(record.evaluations[i]),
+                float(record.excess[i]),
+                float(record.gradient_norm[i]),
+            )
+            reason = record.reasons[i]
+            if path.rows and path.rows[-1][1] == row[1]:
+                path.reason = reason or path.reason
+                if reason is not None and path.end is None:
+                    path.end = record.weights(i)
+                continue
+            if not (np.isfinite(row[3]) and np.isfinite(row[4]) and np.isfinite(record.A[i]).all()):
+                path.reason = reason or "diverged"  # the numbers before it are kept, these are none
+                continue
+            self._keep(path, row, record, i, reason)
+        if self._bytes > MATRIX_BYTES:
+            self._thin()
+
+    def _keep(
+        self, path: MemberPath, row: tuple[float, int, int, float, float], record: Record, i: int, reason: str | None
+    ) -> None:
+        index = len(path.rows)
+        path.rows.append(row)
+        path.keeper.feed(index, row[4], lambda: record.weights(i))
+        if index % self._stride == 0 or reason is not None or index in _candidates(path):
+            path.matrices[index] = np.array(record.A[i])
+            self._bytes += path.matrices[index].nbytes
+        if index == 0:
+            path.start = record.weights(i)
+        if reason is not None:
+            path.end, path.reason = record.weights(i), reason
+
+    def _thin(self) -> None:
+        """Let every second matrix go; the scalars, the ends and what may be a visit stay."""
+        self._stride *= 2
+        for path in self.paths:
+            kept = {len(path.rows) - 1} | _candidates(path)
+            path.matrices = {k: a for k, a in path.matrices.items() if k % self._stride == 0 or k in kept}
+        self._bytes = sum(a.nbytes for path in self.paths for a in path.matrices.values())
+
+    def stop(self, reason: str) -> None:
+        """End every member that has not ended by itself, right after its last record was fed."""
+        if self._last is not None:
+            for i, member in enumerate(self._last.members):
+                path = self.paths[int(member)]
+                if path.reason is None and path.rows:
+                    last = len(path.rows) - 1
+                    path.end = self._last.weights(i)
+                    path.matrices.setdefault(last, np.array(self._last.A[i]))
+        for path in self.paths:
+            if path.reason is None:
+                path.reason = reason
+
+
+def _candidates(path: MemberPath) -> set[int]:
+    """Record numbers that may turn out to be visits."""
+    return {index for index, _ in path.keeper.finish()}
+
+
+def layers_at(path: MemberPath, visits: Sequence[int]) -> list[tuple[int, list[np.ndarray]]]:
+    """(record number, layers) at the visits and at the end of a path, in order, as far as they were kept."""
+    last = len(path.rows) - 1
+    kept = dict(path.keeper.finish())
+    out = {index: kept[index] for index in visits if index in kept}
+    if path.end is not None and last >= 0:
+        out[last] = path.end
+    if not out and path.start is not None:
+        out[0] = path.start  # a run that diverged at once: nothing else is finite
+    return sorted(out.items())
+
+
+def assemble(
+    paths: Sequence[MemberPath],
+    members: np.ndarray,
+    visits: Sequence[Sequence[int]],
+    cost: QuadraticCost,
+    test: QuadraticCost | None,
+) -> Trajectory:
+    """One trajectory of the rows whose matrices were kept.
+
+    Args:
+        paths: one per member that has any record.
+        members: their numbers.
+        visits: record numbers of the visits of each.
+        cost, test: training and test cost.
+    """
+    columns: dict[str, list[np.ndarray]] = {
+        name: [] for name in ("member", "t", "step", "excess", "gradient_norm", "A")
+    }
+    layers: list[list[np.ndarray]] = []
+    index: list[int] = []
+    offset = 0
+    for path, member, seen in zip(paths, members, visits, strict=True):
+        rows = np.array(sorted(path.matrices))
+        if not rows.size:
+            continue
+        columns["member"].append(np.full(rows.size, int(member)))
+        for name, column in (("t", 0), ("step", 1), ("excess", 3), ("gradient_norm", 4)):
+            columns[name].append(path.column(column)[rows])
+        columns["A"].append(np.stack([path.matrices[k] for k in rows]))
+        for record, weights in layers_at(path, seen):
+            layers.append(weights)
+            index.append(offset + int(np.searchsorted(rows, record).clip(0, rows.size - 1)))
+        offset += rows.size
+    joined = {name: np.concatenate(parts) for name, parts in columns.items()}
+    a = joined["A"]
+    return Trajectory(
+        **joined,
+        cost=joined["excess"] + cost.minimum,
+        test_cost=np.full(len(a), np.nan) if test is None else cost_values(test, a),
+        singular_values=np.linalg.svd(a, compute_uv=False),
+        weights=tuple(np.stack(parts) for parts in zip(*layers, strict=True)),
+        weights_index=np.array(index, dtype=np.int64),
+    )
+
+
+def cost_values(cost: QuadraticCost, matrices: np.ndarray) -> np.ndarray:
+    """C(A) of a stack of matrices (T, d_out, d_in), shape (T,)."""
+    like = cost.minimizer
+    a = torch.as_tensor(matrices, dtype=like.dtype, device=like.device)
+    return cost.value(a).cpu().numpy().astype(float)

@@ -1,0 +1,210 @@
+"""Follow one network, or many initialisations of it, from the start to the minimum.
+
+result = train(TrainSettings(depth=4, width=100, gamma=2.0))
+for row in result.rank_transitions:
+    print(row.from_rank, row.to_rank, row.time)
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from dlnphase.backend import Backend
+from dlnphase.costs.tasks import Task
+from dlnphase.critical.greedy import GreedyPoint, greedy_path
+from dlnphase.critical.sparsity import Sparsity, end_of_path
+from dlnphase.dynamics import LARGEST_SOLVE, Record, gradient_descent, gradient_flow, stable_step
+from dlnphase.errors import InputError
+from dlnphase.results import Clock
+from dlnphase.results.train import Member, Outcome, TrainResult
+from dlnphase.settings import TrainSettings
+from dlnphase.setup.build import Start, build_backend, build_limit, build_start, build_task, few_threads, task_info
+from dlnphase.training.analysis import Context, analyse, combine
+from dlnphase.training.recording import MemberPath, Recorder, assemble
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that is set up and has not begun: everything that can be refused has been checked.
+
+    Attributes:
+        settings: resolved.
+        backend, task, start: what it works on.
+        lr: step of gradient descent, None for the others.
+        notes: lines for people about choices that were made.
+        points: the critical points of a greedy path, filled in as it reaches them.
+    """
+
+    settings: TrainSettings
+    backend: Backend
+    task: Task
+    start: Start
+    lr: float | None
+    notes: tuple[str, ...]
+    points: list[GreedyPoint] = field(default_factory=list)
+
+
+def prepare(settings: TrainSettings) -> Run:
+    """Read files, draw the start, choose the step; InputError for whatever cannot work."""
+    with few_threads(settings.threads):
+        return _prepare(settings)
+
+
+def _prepare(settings: TrainSettings) -> Run:
+    backend = build_backend(settings)
+    task, settings = build_task(settings, backend)
+    if settings.dynamics == "greedy":
+        start = build_limit(settings, task.cost, backend)
+    else:
+        start = build_start(settings, task.cost, backend, settings.seed)
+    notes = list(start.notes)
+    lr: float | None = None
+    if settings.dynamics == "gd":
+        if settings.lr == "auto":
+            lr, words = stable_step(start.network, task.cost, seed=settings.seed)
+            notes.append(f"step {words}")
+        else:
+            assert isinstance(settings.lr, float)
+            lr = settings.lr
+    if settings.dynamics == "flow" and task.shape[0] * task.shape[1] > LARGEST_SOLVE:
+        notes.append(f"d_out·d_in is above {LARGEST_SOLVE}: the flow takes explicit steps alone, many on long plateaus")
+    return Run(settings, backend, task, start, lr, tuple(notes))
+
+
+def train(
+    settings: TrainSettings | Run | None = None,
+    *,
+    on_record: Callable[[Record], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> TrainResult:
+    """Follow the dynamics from initialisation to the minimum.
+
+    Args:
+        settings: what to run (the defaults are the paper's figure), or a run that is already prepared.
+        on_record: called with every record, as it comes.
+        should_stop: asked after every record; True ends the run with reason ``interrupted``.
+
+    Returns:
+        The result, with its trajectory; a run that diverged or was interrupted has all that was done until then.
+
+    Raises:
+        InputError: for settings or files that cannot work; nothing has been run then.
+    """
+    run = settings if isinstance(settings, Run) else prepare(settings or TrainSettings())
+    with few_threads(run.settings.threads, run.start.network.theta.numel()):
+        return _train(run, on_record, should_stop)
+
+
+def _train(run: Run, on_record: Callable[[Record], None] | None, should_stop: Callable[[], bool] | None) -> TrainResult:
+    clock = Clock(run.backend)
+    recorder = Recorder(run.start.network.batch)
+    try:
+        with np.errstate(over="ignore", invalid="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            for record in _records(run):
+                try:
+                    if on_record is not None:
+                        on_record(record)
+                finally:
+                    recorder.feed(record)
+                if should_stop is not None and should_stop():
+                    recorder.stop("interrupted")
+                    break
+    except KeyboardInterrupt:
+        if not recorder.begun:
+            raise  # there is nothing to make a result of
+    recorder.stop("interrupted")
+    return _result(run, recorder, clock)
+
+
+def _records(run: Run) -> Iterator[Record]:
+    """The dynamics that the settings name, as records."""
+    s, network, cost = run.settings, run.start.network, run.task.cost
+    assert s.max_steps is not None
+    if s.dynamics == "gd":
+        assert run.lr is not None
+        return gradient_descent(network, cost, lr=run.lr, max_steps=s.max_steps, tol=s.tol)
+    if s.dynamics == "flow":
+        assert s.rtol is not None
+        limits: dict[str, Any] = {"rtol": s.rtol, "max_time": s.max_time, "max_steps": s.max_steps}
+        return gradient_flow(network, cost, tol=s.tol, **limits)
+    assert s.rtol is not None
+    greedy: dict[str, Any] = {"rtol": s.rtol, "max_time": s.max_time, "max_steps": s.max_steps, "width": s.width}
+    return greedy_path(cost, run.start.info.depth, tol=s.tol, points=run.points, **greedy)
+
+
+def _result(run: Run, recorder: Recorder, clock: Clock) -> TrainResult:
+    cost, test = run.task.cost, run.task.test
+    context = Context(cost, test, run.start.info, task_info(cost), run.settings.tol)
+    seen = [i for i, path in enumerate(recorder.paths) if path.rows]
+    if not seen:
+        raise InputError("the first numbers of this run are already not finite: the start or the task is out of range")
+    numbers = run.start.members
+    analyses = [analyse(recorder.paths[i], int(numbers[i]), float(run.start.square_norm[i]), context) for i in seen]
+    members = [replace(a.member, outcome=_advised(a.member.outcome, run)) for a in analyses]
+    outcome, rows, theory, spread = combine(members)
+    outcome = replace(outcome, advice=_advice(outcome.reason, run))
+    missing: tuple[str, ...] = ()
+    if len(seen) < len(recorder.paths):  # only where the run was interrupted: members begin one after the other
+        missing = (f"{len(recorder.paths) - len(seen)} of {len(recorder.paths)} starts had not begun",)
+        outcome = replace(outcome, advice="; ".join(words for words in (*missing, outcome.advice) if words))
+    trajectory = assemble([recorder.paths[i] for i in seen], numbers[seen], [a.visits for a in analyses], cost, test)
+    return TrainResult(
+        config=run.settings,
+        provenance=clock.provenance(),
+        network=run.start.info,
+        task=context.task,
+        outcome=outcome,
+        rank_transitions=rows,
+        theory=theory,
+        members=tuple(members) if len(members) > 1 else (),
+        spread=spread,
+        sparsity=_sparsity(run, [recorder.paths[i] for i in seen]),
+        notes=run.notes + missing + tuple(p.note for p in run.points if p.ties > 1 or p.independent is False),
+        trajectory=trajectory,
+    )
+
+
+def _sparsity(run: Run, paths: Sequence[MemberPath]) -> Sparsity | None:
+    """How sparse the ends are, where the data leaves a choice of minimum."""
+    if run.task.cost.unique:
+        return None
+    ends = np.stack([path.matrices[max(path.matrices)] for path in paths])
+    return end_of_path(ends, run.task.cost, run.start.info.depth, target=run.task.target)
+
+
+def _advised(outcome: Outcome, run: Run) -> Outcome:
+    return replace(outcome, advice=_advice(outcome.reason, run))
+
+
+def _advice(reason: str, run: Run) -> str:
+    """What to do about it, in one line; nothing to do about a converged run."""
+    s = run.settings
+    if reason == "diverged":
+        if s.dynamics == "gd":
+            return f"the step η = {run.lr:g} is too large: try --lr auto, or --lr {run.lr / 4:.2g}"  # type: ignore[operator]
+        return "numbers overflowed on the way: try --dtype float64, or a start of smaller scale (larger --gamma)"
+    if reason == "precision_floor":
+        return "round-off of the learned modes reached the unlearned ones: try --dtype float64, or a smaller --gamma"
+    if reason == "max_time" and s.max_time is None:
+        return "the wait is longer than any time a float holds: try a start of larger scale (smaller --gamma)"
+    if reason == "max_time":
+        return f"the time budget --max-time {s.max_time:g} ran out: raise it to see more"
+    if reason == "max_steps":
+        return f"the step budget --max-steps {s.max_steps} ran out: raise it to see more"
+    if reason == "interrupted":
+        return "--resume runs it again to the end"
+    return ""
+
+
+def failed(result: TrainResult) -> bool:
+    """Whether the run failed (exit code 1); a budget that ran out is an answer, not a failure."""
+    return result.outcome.reason in ("diverged", "precision_floor")
+
+
+__all__ = ["Member", "Run", "TrainResult", "TrainSettings", "failed", "prepare", "train"]
