@@ -326,7 +326,7 @@ def _option_row(param: Any, cls: type[Settings]) -> str:
     flags = ", ".join(f"`{o}`" for o in [*param.opts, *param.secondary_opts] if o.startswith("-"))
     if row is None:
         words = re.sub(r"\s*\[dim\].*\[/dim\]", "", param.help).replace("\\[", "[")
-        default = "`runs/<command>-<settings>`" if param.name == "out" else ""
+        default = "`runs/<command>-<settings>-<hash>`" if param.name == "out" else ""
         return f"| {flags} | {'' if param.is_flag else _cell(param.metavar or '')} | {default} | {_cell(words)} |"
     default = default_words(cls, param.name)
     if row.positional:

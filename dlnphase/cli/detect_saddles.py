@@ -35,7 +35,7 @@ def detect_saddles_cli(call: Call[DetectSettings]) -> int:
     from dlnphase.results.detect import SADDLES_FILE
 
     mode = mode_of(call.overwrite, call.resume)
-    directory = call.directory(call.settings.slug())
+    directory = call.directory(call.settings)
     with Interrupts() as stop:
         with OutputDirectory(directory, main=SADDLES_FILE, mode=mode) as out:
             result = _finished(directory, call.settings) if call.resume else None

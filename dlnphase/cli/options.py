@@ -48,14 +48,18 @@ class Call(Generic[S]):
     json: bool
     quiet: bool
 
-    def directory(self, slug: str) -> Path:
-        """``--out``, or ``runs/<slug>``."""
-        return self.out if self.out is not None else Path("runs") / slug
+    def directory(self, settings: Settings) -> Path:
+        """``--out``, or a directory in ``runs/`` whose name tells these settings from any others."""
+        if self.out is not None:
+            return self.out
+        from dlnphase.results.naming import default_name
+
+        return Path("runs") / default_name(settings)
 
 
 def _common() -> list[inspect.Parameter]:
     """The options every command has besides its settings."""
-    where = f"where the result goes {_dim('runs/<command>-<settings>')}"
+    where = f"where the result goes {_dim('runs/<command>-<settings>-<hash>')}"
     return [
         _text("config", "settings from a YAML file, or from a result file; flags win", "FILE"),
         _text("out", where, "DIR"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ import typer
 
 from dlnphase.cli.interrupts import Interrupts
 from dlnphase.cli.options import Call, settings_command
+from dlnphase.errors import InputError
 from dlnphase.settings.plot import PlotSettings
 
 if TYPE_CHECKING:
@@ -35,7 +37,9 @@ def plot_cli(call: Call[PlotSettings]) -> int:
     from dlnphase.results import OutputDirectory, mode_of
     from dlnphase.results.plot import FIGURES_FILE, save_plot
 
-    directory, mode = call.directory(call.settings.slug()), mode_of(call.overwrite, call.resume)
+    directory, mode = call.directory(call.settings), mode_of(call.overwrite, call.resume)
+    if mode == "new" and _drawn_so(directory, call.settings):
+        mode = "overwrite"  # the same figures, drawn once more
     with Interrupts(patience=1) as stop:
         with OutputDirectory(directory, main=FIGURES_FILE, mode=mode):
             result = _there(directory, call) if call.resume else None
@@ -47,6 +51,17 @@ def plot_cli(call: Call[PlotSettings]) -> int:
                 save_plot(result, files, directory)
         _show(result, directory, call)
         return stop.code(0, directory)
+
+
+def _drawn_so(directory: Path, settings: PlotSettings) -> bool:
+    """Whether the figures that are there were drawn by these very settings."""
+    from dlnphase.results.plot import FIGURES_FILE, load_plot
+
+    if not (directory / FIGURES_FILE).is_file():
+        return False
+    with contextlib.suppress(InputError):  # what cannot be read is not ours to write over
+        return load_plot(directory).config.identity() == settings.identity()
+    return False
 
 
 def _there(directory: Path, call: Call[PlotSettings]) -> PlotResult | None:
@@ -81,7 +96,6 @@ def _in_terminal(call: Call[PlotSettings]) -> int:
     import sys
 
     from dlnphase.cli.console import stdout_console
-    from dlnphase.errors import InputError
     from dlnphase.plotting.terminal import terminal_figures
 
     if call.json:

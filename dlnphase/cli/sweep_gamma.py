@@ -42,7 +42,7 @@ def sweep_gamma_cli(call: Call[SweepSettings]) -> int:
 
     mode = mode_of(call.overwrite, call.resume)
     plan = prepare(call.settings)
-    directory = call.directory(plan.settings.slug())
+    directory = call.directory(plan.settings)
     with Interrupts() as stop:
         with OutputDirectory(directory, main=SWEEP_FILE, mode=mode) as out:
             result = _there(directory, plan) if call.resume else None

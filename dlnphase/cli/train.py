@@ -38,7 +38,7 @@ def train_cli(call: Call[TrainSettings]) -> int:
 
     mode = mode_of(call.overwrite, call.resume)
     run = prepare(call.settings)
-    directory = call.directory(run.settings.slug())
+    directory = call.directory(run.settings)
     with Interrupts() as stop:
         with OutputDirectory(directory, main=RUN_FILE, mode=mode) as out:
             result = _finished(directory, run) if call.resume else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 from dlnphase.errors import InputError
@@ -26,6 +27,11 @@ DYNAMICS_NAMES = ("flow", "gd", "greedy")
 OBSERVED = 0.8  # fraction of entries a completion sees; a sensing task takes as many measurements
 
 _PLANTED = ("shape", "rank", "singular_values", "observed", "measurements", "noise", "data_seed")
+
+
+def name_words(text: str) -> str:
+    """What a file system takes everywhere of a name; maybe nothing."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")[:60]
 
 
 def _device(value: Any) -> str:
@@ -162,6 +168,11 @@ class TaskSettings(Settings):
             self._check_files()
         else:
             self._settle_planted()
+
+    def task_words(self) -> str:
+        """The task in the name of a directory: the user's file, else the kind of task."""
+        own = self.target or self.data
+        return name_words(Path(own).stem) or "target" if own else self.task or self.DEFAULT_TASK
 
     def _check_files(self) -> None:
         source = "target" if self.target is not None else "data"

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from dlnphase.errors import InputError
-from dlnphase.settings.common import MachineSettings, TaskSettings
+from dlnphase.settings.common import MachineSettings, TaskSettings, name_words
 from dlnphase.settings.parse import boolean, integer, number, path
 from dlnphase.settings.table import option, options
 
@@ -70,4 +69,4 @@ class DetectSettings(MachineSettings, TaskSettings):
         stem = source.stem if source.suffix in (".npz", ".yaml") else source.name
         if source.name == "run.yaml":
             stem = source.parent.name
-        return "detect-saddles-" + (re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-.") or "path")
+        return "detect-saddles-" + (name_words(stem) or "path")

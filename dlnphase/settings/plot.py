@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from dlnphase.errors import InputError
-from dlnphase.settings.common import MachineSettings
+from dlnphase.settings.common import MachineSettings, name_words
 from dlnphase.settings.parse import Parser, boolean, choice
 from dlnphase.settings.table import option
 
@@ -48,6 +47,8 @@ def _paths() -> Parser:
 @dataclass(frozen=True, kw_only=True)
 class PlotSettings(MachineSettings):
     """Which results to draw, as what, and how it looks. A figure shows its sources alone; nothing is computed anew."""
+
+    NAMED_BY_CONTENT: ClassVar[bool] = False  # figures of a result that has changed take the place of the old ones
 
     source: tuple[str, ...] | None = option(
         None, _paths(), "result directories or files of train, sweep-gamma, detect-saddles", panel="Plot",
@@ -89,7 +90,7 @@ class PlotSettings(MachineSettings):
 
 def _stem(source: Path) -> str:
     name = source.parent.name if source.suffix in (".yaml", ".yml") else source.name
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "result"
+    return name_words(name) or "result"
 
 
 def allowed_kinds(kinds_of_sources: Sequence[str]) -> tuple[str, ...]:

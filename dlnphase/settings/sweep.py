@@ -105,7 +105,7 @@ class SweepSettings(MachineSettings, TaskSettings):
 
     def slug(self) -> str:
         """A short name for the default output directory: ``sweep-gamma-factorization-5x5-L3``."""
-        words = ["sweep-gamma", self.task or ("regression" if self.data else "target")]
+        words = ["sweep-gamma", self.task_words()]
         if self.shape is not None:
             words.append(f"{self.shape[0]}x{self.shape[1]}")
         return "-".join([*words, f"L{self.depth}"])

@@ -17,7 +17,7 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from dlnphase.errors import InputError
 from dlnphase.settings.parse import Parser
@@ -64,7 +64,12 @@ class Settings:
     """Base of the settings of every command.
 
     Subclasses override :meth:`_settle` to fill in what depends on other settings and to check them together.
+
+    Attributes:
+        NAMED_BY_CONTENT: whether files that settings name count by what they hold in the name of the default directory.
     """
+
+    NAMED_BY_CONTENT: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         for name, row in options(type(self)).items():
@@ -76,6 +81,10 @@ class Settings:
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
+
+    def slug(self) -> str:
+        """A short readable name, the first part of the default output directory."""
+        raise NotImplementedError
 
     def to_plain(self) -> dict[str, Any]:
         """Every setting as plain Python, in order: the ``config:`` block of a result."""

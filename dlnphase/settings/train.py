@@ -12,8 +12,8 @@ class TrainSettings(MachineSettings, DynamicsSettings, TaskSettings, NetworkSett
     """One network, from initialisation to the minimum: network, task, dynamics, machine."""
 
     def slug(self) -> str:
-        """A short name for the default output directory: ``train-completion-10x10-L4-w100-g2``."""
-        words = ["train", self.task or ("regression" if self.data else "target")]
+        """A short readable name: ``train-completion-10x10-L4-w100-g2``, ``train-ratings-L4-w100-g2-seed1``."""
+        words = ["train", self.task_words()]
         if self.shape is not None:
             words.append(f"{self.shape[0]}x{self.shape[1]}")
         if self.init_weights is not None:
@@ -24,4 +24,8 @@ class TrainSettings(MachineSettings, DynamicsSettings, TaskSettings, NetworkSett
             words += [f"L{self.depth}", f"w{self.width:.12g}", f"g{self.gamma:g}"]
         if self.dynamics != "flow":
             words.append(self.dynamics)
+        if self.seed:
+            words.append(f"seed{self.seed}")
+        if len(self.seeds) > 1:
+            words.append(f"{len(self.seeds)}starts")
         return "-".join(words)
