@@ -12,12 +12,13 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "dlnphase"
 FILES = sorted(PACKAGE.rglob("*.py"))
+EXAMPLE = ROOT / "tests" / "data" / "schemas" / "train@1"
 ROOMS = {"typer": "cli", "rich": "cli", "click": "cli", "matplotlib": "plotting"}
 
 # The rooms from the ground up (docs/architecture.md tells the same); each imports from itself and from those before it.
 ORDER = (
-    "__init__", "errors", "backend", "costs", "networks", "dynamics", "critical", "distances", "proofs", "settings",
-    "results", "setup", "training", "detect", "sweep", "plotting", "cli", "__main__",
+    "__init__", "errors", "findings", "backend", "costs", "networks", "dynamics", "critical", "distances", "proofs",
+    "settings", "results", "setup", "training", "detect", "sweep", "plotting", "cli", "__main__",
 )  # fmt: skip
 FLOORS = {name: level for level, name in enumerate(ORDER)}
 
@@ -135,6 +136,28 @@ def test_the_public_namespace_resolves():
         "else: raise SystemExit('no error')\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+# Heavy packages that each command may load: an import is a cost that every call pays.
+LOADS = {
+    "--help": set(),
+    "plot --help": set(),
+    f"plot {EXAMPLE} --out OUT": {"numpy", "yaml", "matplotlib"},
+}
+HEAVY = {"torch", "scipy", "numpy", "yaml", "matplotlib", "plotly", "plotext", "pandas", "distributed", "sympy"}
+
+
+@pytest.mark.parametrize("command", LOADS)
+def test_a_command_loads_what_it_uses(command, tmp_path):
+    code = (
+        "import sys\n"
+        "from dlnphase.cli.app import run\n"
+        "assert run(sys.argv[1:]) == 0\n"
+        f"print('loaded', *sorted({HEAVY!r} & set(sys.modules)))\n"
+    )
+    words = [str(tmp_path / "figures") if word == "OUT" else word for word in command.split()]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=120, check=True)
+    assert set(done.stdout.split("loaded")[-1].split()) <= LOADS[command]
 
 
 def test_architecture_names_every_room():

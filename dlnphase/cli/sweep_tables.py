@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dlnphase.cli.tables import REGIME_STYLE, new_table, number, regime_text
-from dlnphase.distances.exponents import Exponent
+from dlnphase.findings import Exponent
 from dlnphase.results.sweep import Cell, SweepResult
 from dlnphase.sweep.run import sweep_sentence
 

@@ -4,7 +4,6 @@ from dlnphase.critical.certify import KINDS, Certificate, Descent, certify
 from dlnphase.critical.matrix import HostCost, MatrixPoint, is_stable, merge_same, refine_matrix
 from dlnphase.critical.visits import (
     MIN_PROMINENCE,
-    RankTransition,
     Visit,
     WeightKeeper,
     find_visits,
@@ -12,6 +11,7 @@ from dlnphase.critical.visits import (
     transition_times,
 )
 from dlnphase.critical.weights import ParameterPoint, minimal_point, nearest_point, refine_weights
+from dlnphase.findings import RankTransition
 
 __all__ = [
     "KINDS",

@@ -19,28 +19,13 @@ import numpy as np
 
 from dlnphase.costs.quadratic import QuadraticCost
 from dlnphase.critical.matrix import HostCost, refine_matrix
+from dlnphase.findings import Norms, Sparsity
 
 MEASURED = 1e-10  # eigenvalues of H above this, relatively, are directions that the data fixes
 GAP = 1e-5  # relative duality gap asked for
 MAX_ITERATIONS = 5_000
 BUDGET = 400_000_000  # d_out·d_in·min(d_out, d_in) times iterations
 LARGEST = 4096  # d_out·d_in above which no nuclear-norm minimiser is sought
-
-
-@dataclass(frozen=True)
-class Norms:
-    """How sparse one matrix is.
-
-    Attributes:
-        rank: number of modes: of the critical point a path's end is near, else of singular values above 1e-6 of the
-            largest.
-        nuclear: Σσ_i.
-        schatten: (Σσ_i^(2/L))^(L/2).
-    """
-
-    rank: int
-    nuclear: float
-    schatten: float
 
 
 @dataclass(frozen=True)
@@ -58,26 +43,6 @@ class NuclearMinimum:
     nuclear: float
     gap: float
     iterations: int
-
-
-@dataclass(frozen=True)
-class Sparsity:
-    """The matrix reached beside the planted one and the nuclear-norm minimiser of the same data.
-
-    Attributes:
-        exponent: 2/L, of the quasi-norm.
-        reached, planted, nuclear_minimizer: None where there is no such matrix; of several paths the mean, and the
-            commonest rank.
-        nuclear_gap: certified relative duality gap of the minimiser.
-        words: one sentence.
-    """
-
-    exponent: float
-    reached: Norms
-    planted: Norms | None
-    nuclear_minimizer: Norms | None
-    nuclear_gap: float | None
-    words: str
 
 
 def norms_of(a: np.ndarray, depth: int, *, rank: int | None = None) -> Norms:

@@ -18,6 +18,7 @@ import numpy as np
 from scipy.signal import find_peaks
 
 from dlnphase.errors import InputError
+from dlnphase.findings import RankTransition
 
 MIN_PROMINENCE = 0.5  # decades of ‖∇𝓛‖ by which a visit must stand out
 # Two visits between which the cost does not change beyond round-off are one: of the excess there, and at the start.
@@ -39,31 +40,6 @@ class Visit:
     index: int
     enter: int
     exit: int
-    prominence: float
-
-
-@dataclass(frozen=True)
-class RankTransition:
-    """From one visit to the next.
-
-    Attributes:
-        from_rank, to_rank: ranks of the critical points visited before and after.
-        time: when −dC/dt is largest, interpolated between records.
-        step: of the record nearest to that.
-        dwell: time since the transition before this one, or since the start.
-        cost_before, cost_after: C(A) at the closest records of the two visits.
-        singular_values: of A at the visit after, largest first.
-        prominence: of the visit left, in decades.
-    """
-
-    from_rank: int
-    to_rank: int
-    time: float
-    step: int
-    dwell: float
-    cost_before: float
-    cost_after: float
-    singular_values: list[float]
     prominence: float
 
 

@@ -1,7 +1,7 @@
 """Distances from an initialisation to minima and saddles, their scaling exponents and the critical γ."""
 
-from dlnphase.distances.crossing import Crossing, crossing_point, crossings
-from dlnphase.distances.exponents import Exponent, LocalSlope, fit_exponent, measured_regime
+from dlnphase.distances.crossing import crossing_point, crossings
+from dlnphase.distances.exponents import fit_exponent, measured_regime
 from dlnphase.distances.minimum import MinimumDistance, distance_to_minimum
 from dlnphase.distances.predictions import (
     GAMMA_CRITICAL,
@@ -13,6 +13,7 @@ from dlnphase.distances.predictions import (
     saddle_exponent,
 )
 from dlnphase.distances.saddle import SaddleDistance, distance_to_saddle
+from dlnphase.findings import Crossing, Exponent, LocalSlope
 
 __all__ = [
     "GAMMA_CRITICAL",

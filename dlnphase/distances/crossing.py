@@ -7,22 +7,14 @@ is relatively nearer to its minimum, for γ > 1 to its saddle.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
+from dlnphase.findings import Crossing
+
 DRAWS = 1000
 NEAR_ZERO = 0.05  # a grid point whose difference is below this fraction of its neighbour's fixes the crossing by itself
-
-
-@dataclass(frozen=True)
-class Crossing:
-    """Where the curves of two widths cross: γ with its 95 % bootstrap interval (None with one seed)."""
-
-    widths: tuple[int, int]
-    estimate: float
-    ci95: tuple[float, float] | None
 
 
 def crossings(

@@ -9,45 +9,17 @@ whether the power law has set in.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+
+from dlnphase.findings import Exponent, LocalSlope
 
 DRAWS = 2000
 TOLERANCE = 0.01  # slopes this close to theory agree with it
 APPROACH = 0.8  # a drift towards theory has closed at least a fifth of its first gap
 FLAT = 0.02  # slopes of d_m/d_s below this are no phase of their own: mean-field
 RELATIVE_ROUND_OFF = 1e-12
-
-
-@dataclass(frozen=True)
-class LocalSlope:
-    """The slope between two neighbouring widths."""
-
-    widths: tuple[int, int]
-    slope: float
-    ci95: tuple[float, float] | None
-
-
-@dataclass(frozen=True)
-class Exponent:
-    """One slope.
-
-    Attributes:
-        slope: d log(distance) / d log(width) over all widths.
-        ci95: 95 % bootstrap interval; None with a single seed.
-        predicted: as w → ∞, or None.
-        local: slopes between neighbouring widths, narrowest first.
-        verdict: ``agrees`` (theory within the interval or within TOLERANCE), ``drifts`` (local slopes approach theory
-            as w grows, the power law has not set in), ``differs``, or ``open`` where theory says nothing.
-    """
-
-    slope: float
-    ci95: tuple[float, float] | None
-    predicted: float | None
-    local: tuple[LocalSlope, ...]
-    verdict: str
 
 
 def fit_exponent(

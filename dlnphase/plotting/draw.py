@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dlnphase.backend import resolve_backend
 from dlnphase.errors import InputError
 from dlnphase.plotting.sources import Source, labelled, read_sources
 from dlnphase.plotting.style import LOOKS, caption_of, save, style
@@ -60,7 +59,7 @@ def plot(
         InputError: for sources that cannot be read, or kinds that they cannot show.
     """
     settings = settings if isinstance(settings, PlotSettings) else PlotSettings(source=settings)  # type: ignore[arg-type]
-    clock = Clock(resolve_backend("cpu"))
+    clock = Clock()
     drawn, notes = draw(settings)
     files: dict[str, bytes] = {}
     figures = []

@@ -8,8 +8,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from dlnphase.critical.visits import RankTransition
 from dlnphase.errors import InputError
+from dlnphase.findings import RankTransition
 from dlnphase.results.codec import memory_only
 from dlnphase.results.files import npz_bytes
 from dlnphase.results.journal import commit

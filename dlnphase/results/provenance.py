@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import platform
 import subprocess
+import sys
 import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-
-import numpy
-import scipy
-import torch
+from typing import TYPE_CHECKING
 
 import dlnphase
-from dlnphase.backend import Backend
+
+if TYPE_CHECKING:
+    from dlnphase.backend import Backend
 
 
 @dataclass(frozen=True)
@@ -45,22 +46,26 @@ class Provenance:
 
 
 class Clock:
-    """Notes the start of a run; :meth:`provenance` closes it."""
+    """Notes the start of a run; :meth:`provenance` closes it.
 
-    def __init__(self, backend: Backend) -> None:
+    Args:
+        backend: what the run computes on; None for work that needs no torch, and does not load it.
+    """
+
+    def __init__(self, backend: Backend | None = None) -> None:
         self._start = time.perf_counter()
-        device = str(backend.device)
-        if backend.device.type == "cuda":
-            device = f"{device} ({torch.cuda.get_device_name(backend.device)})"
+        device, dtype, threads = "cpu", "float64", 1
+        if backend is not None:
+            device, dtype, threads = _described(backend)
         self._value = Provenance(
             dlnphase=dlnphase.__version__,
-            torch=str(torch.__version__),
-            numpy=numpy.__version__,
-            scipy=scipy.__version__,
+            torch=_version("torch"),
+            numpy=_version("numpy"),
+            scipy=_version("scipy"),
             python=platform.python_version(),
             device=device,
-            dtype=backend.dtype_name,
-            threads=torch.get_num_threads(),
+            dtype=dtype,
+            threads=threads,
             started=datetime.now(UTC).isoformat(timespec="seconds"),
             git=checkout_commit(),
         )
@@ -73,6 +78,22 @@ class Clock:
     def provenance(self) -> Provenance:
         """What made the result, with the seconds so far (to the millisecond)."""
         return replace(self._value, seconds=round(self.seconds, 3))
+
+
+def _described(backend: Backend) -> tuple[str, str, int]:
+    """Device with the name of its card, dtype, threads of torch."""
+    import torch
+
+    device = str(backend.device)
+    if backend.device.type == "cuda":
+        device = f"{device} ({torch.cuda.get_device_name(backend.device)})"
+    return device, backend.dtype_name, torch.get_num_threads()
+
+
+def _version(package: str) -> str:
+    """The version of a package: as it tells itself where it is loaded, else as it was installed."""
+    loaded = getattr(sys.modules.get(package), "__version__", None)
+    return str(loaded) if loaded is not None else importlib.metadata.version(package)
 
 
 def checkout_commit() -> str | None:

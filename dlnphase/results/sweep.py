@@ -7,9 +7,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
-from dlnphase.distances.crossing import Crossing
-from dlnphase.distances.exponents import Exponent
 from dlnphase.errors import InputError
+from dlnphase.findings import Crossing, Exponent
 from dlnphase.results.codec import encode
 from dlnphase.results.journal import write_atomic
 from dlnphase.results.provenance import Provenance

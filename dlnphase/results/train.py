@@ -8,9 +8,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from dlnphase.critical.sparsity import Sparsity
-from dlnphase.critical.visits import RankTransition
 from dlnphase.errors import InputError
+from dlnphase.findings import RankTransition, Sparsity
 from dlnphase.results.codec import memory_only
 from dlnphase.results.files import in_range, npz_bytes
 from dlnphase.results.journal import commit

@@ -17,9 +17,10 @@ import numpy as np
 from dlnphase.backend import Backend
 from dlnphase.costs.tasks import Task
 from dlnphase.critical.greedy import GreedyPoint, greedy_path
-from dlnphase.critical.sparsity import Sparsity, end_of_path
+from dlnphase.critical.sparsity import end_of_path
 from dlnphase.dynamics import LARGEST_SOLVE, Record, gradient_descent, gradient_flow, stable_step
 from dlnphase.errors import InputError
+from dlnphase.findings import Sparsity
 from dlnphase.results import Clock
 from dlnphase.results.train import Member, Outcome, TrainResult
 from dlnphase.settings import TrainSettings

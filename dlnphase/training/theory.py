@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from dlnphase.critical import RankTransition
+from dlnphase.findings import RankTransition
 from dlnphase.networks.chain import Network
 from dlnphase.results.train import NetworkInfo, Prediction, TaskInfo
 from dlnphase.training.recording import MemberPath

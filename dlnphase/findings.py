@@ -1,0 +1,104 @@
+"""What is found along a path and over widths, as plain values: results hold them, and load neither torch nor scipy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class RankTransition:
+    """From one visit to the next.
+
+    Attributes:
+        from_rank, to_rank: ranks of the critical points visited before and after.
+        time: when −dC/dt is largest, interpolated between records.
+        step: of the record nearest to that.
+        dwell: time since the transition before this one, or since the start.
+        cost_before, cost_after: C(A) at the closest records of the two visits.
+        singular_values: of A at the visit after, largest first.
+        prominence: of the visit left, in decades.
+    """
+
+    from_rank: int
+    to_rank: int
+    time: float
+    step: int
+    dwell: float
+    cost_before: float
+    cost_after: float
+    singular_values: list[float]
+    prominence: float
+
+
+@dataclass(frozen=True)
+class Norms:
+    """How sparse one matrix is.
+
+    Attributes:
+        rank: number of modes: of the critical point a path's end is near, else of singular values above 1e-6 of the
+            largest.
+        nuclear: Σσ_i.
+        schatten: (Σσ_i^(2/L))^(L/2).
+    """
+
+    rank: int
+    nuclear: float
+    schatten: float
+
+
+@dataclass(frozen=True)
+class Sparsity:
+    """The matrix reached beside the planted one and the nuclear-norm minimiser of the same data.
+
+    Attributes:
+        exponent: 2/L, of the quasi-norm.
+        reached, planted, nuclear_minimizer: None where there is no such matrix; of several paths the mean, and the
+            commonest rank.
+        nuclear_gap: certified relative duality gap of the minimiser.
+        words: one sentence.
+    """
+
+    exponent: float
+    reached: Norms
+    planted: Norms | None
+    nuclear_minimizer: Norms | None
+    nuclear_gap: float | None
+    words: str
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """Where the curves of two widths cross: γ with its 95 % bootstrap interval (None with one seed)."""
+
+    widths: tuple[int, int]
+    estimate: float
+    ci95: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class LocalSlope:
+    """The slope between two neighbouring widths."""
+
+    widths: tuple[int, int]
+    slope: float
+    ci95: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class Exponent:
+    """One slope.
+
+    Attributes:
+        slope: d log(distance) / d log(width) over all widths.
+        ci95: 95 % bootstrap interval; None with a single seed.
+        predicted: as w → ∞, or None.
+        local: slopes between neighbouring widths, narrowest first.
+        verdict: ``agrees`` (theory within the interval or within TOLERANCE), ``drifts`` (local slopes approach theory
+            as w grows, the power law has not set in), ``differs``, or ``open`` where theory says nothing.
+    """
+
+    slope: float
+    ci95: tuple[float, float] | None
+    predicted: float | None
+    local: tuple[LocalSlope, ...]
+    verdict: str
