@@ -2,14 +2,14 @@
 
 import numpy as np
 import pytest
-from scipy.integrate import solve_ivp
+from scipy.integrate import quad, solve_ivp
 
 from dlnphase.backend import resolve_backend
 from dlnphase.costs.quadratic import factorization
 from dlnphase.costs.tasks import planted_matrix
 from dlnphase.critical import HostCost, refine_matrix, refine_weights
 from dlnphase.critical.curvature import curvature_at
-from dlnphase.critical.escape import escape_of
+from dlnphase.critical.escape import escape_of, growth_time
 from dlnphase.networks.sampling import gaussian_network
 
 CPU = resolve_backend("cpu")
@@ -83,3 +83,15 @@ def test_the_bulk_gives_the_nearest_saddle_its_curvature(depth):
         bulk = w @ bulk
     assert curvature_at(nearest.weights, host, 1e-9).min_eigenvalue == pytest.approx(-7 * np.linalg.norm(bulk, 2))
     assert curvature_at(visited.weights, host, 1e-9).min_eigenvalue == 0.0
+
+
+@pytest.mark.parametrize("depth", [2, 3, 4, 10])
+@pytest.mark.parametrize(("start", "end"), [(0.01, 0.1), (0.02, 0.999), (1e-9, 0.5), (1e-3, 1.001e-3)])
+def test_the_growth_time_is_the_integral(depth, start, end):
+    """Against adaptive quadrature of the integrand as it stands, in ln a."""
+
+    def integrand(x):
+        return np.exp(x * (2 / depth - 1)) / (depth * (1 - np.exp(x)))
+
+    expected, _ = quad(integrand, np.log(start), np.log(end), epsabs=0, epsrel=1e-13)
+    assert growth_time(start, end, depth) == pytest.approx(expected, rel=1e-12)

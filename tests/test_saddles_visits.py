@@ -2,8 +2,13 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy.signal import find_peaks
 
 from dlnphase.critical import WeightKeeper, find_visits, rank_transitions, transition_times
+from dlnphase.critical.peaks import peaks
 from dlnphase.errors import InputError
 
 
@@ -133,3 +138,18 @@ def test_bad_paths_are_refused_with_a_reason(change, word):
         find_visits(*change(plateaus([3.0])))
     with pytest.raises(InputError, match="min-prominence"):
         find_visits(*plateaus([3.0]), min_prominence=-1.0)
+
+
+@given(arrays(float, st.integers(2, 60), elements=st.integers(-4, 4).map(float)), st.sampled_from([0.5, 1.0, 2.5]))
+def test_peaks_and_prominences_are_those_of_scipy(values, least):
+    """Ties and plateaus included: the numbers are few."""
+    found, prominence = peaks(values, least)
+    expected, properties = find_peaks(values, prominence=least)
+    assert found.tolist() == expected.tolist() and prominence.tolist() == properties["prominences"].tolist()
+
+
+def test_peaks_of_a_long_noisy_sequence_are_those_of_scipy():
+    values = np.cumsum(np.random.default_rng(0).normal(size=20_000))
+    found, prominence = peaks(values, 1.0)
+    expected, properties = find_peaks(values, prominence=1.0)
+    assert found.tolist() == expected.tolist() and prominence.tolist() == properties["prominences"].tolist()

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from scipy.signal import find_peaks
 
+from dlnphase.critical.peaks import peaks
 from dlnphase.errors import InputError
 from dlnphase.findings import RankTransition
 
@@ -70,14 +70,14 @@ def find_visits(
     depth = -np.log10(np.maximum(gradient_norm, np.finfo(float).tiny))
     floor = float(depth.min())
     padded = np.concatenate([[floor - _OPEN], depth, [floor - _OPEN]])
-    peaks, properties = find_peaks(padded, prominence=min_prominence)
     visits = []
-    for peak, prominence in zip(peaks - 1, properties["prominences"], strict=True):
+    for index, prominence in zip(*peaks(padded, min_prominence), strict=True):
+        peak = int(index) - 1
         # A peak above which nothing rises on either side is open on both: it is measured from the path's lowest point.
         prominence = min(float(prominence), float(depth[peak]) - floor)
         if prominence >= min_prominence:
-            enter, leave = _stretch(depth, int(peak), prominence)
-            visits.append(Visit(int(peak), enter, leave, prominence))
+            enter, leave = _stretch(depth, peak, prominence)
+            visits.append(Visit(peak, enter, leave, prominence))
     return _merge_round_off(visits, excess)
 
 

@@ -1,0 +1,61 @@
+"""What a command may load: nobody waits for what it does not need, a library or a room of this package."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+PROBE = """
+import json, sys
+from dlnphase.cli import app
+code = app.run(sys.argv[1:])
+json.dump([code, sorted(sys.modules)], sys.stderr)
+"""
+TRAIN = ["train", "--task", "factorization", "--dim", "4", "--rank", "2", "-L", "2", "--out", "run"]
+SMALL_SCIPY = {"_lib", "linalg"}  # linalg is needed; signal, stats, integrate, optimize, sparse cost up to a second
+BELOW = {"backend", "costs", "critical", "dynamics", "errors", "findings", "networks", "results", "settings"}
+LEARNING = BELOW | {"setup", "cli"}
+# command → packages besides numpy, PyYAML and what prints; packages of scipy; rooms of dlnphase
+MAY_LOAD = {
+    "train": ({"torch", "scipy"}, SMALL_SCIPY, LEARNING | {"training"}),
+    "detect-saddles": ({"torch", "scipy"}, SMALL_SCIPY, LEARNING | {"training", "detect"}),
+}
+HEAVY = {"torch", "scipy", "matplotlib", "plotext", "pandas", "sklearn", "distributed", "mpmath", "flint", "IPython"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A directory with a run in it, and what was loaded to make it."""
+    path = tmp_path_factory.mktemp("startup")
+    return path, loaded(path, *TRAIN)
+
+
+def loaded(cwd, *arguments):
+    """The names of the modules that are loaded when a command has ended."""
+    command = [sys.executable, "-c", PROBE, *arguments, "--quiet"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=cwd)
+    code, names = json.loads(done.stderr)
+    assert code == 0, done.stderr
+    return set(names)
+
+
+def second_level(names, package):
+    """The packages right below a package."""
+    return {name.split(".")[1] for name in names if name.startswith(f"{package}.")}
+
+
+@pytest.mark.parametrize("command", MAY_LOAD)
+def test_a_command_loads_what_it_needs_and_no_more(folder, command):
+    path, names = folder
+    if command != "train":
+        names = loaded(path, command, "run")
+    packages, of_scipy, rooms = MAY_LOAD[command]
+    assert HEAVY & {name.split(".")[0] for name in names} <= packages
+    assert {name for name in second_level(names, "scipy") if is_package(names, f"scipy.{name}")} <= of_scipy
+    assert second_level(names, "dlnphase") <= rooms
+
+
+def is_package(names, name):
+    """Whether anything below a module is loaded as well."""
+    return any(other.startswith(f"{name}.") for other in names)
