@@ -53,7 +53,7 @@ def resolve_backend(device: str = "auto", dtype: str = "float64", threads: int |
         InputError: for an unknown name, or a CUDA device that is not there.
     """
     if dtype not in DTYPES:
-        raise InputError(f"dtype: found {dtype!r}, expected one of {', '.join(DTYPES)}")
+        raise InputError(f"dtype: found {dtype}, expected one of {', '.join(DTYPES)}")
     if threads is not None:
         if threads < 1:
             raise InputError(f"threads: found {threads}, expected an integer of at least 1")
@@ -68,11 +68,11 @@ def _resolve_device(name: str) -> torch.device:
         return torch.device("cpu")
     kind, _, index = name.partition(":")
     if kind != "cuda" or (":" in name and not index.isdigit()):
-        raise InputError(f"device: found {name!r}, expected auto, cpu, cuda or cuda:N")
+        raise InputError(f"device: found {name}, expected auto, cpu, cuda or cuda:N")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     number = int(index) if index else 0
     if number >= count:
-        raise InputError(f"device: {name!r} is not there, this machine has {count} usable CUDA device(s)")
+        raise InputError(f"device: {name} is not there, this machine has {count} usable CUDA device(s)")
     return torch.device("cuda", number)
 
 

@@ -9,8 +9,10 @@ torch, scipy or matplotlib inside the command's body, so that ``--help`` stays i
 from __future__ import annotations
 
 import contextlib
+import difflib
 import importlib
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -20,7 +22,7 @@ import typer
 from dlnphase import __version__
 from dlnphase.cli.console import print_error
 from dlnphase.cli.interrupts import INTERRUPTED, NOTHING_SAVED, ignore, leave_at_once
-from dlnphase.cli.options import paragraphs
+from dlnphase.cli.options import Group, paragraphs
 from dlnphase.errors import InputError, RunError
 
 # NumPy's own threads only cost here: its matrices are small, and large ones are torch's, under --threads.
@@ -55,6 +57,7 @@ def build_app() -> typer.Typer:
     """The application with every command registered."""
     app = typer.Typer(
         name="dlnphase",
+        cls=Group,
         no_args_is_help=True,
         rich_markup_mode="rich",
         pretty_exceptions_enable=False,
@@ -123,8 +126,16 @@ def _usage(error: Exception) -> int:
         typer.echo(message(), err=True)
         return USAGE
     where = f" (see {context.command_path} --help)" if context is not None else ""
-    print_error(message().rstrip(".") + where)
+    print_error(_plain(error, message()) + where)
     return USAGE
+
+
+def _plain(error: Exception, words: str) -> str:
+    """Typer's complaint in the manner of our own: no Python quotes, and the one option that was meant."""
+    name, names = getattr(error, "option_name", None), getattr(error, "possibilities", None)
+    if name and names:
+        words = f"No such option: {name}, did you mean {difflib.get_close_matches(name, names, 1, 0.0)[0]}?"
+    return re.sub(r"'([^'\s]+)'", r"\1", words).rstrip(".")
 
 
 def main() -> None:

@@ -12,12 +12,14 @@ parameters of the function (a SOURCE argument, say) are ordinary typer parameter
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
 
 import typer
+import typer.core
 
 from dlnphase.cli.console import print_error
 from dlnphase.cli.interrupts import INTERRUPTED, NOTHING_SAVED
@@ -27,6 +29,7 @@ from dlnphase.settings.table import Option, Settings, default_words, options, re
 S = TypeVar("S", bound=Settings)
 
 OUTPUT_PANEL = "Output"
+WIDEST = 16  # characters of the list of choices that is shown in place of a value, in the help of 80 columns
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,26 @@ def _keyword(name: str, default: Any, annotation: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
+class _QuietHelp:
+    """Help without the types of flags and arguments: ``--quiet`` is told by its words, not by ``<bool>``."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """The parameters of the command and ``--help``."""
+        params = super().get_params(ctx)  # type: ignore[misc]
+        for param in params:
+            if param.param_type_name == "argument" or getattr(param, "is_flag", False):
+                param.display_type_rich = lambda ctx: None
+        return params
+
+
+class Command(_QuietHelp, typer.core.TyperCommand):
+    """A command of dlnphase."""
+
+
+class Group(_QuietHelp, typer.core.TyperGroup):
+    """dlnphase itself."""
+
+
 def settings_command(
     app: typer.Typer, name: str, cls: type[S], function: Callable[..., int | None], *, example: str
 ) -> None:
@@ -114,6 +137,8 @@ def settings_command(
                 shared["quiet"],
             )
             return function(call, **extra) or 0
+        except InputError as error:
+            raise InputError(_as_typed(str(error), table, flags, shared["config"])) from error
         except KeyboardInterrupt:  # caught here: typer would turn it into an exit without a word
             print_error(NOTHING_SAVED)
             return INTERRUPTED
@@ -124,7 +149,7 @@ def settings_command(
     command.__annotations__ = {p.name: p.annotation for p in parameters}
     command.__doc__ = paragraphs(function.__doc__ or "")
     command.__name__ = name.replace("-", "_")
-    app.command(name, epilog=f"Example:  {example}", no_args_is_help=False)(command)
+    app.command(name, cls=Command, epilog=f"Example:  {example}", no_args_is_help=False)(command)
 
 
 def paragraphs(docstring: str) -> str:
@@ -139,23 +164,52 @@ def _parameter(cls: type[Settings], name: str, row: Option) -> inspect.Parameter
         argument = typer.Argument(help=_escape(row.help), metavar=metavar, show_default=False)
         return _keyword(name, None, Annotated[list[str] | None if row.repeatable else str | None, argument])
     is_flag = row.parser.metavar == "BOOL"
-    words = default_words(cls, name)
+    words, help, metavar = default_words(cls, name), row.help, row.parser.metavar
+    if len(metavar) > WIDEST:  # a column as wide would break the words beside it, and itself
+        metavar = name.upper()
+        help = f"{help} ({', '.join(row.parser.choices)})"
     if is_flag:
         words = {"True": flag.removeprefix("--"), "False": f"no-{flag.removeprefix('--')}"}.get(words, words)
     info = typer.Option(
         *([f"{flag}/--no-{flag.removeprefix('--')}"] if is_flag else [flag]),
         *([row.short] if row.short else []),
-        help=_escape(row.help) + (f" {_dim(words)}" if words else ""),
+        help=_escape(help) + (f" {_dim(words)}" if words else ""),
         rich_help_panel=row.panel,
         show_default=False,
-        metavar=None if is_flag else _escape(row.parser.metavar),
+        metavar=None if is_flag else _escape(metavar),
+        autocompletion=_completion(row) if row.parser.choices else None,
     )
     kind = bool | None if is_flag else list[str] | None if row.repeatable else str | None
     return _keyword(name, None, Annotated[kind, info])
 
 
+def _completion(row: Option) -> Callable[[str], list[str]]:
+    """What the shell offers for a value: its words; for several with commas between them, the last one."""
+
+    def complete(incomplete: str) -> list[str]:
+        before, comma, last = incomplete.rpartition(",") if row.repeatable else ("", "", incomplete)
+        return [before + comma + word for word in row.parser.choices if word.startswith(last)]
+
+    return complete
+
+
 def _dim(words: str) -> str:
     return rf"[dim]\[default: {_escape(words)}][/dim]"
+
+
+def _as_typed(message: str, table: Mapping[str, Option], flags: Mapping[str, Any], config: str | None) -> str:
+    """A message about a setting, with the setting named as it was typed: ``--rank``, or ``my.yaml: rank``."""
+    names = "|".join(re.escape(n.replace("_", "-")) for n, row in table.items() if not row.positional)
+
+    def flag(match: re.Match[str]) -> str:
+        return f"{match[1]}--{match[2]}"
+
+    first = re.match(rf"(?:{names})(?=: )", message)
+    if first and config is not None and first[0].replace("-", "_") not in flags:
+        message = f"{config}: {message}"
+    else:
+        message = re.sub(rf"^()({names})(?=: )", flag, message)
+    return re.sub(rf"\b(beside |with |for )({names})\b", flag, message, count=1)
 
 
 def _escape(text: str) -> str:
@@ -175,5 +229,5 @@ def _directory(text: str | None) -> Path | None:
     if text is None:
         return None
     if not text.strip() or "\0" in text:
-        raise InputError(f"--out: found {text!r}, expected a directory")
+        raise InputError(f"--out: found {text or 'an empty text'}, expected a directory")
     return Path(text)

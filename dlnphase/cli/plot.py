@@ -99,7 +99,7 @@ def _in_terminal(call: Call[PlotSettings]) -> int:
     from dlnphase.plotting.terminal import terminal_figures
 
     if call.json:
-        raise InputError("json: found beside --terminal, expected one of them")
+        raise InputError("--json: found beside --terminal, expected one of them")
     console = stdout_console()
     plain = not console.is_terminal or console.no_color or console.is_dumb_terminal
     for text in terminal_figures(call.settings, width=console.width, colour=not plain):

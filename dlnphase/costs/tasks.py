@@ -106,7 +106,7 @@ def planted_task(
         x = rng.standard_normal((count, shape[1]))
         y = x @ target.T + noise * noise_rng.standard_normal((count, shape[0]))
         return Task(regression(x, y, backend), factorization(target, backend), target)
-    raise InputError(f"task: found {kind!r}, expected one of {', '.join(TASKS)}")
+    raise InputError(f"task: found {kind}, expected one of {', '.join(TASKS)}")
 
 
 def matrix_task(matrix: np.ndarray, backend: Backend) -> Task:

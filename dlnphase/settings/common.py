@@ -47,7 +47,7 @@ class MachineSettings(Settings):
     seed: int = option(0, integer(0), "seed of the initial weights (each member has its own stream)", panel="Machine")
     device: str = option(
         "auto",
-        Parser(_device, "auto, cpu, cuda or cuda:N", "DEVICE"),
+        Parser(_device, "auto, cpu, cuda or cuda:N", "DEVICE", choices=("auto", "cpu", "cuda")),
         "where to compute: auto (CUDA if usable), cpu, cuda or cuda:N",
         panel="Machine",
         identity=False,
@@ -185,7 +185,7 @@ class TaskSettings(Settings):
                 )
         fits = ("completion", "factorization") if source == "target" else ("regression",)
         if self.task is not None and self.task not in fits:
-            raise InputError(f"task: found {self.task!r} beside {source}, expected {' or '.join(fits)}")
+            raise InputError(f"task: found {self.task} beside {source}, expected {' or '.join(fits)}")
 
     def _settle_planted(self) -> None:
         task = self.task or self.DEFAULT_TASK

@@ -26,6 +26,7 @@ class Parser:
         metavar: how the value is called in ``--help``.
         plain: value → what YAML holds.
         is_path: a file that relative names are looked up for beside the configuration that names them.
+        choices: the words it accepts, if any: the shell completes them, and a misspelt one is told.
     """
 
     convert: Callable[[Any], Any]
@@ -33,6 +34,7 @@ class Parser:
     metavar: str
     plain: Callable[[Any], Any] = lambda value: list(value) if isinstance(value, tuple) else value
     is_path: bool = False
+    choices: tuple[str, ...] = ()
 
 
 def integer(minimum: int = 0, maximum: int = 2**63 - 1) -> Parser:
@@ -85,6 +87,7 @@ def optional(inner: Parser, *words: str) -> Parser:
         inner.metavar,
         lambda value: None if value is None else inner.plain(value),
         inner.is_path,
+        inner.choices,
     )
 
 
@@ -95,7 +98,8 @@ def auto_or(inner: Parser) -> Parser:
         return "auto" if value == "auto" else inner.convert(value)
 
     plain = lambda value: value if value == "auto" else inner.plain(value)  # noqa: E731
-    return Parser(convert, f"auto or {inner.expected}", f"auto|{inner.metavar}", plain)
+    words = ("auto", *inner.choices)
+    return Parser(convert, f"auto or {inner.expected}", f"auto|{inner.metavar}", plain, choices=words)
 
 
 def choice(*names: str) -> Parser:
@@ -106,7 +110,7 @@ def choice(*names: str) -> Parser:
             raise ValueError
         return value
 
-    return Parser(convert, f"one of {', '.join(names)}", "|".join(names))
+    return Parser(convert, f"one of {', '.join(names)}", "|".join(names), choices=names)
 
 
 def boolean() -> Parser:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from dlnphase.errors import InputError
-from dlnphase.settings.common import MachineSettings, name_words
+from dlnphase.settings.common import name_words
 from dlnphase.settings.parse import Parser, boolean, choice
-from dlnphase.settings.table import option
+from dlnphase.settings.table import Settings, option
 
 TRAIN_KINDS = ("loss", "singular-values", "rank", "path", "saddles", "convergence")
 DETECT_KINDS = ("path", "saddles")
@@ -29,7 +29,7 @@ def _words(*names: str) -> Parser:
             raise ValueError
         return out
 
-    return Parser(convert, f"one or more of {', '.join(names)}", "|".join(names))
+    return Parser(convert, f"one or more of {', '.join(names)}", "|".join(names), choices=names)
 
 
 def _paths() -> Parser:
@@ -45,9 +45,10 @@ def _paths() -> Parser:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlotSettings(MachineSettings):
+class PlotSettings(Settings):
     """Which results to draw, as what, and how it looks. A figure shows its sources alone; nothing is computed anew."""
 
+    RETIRED: ClassVar[frozenset[str]] = frozenset({"seed", "device", "dtype", "threads"})
     NAMED_BY_CONTENT: ClassVar[bool] = False  # figures of a result that has changed take the place of the old ones
 
     source: tuple[str, ...] | None = option(

@@ -24,6 +24,8 @@ from dlnphase.settings.parse import Parser
 
 S = TypeVar("S", bound="Settings")
 
+ALIKE = 0.7  # how much of two words agrees (difflib's ratio) from which one may be the other misspelt: not gpu and cpu
+
 
 @dataclass(frozen=True)
 class Option:
@@ -67,9 +69,11 @@ class Settings:
 
     Attributes:
         NAMED_BY_CONTENT: whether files that settings name count by what they hold in the name of the default directory.
+        RETIRED: keys that never had an effect and are no longer settings; files that hold them are read without them.
     """
 
     NAMED_BY_CONTENT: ClassVar[bool] = True
+    RETIRED: ClassVar[frozenset[str]] = frozenset()
 
     def __post_init__(self) -> None:
         for name, row in options(type(self)).items():
@@ -134,9 +138,30 @@ def parse_value(row: Option, where: str, value: Any, default: Any = dataclasses.
     try:
         return row.parser.convert(value)
     except (ValueError, TypeError, KeyError, OverflowError, ArithmeticError):
-        found = repr(value)
-        found = found if len(found) <= 60 else found[:57] + "..."
-        raise InputError(f"{where}: found {found}, expected {row.parser.expected}") from None
+        guess = _nearest(value, row.parser.choices)
+        hint = f"; did you mean {guess}?" if guess else ""
+        raise InputError(f"{where}: found {_shown(value)}, expected {row.parser.expected}{hint}") from None
+
+
+def _shown(value: Any) -> str:
+    """A value as it was typed, without the marks of Python; what could not be seen is told in words."""
+    if isinstance(value, str):
+        text = value if value.strip() == value else repr(value)
+    elif value is None or isinstance(value, bool):
+        text = {None: "null", True: "true", False: "false"}[value]
+    elif isinstance(value, (list, tuple)):
+        text = ", ".join(map(_shown, value))
+    else:
+        text = repr(value)
+    return (text if len(text) <= 60 else text[:57] + "...") or "an empty text"
+
+
+def _nearest(value: Any, choices: tuple[str, ...]) -> str | None:
+    """The word that a misspelt one was meant to be; of several, for the first that is none of the choices."""
+    given = [value] if isinstance(value, str) else value if isinstance(value, (list, tuple)) else []
+    words = [word.strip().lower() for entry in given if isinstance(entry, str) for word in entry.split(",")]
+    wrong = next((word for word in words if word not in choices), None)
+    return next(iter(difflib.get_close_matches(wrong, choices, 1, ALIKE)), None) if wrong else None
 
 
 def resolve(
@@ -165,6 +190,8 @@ def resolve(
     for layer, label in ((config or {}, f"{where}: {{}}"), (flags or {}, "--{}")):
         given = {}
         for key, value in layer.items():
+            if layer is config and key in cls.RETIRED:
+                continue
             if key not in rows:
                 raise InputError(f"{label.format(key)}: unknown key{_suggest(str(key), list(rows))}")
             row = rows[key]

@@ -87,7 +87,7 @@ def _build_task(settings: S, backend: Backend) -> tuple[Task, S]:
         task = matrix_task(matrix, backend)
         if settings.task not in (None, task.cost.kind):
             gaps = "has no gaps" if task.cost.kind == "factorization" else "has gaps"
-            raise InputError(f"task: found {settings.task!r}, but {settings.target} {gaps}, expected {task.cost.kind}")
+            raise InputError(f"task: found {settings.task}, but {settings.target} {gaps}, expected {task.cost.kind}")
         return task, replace(settings, task=task.cost.kind)
     if settings.data is not None:
         arrays = inputs.read_regression(settings.data)

@@ -184,7 +184,7 @@ def _memory() -> int:
 
 def _check_words(representation: str, order: int | None) -> None:
     if representation not in REPRESENTATIONS:
-        raise InputError(f"representation: found {representation!r}, expected one of {', '.join(REPRESENTATIONS)}")
+        raise InputError(f"representation: found {representation}, expected one of {', '.join(REPRESENTATIONS)}")
     if order is not None and order < 1:
         raise InputError(f"krylov-order: found {order}, expected an integer of at least 1")
     if order is not None and representation == "full":
