@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 ONE_THREAD := OMP_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs bench smoke gallery dist coverage
+.PHONY: help demo test lint docs bench smoke gallery dist coverage gauntlet
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*##  *\(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -40,6 +40,10 @@ docs: $(STAMP)  ## the pages, into site/
 
 bench: $(STAMP)  ## one table of the standing figures
 	$(ONE_THREAD) $(BIN)/python -m bench
+
+COUNT ?= 200
+gauntlet: $(STAMP)  ## random networks against an independent reference: COUNT=2000, SEED=1, ARGS="--hours 8"
+	$(ONE_THREAD) $(BIN)/python -m gauntlet --count $(COUNT) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 gallery: $(STAMP)  ## every figure of the documentation
 	$(ONE_THREAD) $(BIN)/python gallery/make.py

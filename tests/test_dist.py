@@ -18,7 +18,7 @@ import dlnphase
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-FOLDERS = ("bench", "dlnphase", "docs", "gallery", "tests", "tools")
+FOLDERS = ("bench", "dlnphase", "docs", "gallery", "gauntlet", "tests", "tools")
 FILES = (
     "CHANGELOG.md", "CITATION.cff", "LICENSE", "MANIFEST.in", "Makefile", "README.md", "constraints.txt", "mkdocs.yml",
     "pyproject.toml", "setup.cfg",

@@ -120,7 +120,7 @@ def undocumented(path):
                 yield f"{path.relative_to(ROOT)}:{node.lineno} {node.name}"
 
 
-@pytest.mark.parametrize("folder", ["dlnphase", "bench", "tools", "gallery"])
+@pytest.mark.parametrize("folder", ["dlnphase", "bench", "tools", "gallery", "gauntlet"])
 def test_every_public_name_is_documented(folder):
     files = sorted((ROOT / folder).rglob("*.py"))
     assert [words for path in files for words in undocumented(path)] == []

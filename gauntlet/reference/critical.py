@@ -1,0 +1,79 @@
+"""Critical matrices of a cost at fixed rank, by least squares on the equations GV = 0, UᵀG = 0."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.optimize import least_squares, minimize
+
+from gauntlet.reference.costs import Quadratic
+
+ZERO = 1e-8  # a residual below this, relative to the gradient's own scale, solves the equations
+
+
+def critical_near(a: np.ndarray, rank: int, cost: Quadratic) -> np.ndarray | None:
+    """The critical matrix of exactly this rank that Gauss–Newton reaches from A; None where it reaches none."""
+    if rank == 0:
+        return np.zeros_like(a)
+    if rank > min(a.shape):
+        return None
+    u, s, vt = np.linalg.svd(a, full_matrices=False)
+    if s[rank - 1] <= 0:
+        return None
+    root = np.sqrt(s[:rank])
+    size = float(np.linalg.norm(cost.gradient(np.zeros_like(a)))) or float(np.linalg.norm(cost.gradient(a)))
+    unit = float(root[0])
+    if size == 0.0:
+        return None
+
+    def factors(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        cut = a.shape[0] * rank
+        return z[:cut].reshape(a.shape[0], rank), z[cut:].reshape(rank, a.shape[1])
+
+    def equations(z: np.ndarray) -> np.ndarray:
+        left, right = factors(z)
+        g = cost.gradient(left @ right) / size
+        return np.concatenate([(g @ right.T).ravel(), (left.T @ g).ravel()]) / unit
+
+    z0 = np.concatenate([(u[:, :rank] * root).ravel(), (root[:, None] * vt[:rank]).ravel()])
+    found = least_squares(equations, z0, method="trf", xtol=1e-15, ftol=1e-15, gtol=1e-15, max_nfev=200)
+    if np.abs(found.fun).max() > ZERO:
+        return None
+    left, right = factors(found.x)
+    point = left @ right
+    values = np.linalg.svd(point, compute_uv=False)
+    return point if values[rank - 1] > 1e-6 * values[0] else None
+
+
+def least_rank(a: np.ndarray, cost: Quadratic, enough: float, width: int) -> tuple[int, int]:
+    """Ranks that can be told of an end A whose excess cost is at most ``enough``.
+
+    The lower one is the least rank at which a descent from the truncated A gets to ``enough`` (less would claim a fit
+    that is none); the higher one the least at which truncating alone stays below 100 × enough.
+    """
+    u, s, vt = np.linalg.svd(a, full_matrices=False)
+    full = min(*a.shape, width)
+    offset = cost.least_excess(width) or 0.0
+
+    def truncated(k: int) -> float:
+        return cost.excess((u[:, :k] * s[:k]) @ vt[:k]) - offset
+
+    high = next((k for k in range(full + 1) if truncated(k) <= enough), full)
+    low = next((k for k in range(full + 1) if _fitted(u, s, vt, k, cost) - offset <= 2 * enough), full)
+    return min(low, high), high
+
+
+def _fitted(u: np.ndarray, s: np.ndarray, vt: np.ndarray, k: int, cost: Quadratic) -> float:
+    if k == 0:
+        return cost.excess(np.zeros(cost.shape))
+    d_out, d_in = cost.shape
+    root = np.sqrt(s[:k])
+    unit = max(cost.excess(np.zeros(cost.shape)), 1e-300)
+
+    def value(z: np.ndarray) -> tuple[float, np.ndarray]:
+        left, right = z[: d_out * k].reshape(d_out, k), z[d_out * k :].reshape(k, d_in)
+        g = cost.gradient(left @ right)
+        return cost.excess(left @ right) / unit, np.concatenate([(g @ right.T).ravel(), (left.T @ g).ravel()]) / unit
+
+    z0 = np.concatenate([(u[:, :k] * root).ravel(), (root[:, None] * vt[:k]).ravel()])
+    found = minimize(value, z0, jac=True, method="BFGS", options={"gtol": 1e-14, "maxiter": 500})
+    return float(found.fun) * unit
