@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import matplotlib.image as mpimg
 import numpy as np
 import pytest
 from matplotlib.text import Text
@@ -21,7 +23,8 @@ from dlnphase.plotting.plane import plane_of, visited
 from dlnphase.plotting.rank import effective_rank
 from dlnphase.plotting.sources import read_sources
 from dlnphase.plotting.style import COLOURS, caption_of
-from dlnphase.plotting.timeaxis import BurstClock, burst_clock, choose_axis
+from dlnphase.plotting.timeaxis import BurstClock, burst_clock, choose_axis, labelled_times, power_of_ten
+from dlnphase.plotting.timeline import BAND
 from dlnphase.results.detect import load_detect, save_detect
 from dlnphase.results.plot import load_plot
 from dlnphase.results.sweep import SweepFile, load_sweep
@@ -143,9 +146,49 @@ def test_sixty_four_starts_are_all_drawn_with_their_median(results: Path) -> Non
         np.testing.assert_array_equal(line[:, 1], path.cost[path.rows_of(member)])
     (median,) = _lines(figure, "median")
     k = len(median) // 2
-    table = [np.interp(median[k, 0], path.t[path.rows_of(m)], path.cost[path.rows_of(m)]) for m in range(64)]
+    now, table = median[k, 0], []
+    for m in range(64):
+        t, cost = path.t[path.rows_of(m)], path.cost[path.rows_of(m)]
+        if t[-1] >= now:  # who has ended counts no longer
+            j = min(int(np.searchsorted(t, now, side="right")), len(t) - 1)
+            part = (now - t[j - 1]) / (t[j] - t[j - 1])
+            table.append(cost[j - 1] ** (1 - part) * cost[j] ** part)  # straight on the logarithmic axis
     assert median[k, 1] == pytest.approx(np.median(table))
-    assert len(_lines(_figure("rank", results / "many"), "staircase")) == 64
+    ends = np.sort([path.t[path.rows_of(m)[-1]] for m in range(64)])
+    assert median[-1, 0] == ends[-BAND]  # the last time at which five are on their way
+
+
+def test_mean_and_standard_deviation_are_drawn_where_asked_for(results: Path) -> None:
+    path = load_train(results / "many").trajectory
+    figure = _figure("loss", results / "many", average="mean")
+    (mean,) = _lines(figure, "median")
+    first = [path.cost[path.rows_of(m)[0]] for m in range(64)]
+    assert mean[0, 1] == pytest.approx(np.mean(first))
+    (band,) = figure.axes[0].collections
+    edges = band.get_paths()[0].vertices
+    assert edges[:, 1].max() >= np.mean(first) + np.std(first, ddof=1) * (1 - 1e-9)
+    assert any("mean of 64 starts" in t.get_text() for t in figure.axes[0].get_legend().get_texts())
+
+
+def test_fewer_than_five_starts_have_no_band(results: Path, tmp_path: Path) -> None:
+    figure = _figure("loss", _save(tmp_path / "three", seeds=3, width=20, depth=2))
+    assert not _lines(figure, "median") and not figure.axes[0].collections and len(_lines(figure, "cost")) == 3
+    assert _lines(figure, "plateau") and any(t.get_gid() == "rank" for t in figure.axes[0].texts)  # of a batch too
+
+
+def test_the_rank_of_a_batch_is_a_share_for_each_rank(results: Path) -> None:
+    result = load_train(results / "many")
+    axes = _figure("rank", results / "many").axes[0]
+    assert axes.get_ylabel() == "share of the 64 starts"
+    now = float(np.median([row.time for m in result.members for row in m.rank_transitions]))
+    ranks = [max([r.to_rank for r in m.rank_transitions if r.time <= now], default=0) for m in result.members]
+    top = 0.0
+    for rank in sorted(set(ranks)):
+        (area,) = [c for c in axes.collections if c.get_gid() == f"share{rank}"]
+        inside = [y for y in np.linspace(0.001, 0.999, 500) if area.get_paths()[0].contains_point((now + 1e-9, y))]
+        assert len(inside) / 500 == pytest.approx(ranks.count(rank) / 64, abs=0.01)
+        assert min(inside) >= top - 0.01
+        top = max(inside)
 
 
 def test_singular_values_and_planted_ones(results: Path) -> None:
@@ -208,8 +251,20 @@ def test_saddles_of_a_detection(results: Path) -> None:
         ("predicted", [v.escape.predicted_rate for v in found.visits if v.escape]),
     ):
         (line,) = _lines(figure, gid)
-        np.testing.assert_array_equal(line[:, 1], values, err_msg=gid)
-    np.testing.assert_array_equal(np.round(_lines(figure, "cost")[0][:, 0]), [v.rank for v in found.visits])
+        zero = 1e-12 * found.visits[0].cost if gid in ("critical", "greedy") else 0.0
+        shown = np.array(values) > zero
+        np.testing.assert_array_equal(line[shown, 1], np.array(values)[shown], err_msg=gid)
+        assert list(line[:, 0]) == [v.rank for v in found.visits][: len(line)]  # at its rank, not beside it
+    # what is zero stands on the line that says so, below everything else
+    axes = figure.axes[0]
+    (named,) = [t for t in axes.texts if t.get_gid() == "zero"]
+    assert named.get_text() == "0" and not shown_as_number(axes, named.xy[1])
+    assert _lines(figure, "critical")[0][-1, 1] == named.xy[1] < min(v.cost for v in found.visits)
+
+
+def shown_as_number(axes, level: float) -> bool:
+    """Whether a tick of the axis stands at or below a level."""
+    return bool((np.concatenate([axes.yaxis.get_majorticklocs(), axes.yaxis.get_minorticklocs()]) <= level).any())
 
 
 def test_saddles_of_a_run_alone(results: Path) -> None:
@@ -243,7 +298,7 @@ def test_sweep_figures_draw_the_cells(results: Path) -> None:
             expected = [getattr(sweep.cell(gamma, w), name).predicted for w in (30, 100, 1000)]
             assert [list(line.get_ydata()) for line in told] == ([] if gamma == 1 else [expected])
     figure = _figure("exponents", results / "sweep")
-    for ax, name in zip(figure.axes, ("distance_to_minimum", "distance_to_saddle"), strict=True):
+    for ax, name in zip(figure.axes, ("distance_to_minimum", "distance_to_saddle"), strict=False):
         slopes = [getattr(e, name).slope for e in sweep.exponents]
         np.testing.assert_array_equal(ax.containers[0].lines[0].get_ydata(), slopes)
         (segments,) = [c.get_segments() for c in ax.containers[0].lines[2]]
@@ -251,6 +306,9 @@ def test_sweep_figures_draw_the_cells(results: Path) -> None:
             np.testing.assert_allclose(segment[:, 1], getattr(row, name).ci95, atol=1e-12)
         (theory,) = [line for line in ax.lines if line.get_gid() == "predicted"]
         np.testing.assert_array_equal(theory.get_ydata(), [getattr(e, name).predicted for e in sweep.exponents])
+    for ax, name in zip(figure.axes[2:], ("distance_to_minimum", "distance_to_saddle"), strict=True):
+        missed = [getattr(e, name).slope - getattr(e, name).predicted for e in sweep.exponents]
+        np.testing.assert_allclose(ax.containers[0].lines[0].get_ydata(), missed)
 
 
 def test_phase_diagram_draws_the_ratio_and_the_crossing(results: Path) -> None:
@@ -368,7 +426,31 @@ def test_axis_follows_the_run(results: Path) -> None:
     assert choose_axis([runs["many"]], "auto") in ("linear", "log")
     assert choose_axis([runs["run"]], "linear") == "linear"
     ticks = _figure("loss", results / "run", time="bursts").axes[0].get_xticks()
-    np.testing.assert_array_equal(ticks, clock.bursts)
+    assert set(clock.bursts) < set(ticks) and {0.0, runs["run"].trajectory.t.max()} < set(ticks)
+    assert list(ticks) == sorted(ticks) and len(ticks) > len(clock.bursts) + 2
+
+
+def test_labelled_times_are_the_bursts_the_ends_and_round_ones() -> None:
+    clock = BurstClock(np.array([6.52, 14.5, 28.7]), np.array([0.1, 0.2, 0.5]))
+    assert [t for t, _ in labelled_times(clock, 35.3)] == [0, 5, 6.52, 10, 14.5, 20, 28.7, 30, 35.3]
+    assert [power_of_ten(w) for w in (3, 100, 1e4, 250)] == ["3", "$10^{2}$", "$10^{4}$", "250"]
+
+
+def test_both_axes_of_time_stand_beside_each_other(results: Path) -> None:
+    figure = _figure("loss", results / "run", time="both")
+    assert [ax.get_xscale() for ax in figure.axes] == ["function", "linear"]
+    assert ["stretched" in ax.get_title("left") for ax in figure.axes] == [True, False]
+    _assert_readable(figure)
+
+
+def test_no_legend_stands_in_a_panel(results: Path) -> None:
+    for names in SOURCES:
+        drawn, _ = draw(PlotSettings(source=[str(results / n) for n in names.split()], kind="all"))
+        for item in drawn:
+            item.figure.draw_without_rendering()
+            legends = [*item.figure.legends, *(ax.get_legend() for ax in item.figure.axes)]
+            for box in [legend.get_window_extent().padded(-1) for legend in legends if legend is not None]:
+                assert not any(box.overlaps(ax.bbox) for ax in item.figure.axes if ax.get_visible()), item.kind
 
 
 # ---- the command --------------------------------------------------------------------------------------
@@ -387,10 +469,30 @@ def test_command_writes_every_format_and_says_what_it_drew(results: Path, tmp_pa
     assert [f.kind for f in saved.figures] == ["loss", "path"]
     assert "γ = 2" in saved.figures[0].caption
     assert "γ = 2" in (out / "loss.svg").read_text(encoding="utf-8")
-    assert run([*args, "--out", str(out)]) == 2  # there already
+    assert run([*args, "--out", str(out)]) == 0  # the same figures once more
+    assert run([*args, "--variant", "screen", "--out", str(out)]) == 2  # others are there
     assert run([*args, "--out", str(out), "--resume"]) == 0
     assert run(["plot", "--config", str(out / "figures.yaml"), "--out", str(tmp_path / "again")]) == 0
     assert (tmp_path / "again" / "loss.svg").read_bytes() == (out / "loss.svg").read_bytes()
+
+
+def test_captions_beside_the_picture_its_size_and_its_style(results: Path, tmp_path: Path, capsys) -> None:
+    out, sheet = tmp_path / "out", tmp_path / "mine.mplstyle"
+    sheet.write_text("axes.facecolor: 112233\n")
+    args = ["plot", str(results / "run"), "--kind", "loss", "--size", "5x3", "--style", str(sheet)]
+    assert run([*args, "--caption", "file", "--out", str(out)]) == 0
+    picture = mpimg.imread(out / "loss.png")
+    assert picture.shape[:2] == (900, 1500)
+    assert (np.abs(picture[450, 750, :3] - np.array([0x11, 0x22, 0x33]) / 255) < 0.01).all()
+    caption = (out / "loss.txt").read_text()
+    assert caption.strip() == load_plot(out).figures[0].caption and "γ = 2" in caption
+    snippet = (out / "loss.tex").read_text()
+    assert r"\includegraphics[width=\linewidth]{loss.png}" in snippet and r"$\gamma$ = 2" in snippet
+    assert not re.search(r"[^\x00-\x7f]", snippet.replace("é", "")), "letters that LaTeX may not have"
+    for flag, value in (("--size", "1x1"), ("--size", "nine"), ("--style", "none-such")):
+        assert run(["plot", str(results / "run"), "--kind", "loss", flag, value, "--out", str(tmp_path / "no")]) == 2
+        message = capsys.readouterr().err
+        assert message.count("\n") == 1 and flag.strip("-") in message
 
 
 @pytest.mark.parametrize("content", ["", "a: 1\n", "schema: other/thing@1\n", "schema: dlnphase/train@1\n", "{[", "\0"])

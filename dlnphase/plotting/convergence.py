@@ -9,7 +9,7 @@ import numpy as np
 
 from dlnphase.errors import InputError
 from dlnphase.plotting.sources import Source, caption_lines, detections_of, runs_of
-from dlnphase.plotting.style import THEORY, Look, captioned, legend_above, line_style, marker_style, new_figure
+from dlnphase.plotting.style import THEORY, Look, captioned, legend_above, letters, line_style, marker_style, new_figure
 from dlnphase.plotting.timeline import Arrangement, members_of
 from dlnphase.results.detect import DetectResult
 from dlnphase.results.train import NetworkInfo
@@ -46,6 +46,7 @@ def figure(sources: Sequence[Source], look: Look, arrangement: Arrangement | Non
         ax.set_yscale("log")
         ax.set_xlabel(r"$\alpha = \sigma\sqrt{w}$")
         legend_above(ax, 2)
+    letters((left, right))
     captioned(fig, look, caption_lines([*runs, known[0]]))
     return fig
 

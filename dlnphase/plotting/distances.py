@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LABELLED = 8  # more values of γ than this are told by a colour bar, not by a legend
+WORDS = "Bars: standard error over the starts (smaller than its marker where none is seen). Dashed: as w → ∞."
 NAMES = {"distance_to_minimum": "$d_m$, to the nearest minimum", "distance_to_saddle": "$d_s$, to the nearest saddle"}
 
 
@@ -36,7 +37,7 @@ def figure(sources: Sequence[Source], look: Look, arrangement: Arrangement | Non
         axes[2 * k].set_ylabel(r"distance from $\theta_0$")
         _legend(fig, axes[2 * k : 2 * k + 2], source.result)
     letters(axes)
-    captioned(fig, look, [*caption_lines(sweeps), "Bars: standard error over the starts. Dashed: as w → ∞."])
+    captioned(fig, look, [*caption_lines(sweeps), WORDS])
     return fig
 
 
@@ -60,7 +61,8 @@ def draw(axes: Axes, result: SweepResult, name: str) -> None:
         sem = np.array([p.sem or 0.0 for p in parts])
         axes.errorbar(
             widths, mean, yerr=np.minimum(sem, 0.999 * mean), color=colour, marker=MARKERS[k % len(MARKERS)],
-            linewidth=0.8, elinewidth=0.8, capsize=1.5, label=rf"$\gamma = {gamma:g}$", gid=f"gamma{gamma:g}",
+            linewidth=0.8, markersize=3.0, elinewidth=1.1, capsize=3.0, capthick=1.1, label=rf"$\gamma = {gamma:g}$",
+            gid=f"gamma{gamma:g}",
         )  # fmt: skip
         known = [(w, p.predicted) for w, p in zip(widths, parts, strict=True) if p.predicted is not None]
         if known:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlnphase.errors import InputError
 from dlnphase.plotting.sources import Source, labelled, read_sources
-from dlnphase.plotting.style import LOOKS, caption_of, save, style
+from dlnphase.plotting.style import LOOKS, Look, caption_of, latex, save, style
 from dlnphase.plotting.tidy import tidy
 from dlnphase.plotting.timeline import Arrangement
 from dlnphase.results import Clock
@@ -62,11 +62,16 @@ def plot(
     clock = Clock()
     drawn, notes = draw(settings)
     files: dict[str, bytes] = {}
+    look = look_of(settings)
     figures = []
     for item in drawn:
         names = tuple(f"{item.kind}.{ending}" for ending in settings.format)
         for name in names:
-            files[name] = save(item.figure, Path(name), LOOKS[settings.variant], item.kind)
+            files[name] = save(item.figure, Path(name), look, item.kind)
+        if settings.caption == "file":
+            texts = caption_files(item.kind, names, caption_of(item.figure))
+            files |= texts
+            names += tuple(texts)
         sources = tuple(str(s.path) for s in item.sources)
         figures.append(FigureInfo(item.kind, names, sources, caption_of(item.figure)))
     result = PlotResult(settings, clock.provenance(), tuple(figures), notes)
@@ -81,7 +86,7 @@ def draw(settings: PlotSettings) -> tuple[list[Drawn], tuple[str, ...]]:
     assert settings.source
     sources = read_sources(settings.source)
     kinds, asked = choose_kinds(settings.kind, sources)
-    look, arrangement = LOOKS[settings.variant], Arrangement(settings.time, settings.layout)
+    look, arrangement = look_of(settings), Arrangement(settings.time, settings.layout, settings.average)
     drawn, notes = [], []
     for kind in kinds:
         shown = labelled([s for s in sources if s.kind in _SHOWS[kind]])
@@ -98,6 +103,23 @@ def draw(settings: PlotSettings) -> tuple[list[Drawn], tuple[str, ...]]:
     if not drawn:
         raise InputError("SOURCE: nothing to draw: " + "; ".join(notes))
     return drawn, tuple(notes)
+
+
+def caption_files(kind: str, names: Sequence[str], words: str) -> dict[str, bytes]:
+    """The caption of a figure as plain text and as a LaTeX figure that includes the first of these files fit for it."""
+    fit = [name for ending in ("pdf", "png") for name in names if name.endswith(ending)] or list(names)
+    snippet = (
+        "\\begin{figure}\n  \\centering\n"
+        f"  \\includegraphics[width=\\linewidth]{{{fit[0]}}}\n"
+        f"  \\caption{{{latex(words)}}}\n  \\label{{fig:{kind}}}\n\\end{{figure}}\n"
+    )
+    return {f"{kind}.txt": f"{words}\n".encode(), f"{kind}.tex": snippet.encode()}
+
+
+def look_of(settings: PlotSettings) -> Look:
+    """The variant with what the settings change in it."""
+    inside = settings.caption == "figure"
+    return replace(LOOKS[settings.variant], caption=inside, size=settings.size, sheet=settings.style)
 
 
 def choose_kinds(wanted: Sequence[str], sources: Sequence[Source]) -> tuple[tuple[str, ...], bool]:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dlnphase.errors import InputError
+from dlnphase.findings import Exponent
 from dlnphase.plotting.distances import checked_sweeps
 from dlnphase.plotting.sources import Source, caption_lines
-from dlnphase.plotting.style import COLOURS, FAINT, MARKERS, THEORY, Look, captioned, letters, new_figure
+from dlnphase.plotting.style import COLOURS, FAINT, MARKERS, THEORY, Look, captioned, legend_of_all, letters, new_figure
 from dlnphase.plotting.timeline import Arrangement
 from dlnphase.results.sweep import SweepResult
 
@@ -25,7 +26,7 @@ NAMES = {
 
 
 def figure(sources: Sequence[Source], look: Look, arrangement: Arrangement | None = None) -> Figure:
-    """Two panels; several sweeps over each other.
+    """The slopes, and under them what they miss theory by; several sweeps over each other.
 
     Raises:
         InputError: when no sweep has an exponent (it takes two widths).
@@ -33,30 +34,52 @@ def figure(sources: Sequence[Source], look: Look, arrangement: Arrangement | Non
     sweeps = [s for s in checked_sweeps(sources, "exponents") if s.result.exponents]
     if not sweeps:
         raise InputError("kind: the figure exponents has nothing to draw, a slope takes two finished widths")
-    fig, axes = new_figure(look, 1, 2, height=1.0)
-    for ax, name in zip(axes, NAMES, strict=True):
+    fig, axes = new_figure(look, 2, 2, height=0.9, sharex="col", height_ratios=(2, 1))
+    for ax, below, name in zip(axes[:2], axes[2:], NAMES, strict=True):
         for k, source in enumerate(sweeps):
             draw(ax, source.result, name, k, source.label)
+            draw_difference(below, source.result, name, k)
         ax.set_title(NAMES[name])
-        ax.set_xlabel(r"$\gamma$")
-        ax.axvline(1, color=FAINT, linewidth=0.8, zorder=0)
+        below.set_xlabel(r"$\gamma$")
+        below.axhline(0, **THEORY)
+        for panel in (ax, below):
+            panel.axvline(1, color=FAINT, linewidth=0.8, zorder=0)
     axes[0].set_ylabel("slope")
-    axes[0].legend(loc="lower right")
+    axes[2].set_ylabel("slope − theory")
+    legend_of_all(fig, axes[:2])
     letters(axes)
     captioned(fig, look, [*caption_lines(sweeps), *_critical_words(sweeps), "Bars: 95 % bootstrap intervals."])
     return fig
+
+
+def _slopes(result: SweepResult, name: str) -> tuple[np.ndarray, list[Exponent], np.ndarray, np.ndarray]:
+    """γ (G,), the exponents, their slopes (G,) and how far their intervals reach below and above, (2, G)."""
+    rows = sorted(result.exponents, key=lambda e: e.gamma)
+    parts = [getattr(e, name) for e in rows]
+    slopes = np.array([p.slope for p in parts])
+    bounds = np.array([p.ci95 or (p.slope, p.slope) for p in parts])
+    errors = np.stack([np.maximum(slopes - bounds[:, 0], 0), np.maximum(bounds[:, 1] - slopes, 0)])
+    return np.array([e.gamma for e in rows]), parts, slopes, errors
+
+
+def draw_difference(axes: Axes, result: SweepResult, name: str, position: int = 0) -> None:
+    """What the slopes miss theory by, with intervals that can be seen; nothing where theory is silent."""
+    gammas, parts, slopes, errors = _slopes(result, name)
+    known = np.array([p.predicted is not None for p in parts])
+    if known.any():
+        theory = np.array([p.predicted for p in parts if p.predicted is not None])
+        axes.errorbar(
+            gammas[known], slopes[known] - theory, yerr=errors[:, known], color=COLOURS[position % len(COLOURS)],
+            marker=MARKERS[position % len(MARKERS)], markersize=2.5, linestyle="none", capsize=3, elinewidth=1.1,
+            gid="difference",
+        )  # fmt: skip
 
 
 def draw(axes: Axes, result: SweepResult, name: str, position: int = 0, label: str = "") -> None:
     """The slopes over all widths, those of the two widest as rings, and theory."""
     from matplotlib import rcParams
 
-    rows = sorted(result.exponents, key=lambda e: e.gamma)
-    gammas = np.array([e.gamma for e in rows])
-    parts = [getattr(e, name) for e in rows]
-    slopes = np.array([p.slope for p in parts])
-    bounds = np.array([p.ci95 or (p.slope, p.slope) for p in parts])
-    errors = np.stack([np.maximum(slopes - bounds[:, 0], 0), np.maximum(bounds[:, 1] - slopes, 0)])
+    gammas, parts, slopes, errors = _slopes(result, name)
     colour = COLOURS[position % len(COLOURS)]
     prefix = f"{label}: " if label else ""
     axes.errorbar(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +17,8 @@ from dlnphase.plotting.timeline import Arrangement, members_of
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+WIDE = {"linewidth": 2.4, "alpha": 0.75}  # so that the greedy path, drawn over it, leaves its rims to see
 
 
 def figure(sources: Sequence[Source], look: Look, arrangement: Arrangement | None = None) -> Figure:
@@ -45,11 +48,19 @@ def figure(sources: Sequence[Source], look: Look, arrangement: Arrangement | Non
     axes.set_xlabel(r"$\langle A - A_0, E_1\rangle$, along first $\to$ last visit")
     axes.set_ylabel(r"$\langle A - A_0, E_2\rangle$, across")
     axes.set_aspect("equal", adjustable="datalim")
-    axes.margins(0.09)
-    legend_above(axes, 2)
-    share = f"The plane holds {100 * plane.share(everything):.3g} % of the squared distances from its origin."
-    captioned(fig, look, [*caption_lines([*runs, *shown]), share])
+    axes.margins(0.14)
+    legend_above(axes, 3)
+    captioned(fig, look, [*caption_lines([*runs, *shown]), plane_words(plane, everything)])
     return fig
+
+
+def plane_words(plane: Plane, matrices: np.ndarray) -> str:
+    """What the axes of the plane are, and how much of the path it holds."""
+    return (
+        "A₀: the first visit. E₁: the direction from there to the last visit; E₂: at right angles to it, in the plane "
+        f"of the two main directions of the visits (‖E₁‖_F = ‖E₂‖_F = 1). The plane holds "
+        f"{100 * plane.share(matrices):.3g} % of the squared distances from A₀."
+    )
 
 
 def _same_shape(sources: Sequence[Source]) -> None:
@@ -80,7 +91,7 @@ def _draw_run(axes: Axes, source: Source, plane: Plane, position: int) -> None:
     points, ranks = [], []
     for k, (run, rows) in enumerate(members):
         xy = plane.project(result.trajectory.A[rows])
-        style = look if len(members) == 1 else {"color": look["color"], "linewidth": 0.5, "alpha": 0.4}
+        style = {**look, **WIDE} if len(members) == 1 else {"color": look["color"], "linewidth": 0.5, "alpha": 0.4}
         name = source.label or "path" if len(members) == 1 else f"{source.label} {len(members)} starts".strip()
         axes.plot(*xy.T, **style, label=name if k == 0 else None, gid="path")
         index, its_ranks = visited(result, run, rows)
@@ -89,22 +100,39 @@ def _draw_run(axes: Axes, source: Source, plane: Plane, position: int) -> None:
         if not len(index):
             axes.plot(*xy[:1].T, **{**marker_style(position), "markerfacecolor": "white"}, linestyle="none")
             axes.plot(*xy[-1:].T, **marker_style(position), linestyle="none", gid="end")
-    _draw_visits(axes, np.concatenate(points), ranks, position, few=len(members) == 1)
+    track = plane.project(result.trajectory.A[members[0][1]])
+    _draw_visits(axes, np.concatenate(points), ranks, track, position, few=len(members) == 1)
 
 
-def _draw_visits(axes: Axes, xy: np.ndarray, ranks: Sequence[int], position: int, *, few: bool) -> None:
+def _draw_visits(
+    axes: Axes, xy: np.ndarray, ranks: Sequence[int], track: np.ndarray, position: int, *, few: bool
+) -> None:
     if not len(xy):
         return
-    size = {} if few else {"markersize": 3, "alpha": 0.6}
+    size = {"markersize": 7} if few else {"markersize": 3, "alpha": 0.6}
     look = {**marker_style(position), "markerfacecolor": "white", "linestyle": "none", "zorder": 4, **size}
     axes.plot(*xy.T, **look, label="closest to a critical point" if position == 0 else None, gid="visits")
     if position == 0:
         for rank in sorted(set(ranks)):
             where = np.mean([p for p, r in zip(xy, ranks, strict=True) if r == rank], axis=0)
+            x, y = free_direction(where, track)
             axes.annotate(
-                f"rank {rank}", where, xytext=(-6 if rank == min(ranks) else 6, 4), textcoords="offset points",
-                ha="right" if rank == min(ranks) else "left", va="bottom", fontsize="small", gid="rank",
+                f"rank {rank}", where, xytext=(9 * x, 9 * y), textcoords="offset points", fontsize="small",
+                ha="center" if abs(x) < 0.5 else "right" if x < 0 else "left",
+                va="center" if abs(y) < 0.5 else "top" if y < 0 else "bottom", gid="rank",
             )  # fmt: skip
+
+
+def free_direction(where: np.ndarray, track: np.ndarray) -> np.ndarray:
+    """The one of eight directions from a point in which the track (T, 2) keeps furthest away; a unit vector."""
+    angles = np.arange(8) * np.pi / 4
+    directions = np.stack([np.cos(angles), np.sin(angles)], 1)
+    fine = np.linspace(0, 1, 20)[:, None]
+    dense = np.concatenate([a + fine * (b - a) for a, b in pairwise(track)]) if len(track) > 1 else track
+    reach = 0.12 * float(np.ptp(dense, axis=0).max() or 1.0)
+    probes = where + reach * directions
+    room = np.linalg.norm(probes[:, None] - dense[None], axis=2).min(1)
+    return np.asarray(directions[int(np.argmax(room))])
 
 
 def _draw_greedy_run(axes: Axes, source: Source, plane: Plane) -> None:
@@ -116,12 +144,12 @@ def _draw_detection(axes: Axes, source: Source, plane: Plane) -> None:
     matrices = source.result.matrices
     critical = plane.project(matrices["critical"])
     axes.plot(
-        *critical.T, linestyle="none", marker="+", color="black", markersize=9, zorder=5, label="critical points",
-        gid="critical",
+        *critical.T, linestyle="none", marker="s", color="black", markerfacecolor="none", markersize=11, zorder=5,
+        label="critical points", gid="critical",
     )  # fmt: skip
     if len(matrices["greedy"]):
         greedy = plane.project(matrices["greedy"])
         axes.plot(
-            *greedy.T, linestyle="none", marker="x", color="black", markersize=6, zorder=5,
+            *greedy.T, linestyle="none", marker="x", color="black", markersize=4, zorder=5,
             label=r"those of the greedy path", gid="greedy",
         )  # fmt: skip

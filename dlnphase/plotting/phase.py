@@ -10,7 +10,7 @@ import numpy as np
 from dlnphase.plotting.distances import checked_sweeps
 from dlnphase.plotting.sources import Source, caption_lines
 from dlnphase.plotting.style import DIVERGING, MARKERS, THEORY, Look, captioned, letters, new_figure, ordered_colours
-from dlnphase.plotting.timeaxis import short
+from dlnphase.plotting.timeaxis import power_of_ten
 from dlnphase.plotting.timeline import Arrangement
 from dlnphase.results.sweep import SweepResult
 
@@ -64,7 +64,7 @@ def draw_map(axes: Axes, result: SweepResult) -> Any:
         _edges(np.array(gammas)), np.arange(len(widths) + 1), nearer, facecolor="none", edgecolor="#555555",
         hatch="////", linewidth=0.0, alpha=0.0 if nearer.mask.all() else None, gid="lazy",
     )  # fmt: skip
-    axes.set_yticks(np.arange(len(widths)) + 0.5, [short(float(w)) for w in widths])
+    axes.set_yticks(np.arange(len(widths)) + 0.5, [power_of_ten(float(w)) for w in widths])
     axes.set_xlabel(r"$\gamma$")
     axes.set_ylabel("width $w$")
     if gammas[0] <= 1 <= gammas[-1]:
@@ -84,7 +84,7 @@ def draw_curves(axes: Axes, result: SweepResult) -> None:
     for k, (width, colour) in enumerate(zip(widths, ordered_colours(len(widths)), strict=True)):
         axes.plot(
             gammas, table[k], color=colour, marker=MARKERS[k % len(MARKERS)], linewidth=0.9,
-            label=f"$w$ = {short(float(width))}", gid=f"width{width}",
+            label=f"$w$ = {power_of_ten(float(width))}", gid=f"width{width}",
         )  # fmt: skip
     critical = result.critical_gamma
     if critical is not None:
@@ -95,7 +95,7 @@ def draw_curves(axes: Axes, result: SweepResult) -> None:
         axes.axvline(critical.predicted, **THEORY, label=told, gid="theory")
     axes.set_xlabel(r"$\gamma$")
     axes.set_ylabel(RATIO)
-    axes.legend(loc="lower right")
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
 
 
 def _edges(values: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dlnphase.plotting.sources import Source, runs_of
-from dlnphase.plotting.style import COLOURS, THEORY, Look, legend_above, line_style, marker_style, whole_numbers
+from dlnphase.plotting.style import THEORY, Look, line_style, marker_style, ordered_colours, whole_numbers
 from dlnphase.plotting.timeline import Arrangement, members_of, timeline_figure
 from dlnphase.results.train import Member, TrainResult
 
@@ -40,55 +40,67 @@ def effective_rank(singular_values: np.ndarray) -> np.ndarray:
         return np.exp(-np.where(share > 0, share * np.log(share), 0.0).sum(1))
 
 
+def shares(corners: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, list[int], np.ndarray]:
+    """Times (N,), ranks (R,) ascending, and from each time on the share of the staircases at each rank, (R, N).
+
+    Args:
+        corners: (t, rank) of every staircase; one that has ended stays where it is.
+    """
+    times = np.unique(np.concatenate([t for t, _ in corners]))
+    table = np.array([ranks[np.searchsorted(t, times, side="right").clip(1, len(t)) - 1] for t, ranks in corners])
+    seen = sorted({int(r) for r in table.ravel()})
+    return times, seen, np.array([(table == rank).mean(0) for rank in seen])
+
+
 def draw(axes: Axes, source: Source, position: int | None, time: str) -> None:
-    """One run on one axes."""
+    """One run on one axes; many starts are shares where they stand alone, and their median rank among others."""
     result: TrainResult = source.result
     path = result.trajectory
     assert path is not None
     members = members_of(result)
     look = line_style(position or 0)
-    for run, rows in members:
-        times, ranks = staircase(run, float(path.t[rows[-1]]))
-        if len(members) == 1 and not run.rank_transitions:
-            # No critical point was passed: all there is to tell is the rank of the end.
-            name = source.label if position is not None else "rank of the end"
-            point = {**marker_style(position or 0), "linestyle": "none", "clip_on": False, "zorder": 5}
-            axes.plot(times[-1:], ranks[-1:], **point, label=name, gid="end")
-            continue
-        style = look if len(members) == 1 else {"color": look["color"], "linewidth": 0.4, "alpha": 0.4}
-        name = source.label if position is not None else "critical points visited"
-        axes.step(times, ranks, where="post", **style, label=name if len(members) == 1 else None, gid="staircase")
+    corners = [staircase(run, float(path.t[rows[-1]])) for run, rows in members]
+    if len(members) > 1 and position is None:
+        _draw_shares(axes, corners)
+        return
+    name = source.label if position is not None else "critical points visited"
     if len(members) > 1:
-        _draw_mean(axes, source, position, members)
-    if position is None:
-        if len(members) == 1:
-            axes.plot(
-                path.t, effective_rank(path.singular_values), **{**line_style(1), "linewidth": 0.9},
-                label="effective rank of $A$, $e^{\\mathrm{entropy}}$", gid="effective",
-            )  # fmt: skip
-            _draw_theory(axes, result)
-        axes.legend(loc="lower right" if any(run.rank_transitions for run, _ in members) else "best")
+        times, seen, table = shares(corners)
+        median = np.array(seen)[(np.cumsum(table, 0) >= 0.5).argmax(0)]
+        axes.step(times, median, where="post", **look, label=f"{name}: median of {len(members)} starts", gid="median")
+    elif not members[0][0].rank_transitions:
+        # No critical point was passed: all there is to tell is the rank of the end.
+        times, ranks = corners[0]
+        point = {**marker_style(position or 0), "linestyle": "none", "clip_on": False, "zorder": 5}
+        end = source.label if position is not None else "rank of the end"
+        axes.plot(times[-1:], ranks[-1:], **point, label=end, gid="end")
     else:
-        legend_above(axes)
+        axes.step(*corners[0], where="post", **look, label=name, gid="staircase")
+    if position is None:
+        axes.plot(
+            path.t, effective_rank(path.singular_values), **{**line_style(1), "linewidth": 0.9},
+            label="effective rank of $A$, $e^{\\mathrm{entropy}}$", gid="effective",
+        )  # fmt: skip
+        _draw_theory(axes, result)
     top = max(min(path.A.shape[1:]), 1)
-    seen = max(int(max(staircase(run, 1.0)[1])) for run, _ in members)
+    seen_rank = max(int(ranks.max()) for _, ranks in corners)
     now = axes.get_ylim()[1] if position else 0.0
-    axes.set_ylim(-0.15, max(now, min(top, seen + 1) + 0.25))
+    axes.set_ylim(-0.15, max(now, min(top, seen_rank + 1) + 0.25))
     whole_numbers(axes.yaxis)
 
 
-def _draw_mean(
-    axes: Axes, source: Source, position: int | None, members: Sequence[tuple[TrainResult | Member, np.ndarray]]
-) -> None:
-    """The mean rank over the members at every time at which one of them jumps."""
-    path = source.result.trajectory
-    ends = [float(path.t[rows[-1]]) for _, rows in members]
-    corners = [staircase(run, end) for (run, _), end in zip(members, ends, strict=True)]
-    times = np.unique(np.concatenate([t for t, _ in corners]))
-    table = [ranks[np.searchsorted(t, times, side="right").clip(1, len(t)) - 1] for t, ranks in corners]
-    name = f"{source.label}: " if position is not None and source.label else ""
-    look = {**line_style(position or 0), "color": COLOURS[(position or 0) % len(COLOURS)]}
-    axes.step(times, np.mean(table, 0), where="post", **look, label=f"{name}mean of {len(members)} starts", gid="mean")
+def _draw_shares(axes: Axes, corners: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
+    """Stacked areas: at every time, the share of the starts at each rank, the lowest rank at the bottom."""
+    times, seen, table = shares(corners)
+    below = np.zeros(len(times))
+    for rank, share, colour in zip(seen, table, ordered_colours(len(seen)), strict=True):
+        axes.fill_between(
+            times, below, below + share, step="post", facecolor=colour, edgecolor="white", linewidth=0.4,
+            label=f"rank {rank}", gid=f"share{rank}",
+        )  # fmt: skip
+        below = below + share
+    axes.set_ylim(0, 1)
+    axes.set_ylabel(f"share of the {len(corners)} starts")
 
 
 def _draw_theory(axes: Axes, result: TrainResult) -> None:

@@ -9,17 +9,32 @@ import numpy as np
 
 from dlnphase.errors import InputError
 from dlnphase.plotting.sources import Source, caption_lines, detections_of, runs_of
-from dlnphase.plotting.style import Look, captioned, letters, marker_style, new_figure, solid, whole_numbers
-from dlnphase.plotting.timeline import FLOOR, Arrangement, members_of
+from dlnphase.plotting.style import (
+    FAINT,
+    Look,
+    captioned,
+    legend_above,
+    letters,
+    marker_style,
+    new_figure,
+    whole_numbers,
+)
+from dlnphase.plotting.timeline import Arrangement, members_of
 from dlnphase.results.detect import DetectResult, VisitInfo
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SIDE = 0.14  # how far to the right or left of its rank a second series stands
+ZERO_COST = 1e-12  # of the highest cost: below it is the round-off of a refined minimum
 KIND_MARKERS = {"strict-saddle": "v", "degenerate-saddle": "D", "global-minimum": "*", "not-critical": "x"}
-BLACK = {"color": "black", "linestyle": "none"}
+# Series that lie over each other at the same rank: a disc in a ring, a cross over both.
+DISC: dict[str, Any] = {**marker_style(0), "markersize": 4.5, "zorder": 3}
+SQUARE: dict[str, Any] = {**marker_style(1), "markersize": 4.5, "zorder": 3}
+TRIANGLE: dict[str, Any] = {**marker_style(2), "markersize": 5, "zorder": 3}
+RING: dict[str, Any] = {"color": "black", "marker": "o", "markerfacecolor": "none", "markersize": 9, "zorder": 2}
+CROSS: dict[str, Any] = {"color": "black", "marker": "x", "markersize": 5, "zorder": 4}
+Getter = Callable[[VisitInfo], "float | None"]
 
 
 def figure(sources: Sequence[Source], look: Look, arrangement: Arrangement | None = None) -> Figure:
@@ -46,9 +61,6 @@ def figure(sources: Sequence[Source], look: Look, arrangement: Arrangement | Non
         while k % columns:
             axes[k].set_visible(False)
             k += 1
-    for ax in axes:
-        if ax.get_legend() is not None:
-            solid(ax.get_legend())
     letters([ax for ax in axes if ax.get_visible()])
     captioned(fig, look, caption_lines(shown))
     return fig
@@ -72,102 +84,89 @@ def _panels(source: Source) -> list[Callable[[Axes, Any], None]]:
 
 
 def draw_costs(axes: Axes, result: DetectResult) -> None:
-    """C where the path is closest, at the critical point, and on the greedy path."""
+    """C where the path is closest, at the critical point, and on the greedy path, one inside the other."""
     visits = result.visits
-    points(axes, visits, lambda v: v.cost, 0, "path, at its closest", gid="cost")
-    points(axes, visits, lambda v: v.critical_point.cost, None, "critical point", gid="critical", marker="+", side=SIDE)
+    points(axes, visits, lambda v: v.critical_point.cost, RING, "critical point", gid="critical")
+    points(axes, visits, lambda v: v.cost, DISC, "path, at its closest", gid="cost")
     if any(v.greedy is not None for v in visits):
-        points(
-            axes, visits, lambda v: None if v.greedy is None else v.greedy.cost, None, r"greedy path, $\alpha\to 0$",
-            gid="greedy", marker="x", side=2 * SIDE,
-        )  # fmt: skip
-    _log_above(axes, FLOOR * max(v.cost for v in visits) * 1e4)
+        greedy: Getter = lambda v: None if v.greedy is None else v.greedy.cost  # noqa: E731
+        points(axes, visits, greedy, CROSS, r"greedy path, $\alpha\to 0$", gid="greedy")
+    _log_with_zero(axes, ZERO_COST * max(v.cost for v in visits))
     axes.set_ylabel("cost $C$")
-    axes.legend(loc="lower left")
+    legend_above(axes)
 
 
 def draw_distances(axes: Axes, result: DetectResult) -> None:
     """How near the path comes, in parameter space (where there are weights) and in matrix space."""
     visits = result.visits
-    points(axes, visits, lambda v: v.distance, 0, r"$\|\theta - \theta_c\|$", gid="distance")
-    near = r"$\|\theta - \theta_c\|$, nearest found"
-    points(axes, visits, lambda v: v.nearest_distance, 1, near, gid="nearest", side=SIDE)
-    points(axes, visits, lambda v: v.matrix_distance, 2, r"$\|A - A_c\|_F$", gid="matrix", side=2 * SIDE)
-    _log_above(axes, 0.0)
+    points(axes, visits, lambda v: v.distance, DISC, r"$\|\theta - \theta_c\|$", gid="distance")
+    points(axes, visits, lambda v: v.nearest_distance, SQUARE, r"$\|\theta - \theta_c\|$, nearest found", gid="nearest")
+    points(axes, visits, lambda v: v.matrix_distance, TRIANGLE, r"$\|A - A_c\|_F$", gid="matrix")
+    _log_with_zero(axes, 0.0)
     axes.set_ylabel("distance to the critical point")
-    axes.legend(loc="best")
+    legend_above(axes)
 
 
 def draw_curvature(axes: Axes, result: DetectResult) -> None:
     """The smallest Hessian eigenvalue, with the kind of critical point as marker; 0 as a line."""
     for kind, marker in KIND_MARKERS.items():
         chosen = [v for v in result.visits if v.kind == kind and v.curvature is not None]
-        if chosen:
-            # A smallest eigenvalue within its residual of zero is zero.
-            points(axes, chosen, _eigenvalue, 0, kind.replace("-", " "), gid=kind, marker=marker)
+        # A smallest eigenvalue within its residual of zero is zero.
+        points(axes, chosen, _eigenvalue, {**DISC, "marker": marker}, kind.replace("-", " "), gid=kind)
     axes.axhline(0, color="black", linewidth=0.6)
     lowest = min((_eigenvalue(v) or 0.0 for v in result.visits), default=0.0)
-    top = max(v.escape.predicted_rate for v in result.visits if v.escape is not None) if lowest == 0 else -lowest
-    axes.set_ylim(-1.25 * top, 0.35 * top)
+    if lowest == 0:  # nothing but zeros: no scale to read off
+        axes.set_ylim(-1, 1)
+        axes.set_yticks([0], ["0"])
+    else:
+        axes.set_ylim(1.25 * lowest, -0.35 * lowest)
     axes.set_ylabel(r"smallest eigenvalue of $\nabla^2\mathcal{L}$")
-    axes.legend(loc="lower right")
+    legend_above(axes)
 
 
 def draw_rates(axes: Axes, result: DetectResult) -> None:
-    """How fast each saddle is left: the rate on the path beside ‖∇C‖ at the critical point."""
+    """How fast each saddle is left: the rate on the path inside ‖∇C‖ at the critical point."""
     left = [(v.rank, v.escape) for v in result.visits if v.escape is not None]
-    _draw(axes, [(rank, e.rate) for rank, e in left if e.rate is not None], 0, "rate on the path", "rate", None)
     name = r"theory: $s = \|\nabla C(A_c)\|_{\mathrm{op}}$"
-    _draw(axes, [(rank + SIDE, e.predicted_rate) for rank, e in left], None, name, "predicted", "+")
+    _draw(axes, [(rank, e.predicted_rate) for rank, e in left], RING, name, "predicted")
+    _draw(axes, [(rank, e.rate) for rank, e in left if e.rate is not None], DISC, "rate on the path", "rate")
     axes.set_ylim(bottom=0)
     axes.set_ylabel("rate of escape")
-    axes.legend(loc="best")
+    legend_above(axes)
 
 
 def draw_run_costs(axes: Axes, result: Any) -> None:
     """Plateaus of a run of train: measured, at the critical point, and least cost of that rank where it is known."""
     rows = [(p.rank, p) for run, _ in members_of(result) for p in run.theory.plateaus]
-    for get, index, name, gid, side in (
-        (lambda p: p.measured, 0, "path, at its closest", "cost", 0.0),
-        (lambda p: p.refined, None, "critical point", "critical", SIDE),
-        (lambda p: p.predicted, None, "theory: least cost of that rank", "predicted", 2 * SIDE),
+    for get, look, name, gid in (
+        (lambda p: p.refined, RING, "critical point", "critical"),
+        (lambda p: p.measured, DISC, "path, at its closest", "cost"),
+        (lambda p: p.predicted, CROSS, "theory: least cost of that rank", "predicted"),
     ):
-        xy = [(rank + side, get(p)) for rank, p in rows if get(p) is not None]
-        _draw(axes, xy, index, name, gid, {"critical": "+", "predicted": "x"}.get(gid))
-    _log_above(axes, FLOOR * max(p.measured for _, p in rows) * 1e4)
+        _draw(axes, [(rank, get(p)) for rank, p in rows if get(p) is not None], look, name, gid)
+    _log_with_zero(axes, ZERO_COST * max(p.measured for _, p in rows))
     axes.set_ylabel("cost $C$")
-    axes.legend(loc="lower left")
+    legend_above(axes)
 
 
 def draw_run_dwell(axes: Axes, result: Any) -> None:
     """How long a run stays at each rank."""
     rows = [r for run, _ in members_of(result) for r in run.rank_transitions]
-    _draw(axes, [(r.from_rank, r.dwell) for r in rows], 0, "dwell time", "dwell", None)
-    _log_above(axes, 0.0)
+    _draw(axes, [(r.from_rank, r.dwell) for r in rows], DISC, "dwell time", "dwell")
+    _log_with_zero(axes, 0.0)
     axes.set_ylabel("time at that rank")
-    axes.legend(loc="best")
+    legend_above(axes)
 
 
-def points(
-    axes: Axes, visits: Sequence[VisitInfo], get: Callable[[VisitInfo], float | None], index: int | None, label: str,
-    *, gid: str, marker: str | None = None, side: float = 0.0,
-) -> None:  # fmt: skip
-    """A series of visits against rank; ``index`` None draws it black, as theory or reference."""
-    xy = [(v.rank + side, float(y)) for v in visits if (y := get(v)) is not None]
-    _draw(axes, xy, index, label, gid, marker)
+def points(axes: Axes, visits: Sequence[VisitInfo], get: Getter, look: dict[str, Any], label: str, *, gid: str) -> None:
+    """A series of visits against rank."""
+    _draw(axes, [(v.rank, float(y)) for v in visits if (y := get(v)) is not None], look, label, gid)
 
 
-def _draw(
-    axes: Axes, xy: Sequence[tuple[float, float]], index: int | None, label: str, gid: str, marker: str | None
-) -> None:
-    if not xy:
-        return
-    look: dict[str, Any] = {**BLACK, "marker": "+"} if index is None else {**marker_style(index), "linestyle": "none"}
-    if index is None or marker in ("x",):
-        look["markersize"] = 8
-    if len(xy) > 40:
-        look["alpha"] = 0.35
-    axes.plot(*np.array(xy).T, **{**look, **({"marker": marker} if marker else {})}, label=label, gid=gid)
+def _draw(axes: Axes, xy: Sequence[tuple[float, float]], look: dict[str, Any], label: str, gid: str) -> None:
+    if xy:
+        faint = {"alpha": 0.35} if len(xy) > 40 else {}
+        axes.plot(*np.array(xy).T, **{"linestyle": "none", **look, **faint}, label=label, gid=gid)
 
 
 def _eigenvalue(visit: VisitInfo) -> float | None:
@@ -177,19 +176,38 @@ def _eigenvalue(visit: VisitInfo) -> float | None:
     return 0.0 if c.negative_eigenvalues == 0 else c.min_eigenvalue
 
 
-def _log_above(axes: Axes, floor: float) -> None:
-    """A logarithmic y axis over the positive values; what is at round-off stands on its lower edge."""
+def _log_with_zero(axes: Axes, zero: float) -> None:
+    """A logarithmic y axis; what is at most ``zero`` (round-off) stands on a line of its own below it, named 0."""
+    from matplotlib.ticker import FixedLocator, LogLocator
+
     values = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in axes.lines])
-    positive = values[values > max(floor, 0)]
+    positive = values[values > max(zero, 0)]
     if not len(positive):
         return
-    low, high = float(positive.min()), float(positive.max())
+    low, high = float(positive.min()) / 2.5, float(positive.max()) * 2.5
     axes.set_yscale("log")
-    axes.set_ylim(low / 2.5, high * 2.5)
+    if not (values <= zero).any():
+        axes.set_ylim(low, high)
+        return
+    strip = (high / low) ** 0.1
+    for line in axes.lines:
+        y = np.asarray(line.get_ydata(), dtype=float)
+        line.set_ydata(np.where(y <= zero, low / strip, y))
+    for locator, place in (
+        (LogLocator(numticks=8), axes.yaxis.set_major_locator),
+        (LogLocator(subs="auto", numticks=8), axes.yaxis.set_minor_locator),
+    ):
+        place(FixedLocator([float(tick) for tick in locator.tick_values(low, high) if low <= tick <= high]))
+    axes.set_ylim(low / strip**2, high)
+    axes.axhline(low, color=FAINT, linewidth=0.7, linestyle=(0, (2, 2)), zorder=0, gid="zero")
+    axes.annotate(
+        "0", (0, low / strip), xycoords=("axes fraction", "data"), xytext=(-4, 0), textcoords="offset points",
+        ha="right", va="center", gid="zero",
+    )  # fmt: skip
 
 
 def _rank_axis(axes: Axes) -> None:
     axes.set_xlabel("rank of the critical point")
     low, high = axes.dataLim.intervalx
-    axes.set_xlim(np.floor(low) - 0.4, max(np.ceil(high - 0.45), np.floor(low) + 1) + 0.6)
+    axes.set_xlim(np.floor(low) - 0.4, max(np.ceil(high), np.floor(low) + 1) + 0.4)
     whole_numbers(axes.xaxis)

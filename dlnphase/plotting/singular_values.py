@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dlnphase.plotting.sources import Source, caption_lines, runs_of
-from dlnphase.plotting.style import FAINT, THEORY, Look, captioned, letters, line_style, new_figure, solid
+from dlnphase.plotting.style import FAINT, THEORY, Look, captioned, legend_of_all, letters, line_style, new_figure
 from dlnphase.plotting.timeaxis import apply_axis, choose_axis
-from dlnphase.plotting.timeline import Arrangement, members_of
+from dlnphase.plotting.timeline import BURST_WORDS, Arrangement, members_of
 from dlnphase.results.train import TrainResult
 
 if TYPE_CHECKING:
@@ -37,17 +37,15 @@ def figure(sources: Sequence[Source], look: Look, arrangement: Arrangement) -> F
         top.tick_params(labelbottom=False)
         top.set_title(source.label)
         if k % columns == 0:
-            top.set_ylabel("singular values of $A$")
-            bottom.set_ylabel("the same, logarithmic")
-        if result_rank(source.result) == max(result_rank(s.result) for s in runs):
-            handles = top.get_legend_handles_labels()
+            top.set_ylabel("singular values of $A$,\nlinear")
+            bottom.set_ylabel("singular values of $A$,\nlogarithmic")
     for k in range(len(runs), bands * columns):
         for row in (0, 1):
             axes[((k // columns) * 2 + row) * columns + k % columns].set_visible(False)
-    if len(runs) > 1:
-        letters([axes[(k // columns) * 2 * columns + k % columns] for k in range(len(runs))])
-    solid(fig.legend(*handles, loc="outside upper left", ncols=len(handles[0]), columnspacing=1.2))
-    captioned(fig, look, caption_lines(runs, panels=True))
+    words = [BURST_WORDS] if any(ax.get_xscale() == "function" for ax in axes) else []
+    letters(axes if len(runs) == 1 else [axes[(k // columns) * 2 * columns + k % columns] for k in range(len(runs))])
+    legend_of_all(fig, axes, SHOWN + 2)
+    captioned(fig, look, [*caption_lines(runs, panels=True), *words])
     return fig
 
 

@@ -6,13 +6,16 @@ No pyplot and no global state: figures are plain objects, so nothing needs a dis
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 import dlnphase
+from dlnphase.errors import InputError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,6 +31,7 @@ FAINT = "#BBBBBB"
 SEQUENCE = "cividis"  # ordered quantities: even in lightness, the same to all eyes
 DIVERGING = "PuOr"  # signed quantities: orange and purple, light in the middle
 MAX_COLUMNS = 3
+SHARE = 0.82  # of the width of a panel with its labels: what the panel itself has
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,9 @@ class Look:
         font: size of text, in points.
         dpi: of PNG files.
         line: width of lines, in points.
+        caption: whether the caption stands in the picture.
+        size: of the whole picture in inches, or None for what the panels take.
+        sheet: a matplotlib style drawn in, by name or file.
     """
 
     name: str
@@ -48,6 +55,9 @@ class Look:
     font: float
     dpi: int
     line: float
+    caption: bool = True
+    size: tuple[float, float] | None = None
+    sheet: str | None = None
 
 
 LOOKS = {
@@ -89,7 +99,22 @@ def style(look: Look) -> Iterator[None]:
         "path.simplify": True,
     }
     with matplotlib.rc_context(settings):
+        if look.sheet is not None:
+            _use_sheet(look.sheet)
         yield
+
+
+def _use_sheet(sheet: str) -> None:
+    """Draw in a style sheet of matplotlib or of the user's; InputError where there is none."""
+    import matplotlib
+    from matplotlib.style import use
+
+    try:
+        use(sheet)
+    except (OSError, ValueError, KeyError) as error:
+        known = ", ".join(name for name in matplotlib.style.available if not name.startswith("_"))
+        why = str(error).splitlines()[0]
+        raise InputError(f"style: found {sheet} ({why}), expected a style file or one of {known}") from None
 
 
 def new_figure(
@@ -106,7 +131,7 @@ def new_figure(
 
     width = look.width * (1.0, 1.0, 1.35, 1.7)[min(columns, 3)]
     size = (width, look.height * height * (1 if rows == 1 else 0.78 * rows))
-    figure = Figure(figsize=size, layout="constrained")
+    figure = Figure(figsize=look.size or size, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False, **grid)
     return figure, list(axes.flat)
@@ -119,25 +144,48 @@ def panel_grid(count: int) -> tuple[int, int]:
 
 
 def captioned(figure: Figure, look: Look, lines: Sequence[str]) -> None:
-    """Write small lines under the panels (settings, version), wrapped to the figure, and lay the panels out above."""
+    """Write small lines under the panels (settings, version), wrapped to the figure, and lay the panels out above.
+
+    A caption that is to stand beside the picture is kept as an invisible text.
+    """
+    if not look.caption:
+        figure.text(0, 0, "", gid="caption", visible=False, label="\n".join(lines))
+        return
     size = look.font * 0.7
     inches = figure.get_size_inches()
     columns = int(inches[0] * 72 / (size * 0.56))
     wrapped = [part for line in lines for part in textwrap.wrap(line, columns, subsequent_indent="   ")]
     height = (len(wrapped) * size * 1.35 + size) / 72
-    figure.set_size_inches(inches[0], inches[1] + height)
-    share = height / (inches[1] + height)
+    whole = inches[1] if look.size else inches[1] + height
+    figure.set_size_inches(inches[0], whole)
+    share = min(height / whole, 0.6)
     figure.text(
-        0.01, 0.3 * size / 72 / (inches[1] + height), "\n".join(wrapped), fontsize=size, color="#555555",
-        va="bottom", ha="left", linespacing=1.25, gid="caption",
+        0.01, 0.3 * size / 72 / whole, "\n".join(wrapped), fontsize=size, color="#555555",
+        va="bottom", ha="left", linespacing=1.25, gid="caption", label="\n".join(lines),
     )  # fmt: skip
     engine: Any = figure.get_layout_engine()
     engine.set(rect=(0, share, 1, 1 - share))
 
 
 def caption_of(figure: Figure) -> str:
-    """The caption of a figure, as one line."""
-    return " ".join(text.get_text().replace("\n", " ") for text in figure.texts if text.get_gid() == "caption")
+    """The caption of a figure, as sentences on one line."""
+    lines = [line for t in figure.texts if t.get_gid() == "caption" for line in str(t.get_label()).split("\n")]
+    return " ".join(line if line.endswith(".") else f"{line}." for line in lines if line)
+
+
+# What LaTeX reads as something else, or its default fonts do not have, in words of captions.
+_LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}", "~": r"\~{}",
+    "^": r"\^{}", "$": r"\$", "γ": r"$\gamma$", "σ": r"$\sigma$", "α": r"$\alpha$", "η": r"$\eta$", "λ": r"$\lambda$",
+    "β": r"$\beta$", "×": r"$\times$", "→": r"$\to$", "∞": r"$\infty$", "−": "$-$", "–": "--", "…": r"\dots{}",
+    "≥": r"$\ge$", "≤": r"$\le$", "±": r"$\pm$", "‖": r"$\|$", "₀": "$_0$", "₁": "$_1$", "₂": "$_2$", "○": r"$\circ$",
+    "□": r"$\square$", "△": r"$\triangle$", "\u00a0": "~",
+}  # fmt: skip
+
+
+def latex(words: str) -> str:
+    """Plain words as LaTeX text."""
+    return "".join(_LATEX.get(letter, letter) for letter in words)
 
 
 def save(figure: Figure, path: Path, look: Look, title: str) -> bytes:
@@ -175,9 +223,47 @@ def ordered_colours(count: int) -> list[Any]:
     return [colours(0.9 * k / max(count - 1, 1)) for k in range(count)]
 
 
-def legend_above(axes: Axes, columns: int = 3) -> None:
-    """The legend in rows above the panel, where no curve can run through it."""
-    solid(axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.01), ncols=columns, borderaxespad=0.0))
+def legend_above(axes: Axes, columns: int = 4) -> None:
+    """The legend in rows above the panel, where no curve can run through it, and no wider than the panel."""
+    figure = axes.get_figure(root=True)
+    if figure is None or not axes.get_legend_handles_labels()[1]:
+        return
+    place = axes.get_subplotspec()
+    across = place.get_gridspec().ncols if place is not None else 1
+
+    def make(count: int) -> Any:
+        return axes.legend(
+            loc="lower left", bbox_to_anchor=(0.0, 1.01), ncols=count, borderaxespad=0.0, columnspacing=1.4
+        )
+
+    _fitting(make, columns, SHARE * figure.bbox.width / across)
+
+
+def legend_of_all(figure: Figure, axes: Sequence[Axes], columns: int = 6) -> None:
+    """One legend above all panels: every name once, in order of appearance."""
+    named: dict[str, Any] = {}
+    for ax in axes:
+        for handle, name in zip(*ax.get_legend_handles_labels(), strict=True):
+            named.setdefault(name, handle)
+
+    def make(count: int) -> Any:
+        return figure.legend(
+            list(named.values()), list(named), loc="outside upper left", ncols=count, columnspacing=1.4
+        )
+
+    if named:
+        _fitting(make, columns, 0.99 * figure.bbox.width)
+
+
+def _fitting(make: Callable[[int], Any], columns: int, room: float) -> None:
+    """The legend with as many columns as fit into so many pixels."""
+    for count in range(columns, 0, -1):
+        legend = make(count)
+        if count == 1 or legend.get_window_extent().width <= room:
+            legend.set_gid("above")
+            solid(legend)
+            return
+        legend.remove()
 
 
 def solid(legend: Any) -> None:
@@ -185,7 +271,7 @@ def solid(legend: Any) -> None:
     for handle in legend.legend_handles:
         handle.set_alpha(1)
         if hasattr(handle, "set_linewidth"):
-            handle.set_linewidth(max(float(handle.get_linewidth()), 1.0))
+            handle.set_linewidth(max(*np.atleast_1d(handle.get_linewidth()), 1.0))
 
 
 def whole_numbers(axis: Any) -> None:

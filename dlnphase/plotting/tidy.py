@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+
+from dlnphase.errors import InputError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -14,6 +17,8 @@ GAP = 1.0  # pixels kept free between two labels
 
 def tidy(figure: Figure) -> None:
     """Lay the figure out, then move rank labels into their panel and hide those, and times of bursts, that collide."""
+    _lay_out(figure)
+    _lift_titles(figure)
     figure.draw_without_rendering()
     for axes in figure.axes:
         labels = [text for text in axes.texts if text.get_gid() == "rank"]
@@ -48,20 +53,46 @@ def _crowded(labels: Sequence[Any]) -> list[Any]:
     return out
 
 
+def _lay_out(figure: Figure) -> None:
+    """Place the panels; InputError where the labels leave them no room."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "constrained_layout not applied")
+        try:
+            figure.draw_without_rendering()
+        except UserWarning:
+            width, height = figure.get_size_inches()
+            raise InputError(f"size: found {width:g}x{height:g}, too small for the labels of this figure") from None
+
+
+def _above(figure: Figure) -> list[Any]:
+    """The legends that stand above a panel, or above all of them."""
+    legends = [*figure.legends, *(ax.get_legend() for ax in figure.axes)]
+    return [legend for legend in legends if legend is not None and legend.get_gid() == "above"]
+
+
+def _lift_titles(figure: Figure) -> None:
+    """Titles of panels with a legend above them stand above the legend."""
+    for legend in _above(figure):
+        title = legend.axes.get_title("left") if legend.axes is not None else ""
+        if title:
+            height = legend.get_window_extent().height * 72 / figure.dpi
+            legend.axes.set_title(title, loc="left", pad=height + 4)
+
+
 def _thin_times(axes: Axes) -> None:
-    """Empty the tick labels of a rescaled time axis that would touch the one before."""
+    """Empty the tick labels of a rescaled time axis that would touch one that matters more: bursts, ends, the rest."""
     from matplotlib.ticker import FixedFormatter
 
+    labels = axes.get_xticklabels()
     formatter = axes.xaxis.get_major_formatter()
-    if axes.get_xscale() != "function" or not isinstance(formatter, FixedFormatter):
+    names = list(formatter.seq) if isinstance(formatter, FixedFormatter) else []
+    if not names or len(names) != len(labels) or not all((t.get_gid() or "").startswith("time") for t in labels):
         return
-    edge, names = float("-inf"), list(formatter.seq)
-    for k, label in enumerate(axes.get_xticklabels()):
-        if k >= len(names) or not names[k]:
-            continue
-        box = label.get_window_extent()
-        if box.x0 < edge + 3 * GAP:
+    boxes = [label.get_window_extent().padded(2 * GAP) for label in labels]
+    kept: list[Any] = []
+    for k in sorted(range(len(names)), key=lambda k: str(labels[k].get_gid())):
+        if any(boxes[k].overlaps(box) for box in kept):
             names[k] = ""
         else:
-            edge = box.x1
+            kept.append(boxes[k])
     axes.xaxis.set_major_formatter(FixedFormatter(names))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,6 +26,8 @@ NARROW = 1 / 200  # a burst below this share of the axis cannot be seen on a lin
 SPREAD = 30.0  # bursts further apart than this factor do not share a linear axis
 DONE_EARLY = 0.1  # bursts that are all over by this share of the time leave a linear axis to the tail
 NEAR, ROOM = 3.0, 7.0  # of the rescaled axis: what counts as near a burst, and the most that one side of it takes
+BURST, END, BETWEEN = 0, 1, 2  # what a labelled time is, those that matter most first
+GREY = "#777777"
 EARLY = 0.03  # a cost that is done with half its decades this early asks for a logarithmic axis
 
 
@@ -140,7 +143,7 @@ def apply_axis(axes: Axes, kind: str, runs: Sequence[TrainResult], *, label: boo
         words = "time $t$"
     elif kind == "bursts":
         _bend(axes, runs[0], end)
-        words = r"time $t$   (around each burst: $\log|t - t_{\mathrm{burst}}|$)"
+        words = "time $t$, stretched around bursts"
     else:
         axes.set_xlim(0, end)
         words = "time $t$"
@@ -156,10 +159,45 @@ def _bend(axes: Axes, run: TrainResult, end: float) -> None:
     start = 0.0
     axes.set_xscale("function", functions=(clock.forward, clock.inverse))
     axes.set_xlim(start, end)
-    axes.xaxis.set_major_locator(FixedLocator([float(t) for t in clock.bursts]))
-    axes.xaxis.set_major_formatter(FixedFormatter([short(t) for t in clock.bursts]))
+    ticks = labelled_times(clock, end)
+    axes.xaxis.set_major_locator(FixedLocator([t for t, _ in ticks]))
+    axes.xaxis.set_major_formatter(FixedFormatter([short(t) for t, _ in ticks]))
+    for tick, (_, weight) in zip(axes.xaxis.get_major_ticks(), ticks, strict=True):
+        tick.label1.set_gid(f"time{weight}")  # tidy drops those that matter least where they collide
+        if weight > BURST:
+            tick.label1.set_color(GREY)
+            tick.tick1line.set_color(GREY)
     axes.xaxis.set_minor_locator(FixedLocator([float(t) for t in clock.minor_ticks(start, end)]))
     axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def labelled_times(clock: BurstClock, end: float) -> list[tuple[float, int]]:
+    """Times worth a label on the rescaled axis, ascending, with their weight: bursts, the two ends, round ones between.
+
+    Between two of these stands the roundest time of the middle half of the way on the page.
+    """
+    fixed = sorted({0.0: END, float(end): END, **{float(t): BURST for t in clock.bursts}}.items())
+    out = list(fixed)
+    for (low, _), (high, _) in pairwise(fixed):
+        a, b = clock.forward(np.array([low, high]))
+        first, last = clock.inverse(np.array([a + (b - a) / 4, b - (b - a) / 4]))
+        time = _roundest(float(first), float(last))
+        if low < time < high:
+            out.append((time, BETWEEN))
+    return sorted(out)
+
+
+def _roundest(low: float, high: float) -> float:
+    """The number in [low, high] with the fewest digits."""
+    if not low < high:
+        return low
+    power = np.floor(np.log10(high))
+    while True:
+        for step in (5, 2, 1):
+            unit = step * 10.0**power
+            if np.ceil(low / unit) * unit <= high:
+                return float(np.ceil(low / unit) * unit)
+        power -= 1
 
 
 def short(value: float) -> str:
@@ -171,6 +209,12 @@ def short(value: float) -> str:
         return f"{value:.3g}" if power < 3 else f"{value:.0f}"
     front = f"{value / 10.0**power:.2f}"
     return rf"$10^{{{power}}}$" if front == "1.00" else rf"${front}\!\times\!10^{{{power}}}$"
+
+
+def power_of_ten(value: float) -> str:
+    """A width for a label: powers of ten as such, however small, so that 10² stands beside 10⁴."""
+    power = round(float(np.log10(value))) if value >= 10 else 0
+    return f"$10^{{{power}}}$" if power and value == 10.0**power else short(value)
 
 
 def _members(run: TrainResult) -> Sequence[TrainResult | Member]:

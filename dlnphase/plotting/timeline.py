@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dlnphase.plotting.sources import Source, caption_lines
-from dlnphase.plotting.style import Look, captioned, letters, new_figure, panel_grid
+from dlnphase.plotting.style import Look, captioned, legend_above, legend_of_all, letters, new_figure, panel_grid
 from dlnphase.plotting.timeaxis import apply_axis, choose_axis
 from dlnphase.results.train import Member, TrainResult, Trajectory
 
@@ -17,15 +18,25 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+BAND = 5  # members that must be on their way where their middle and spread are drawn
+AXES = {"linear": "linear time", "log": "logarithmic time", "bursts": "time stretched around each burst"}
+BURST_WORDS = "Stretched time: linear within the duration of a burst, logarithmic in the time to it beyond."
 FLOOR = 1e-16  # of the largest value: below it a logarithmic axis shows round-off
 
 
 @dataclass(frozen=True)
 class Arrangement:
-    """How a figure over time is laid out: the wish for the time axis, and whether runs share a panel."""
+    """How a figure over time is laid out.
+
+    Attributes:
+        time: the wish for the time axis; ``both`` puts the rescaled one beside the linear one.
+        layout: whether runs share a panel.
+        average: what is drawn of many starts: ``median`` and band, or ``mean`` and standard deviation.
+    """
 
     time: str = "auto"
     layout: str = "auto"
+    average: str = "median"
 
 
 # Draws one run on one axes: (axes, source, position in the overlay or None, time axis).
@@ -43,27 +54,31 @@ def timeline_figure(
         ylabel: of every panel in the first column.
     """
     together = overlay and len(runs) > 1 and _share(runs, arrangement.layout)
-    if together or len(runs) == 1:
-        figure, axes = new_figure(look)
-        kind = choose_axis([s.result for s in runs], arrangement.time)
-        for k, source in enumerate(runs):
-            draw(axes[0], source, k if together else None, kind)
-        apply_axis(axes[0], kind, [s.result for s in runs])
-        axes[0].set_ylabel(ylabel)
+    groups: list[Sequence[Source]] = [runs] if together else [[source] for source in runs]
+    times = ("bursts", "linear") if arrangement.time == "both" else (arrangement.time,)
+    panels = [(group, time) for group in groups for time in times]
+    rows, columns = (len(groups), 2) if len(times) == 2 else panel_grid(len(panels))
+    figure, axes = new_figure(look, rows, columns, height=1.0 if rows == 1 else 0.85)
+    for k, (ax, (group, wish)) in enumerate(zip(axes, panels, strict=False)):
+        kind = choose_axis([s.result for s in group], wish)
+        for position, source in enumerate(group):
+            draw(ax, source, position if together else None, kind)
+        apply_axis(ax, kind, [s.result for s in group])
+        if len(panels) > 1:
+            named = "" if together else group[0].label
+            ax.set_title(f"{named}, {AXES[kind]}".removeprefix(", ") if len(times) == 2 else named)
+        if k % columns == 0 and not ax.get_ylabel():
+            ax.set_ylabel(ylabel)
+    for ax in axes[len(panels) :]:
+        ax.set_visible(False)
+    shown = axes[: len(panels)]
+    if len(panels) == 1:
+        legend_above(axes[0])
     else:
-        rows, columns = panel_grid(len(runs))
-        figure, axes = new_figure(look, rows, columns, height=1.0 if rows == 1 else 0.85)
-        for k, (ax, source) in enumerate(zip(axes, runs, strict=False)):
-            kind = choose_axis([source.result], arrangement.time)
-            draw(ax, source, None, kind)
-            apply_axis(ax, kind, [source.result])
-            ax.set_title(source.label)
-            if k % columns == 0:
-                ax.set_ylabel(ylabel)
-        for ax in axes[len(runs) :]:
-            ax.set_visible(False)
-        letters(axes[: len(runs)])
-    captioned(figure, look, caption_lines(runs, panels=not together))
+        legend_of_all(figure, shown)
+    letters(shown)
+    words = [BURST_WORDS] if any(ax.get_xscale() == "function" for ax in shown) else []
+    captioned(figure, look, [*caption_lines(runs, panels=not together and len(times) == 1), *words])
     return figure
 
 
@@ -77,18 +92,69 @@ def members_of(result: TrainResult) -> list[tuple[TrainResult | Member, np.ndarr
     return [(m, rows) for m, rows in found if len(rows)]
 
 
-def quantiles_over_members(
-    path: Trajectory, values: np.ndarray, rows: Sequence[np.ndarray], levels: Sequence[float] = (0.1, 0.5, 0.9)
-) -> tuple[np.ndarray, np.ndarray]:
-    """Times (N,) and quantiles (levels, N) over members of a quantity interpolated to common times.
+def middle_and_spread(
+    path: Trajectory, values: np.ndarray, rows: Sequence[np.ndarray], average: str = "median"
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Times (N,), and low, middle, high (3, N) over the members that are on their way; None for fewer than BAND.
 
-    A member that has ended keeps its last value.
+    ``median``: with the 10 and 90 % quantiles; ``mean``: with one standard deviation to either side. Between its
+    records a member is followed as the logarithmic axis draws it; a member that has ended counts no longer, and where
+    fewer than BAND are left nothing is told.
     """
+    if len(rows) < BAND:
+        return None
+    last = np.sort([path.t[r[-1]] for r in rows])[-BAND]
     times = np.unique(np.concatenate([path.t[r] for r in rows]))
+    times = times[times <= last]
     if len(times) > 2000:
         times = times[np.linspace(0, len(times) - 1, 2000).astype(int)]
-    table = np.stack([np.interp(times, path.t[r], values[r]) for r in rows])
-    return times, np.quantile(table, levels, axis=0)
+    tiny = np.finfo(float).tiny
+    logs = [np.interp(times, path.t[r], np.log(np.maximum(values[r], tiny)), right=np.nan) for r in rows]
+    table = np.exp(np.stack(logs))
+    if average == "median":
+        return times, np.nanquantile(table, (0.1, 0.5, 0.9), axis=0)
+    mean, std = np.nanmean(table, axis=0), np.nanstd(table, axis=0, ddof=1)
+    return times, np.stack([mean - std, mean, mean + std])
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The stay of a run at one rank: over several members of the commonest sequence of ranks, their means.
+
+    Attributes:
+        rank: of the critical point.
+        start, end: times.
+        level: the cost there: predicted where ``exact``, else of the refined critical point.
+        exact: whether theory names it.
+    """
+
+    rank: int
+    start: float
+    end: float
+    level: float
+    exact: bool
+
+
+def stages_of(result: TrainResult) -> list[Stage]:
+    """The stages of a run, in order; none where visits and transitions do not pair up."""
+    path = result.trajectory
+    assert path is not None
+    runs = [run for run, _ in members_of(result) if len(run.theory.plateaus) == len(run.rank_transitions) + 1]
+    if not runs:
+        return []
+    ranks = [tuple(p.rank for p in run.theory.plateaus) for run in runs]
+    (common, _), *_ = Counter(ranks).most_common(1)
+    runs = [run for run, its in zip(runs, ranks, strict=True) if its == common]
+    jumps = np.mean([[row.time for row in run.rank_transitions] for run in runs], axis=0)
+    edges = [0.0, *(float(t) for t in jumps), float(path.t.max())]
+    out = []
+    for k, rank in enumerate(common):
+        plateaus = [run.theory.plateaus[k] for run in runs]
+        known = [p.predicted for p in plateaus if p.predicted is not None]
+        exact = len(known) == len(plateaus)
+        level = float(np.mean(known if exact else [p.refined for p in plateaus]))
+        out.append(Stage(rank, edges[k], edges[k + 1], level, exact))
+    return out
 
 
 def floor_of(values: np.ndarray) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,14 +10,15 @@ from typing import Any, ClassVar
 
 from dlnphase.errors import InputError
 from dlnphase.settings.common import name_words
-from dlnphase.settings.parse import Parser, boolean, choice
+from dlnphase.settings.parse import Parser, boolean, choice, optional
 from dlnphase.settings.table import Settings, option
 
 TRAIN_KINDS = ("loss", "singular-values", "rank", "path", "saddles", "convergence")
 DETECT_KINDS = ("path", "saddles")
 SWEEP_KINDS = ("distances", "exponents", "phase")
 KINDS = tuple(dict.fromkeys((*TRAIN_KINDS, *SWEEP_KINDS)))
-FORMATS = ("png", "svg", "pdf")
+FORMATS = ("png", "svg", "pdf", "html", "csv")
+SMALLEST, LARGEST = 1.0, 60.0  # of a picture, in inches
 
 
 def _words(*names: str) -> Parser:
@@ -44,6 +46,32 @@ def _paths() -> Parser:
     return Parser(convert, "result directories or files", "SOURCE", is_path=True)
 
 
+def _size() -> Parser:
+    """Width × height in inches: ``3.25x2.4``, or two numbers."""
+
+    def convert(value: Any) -> tuple[float, float]:
+        parts = re.split(r"[x×,]", value) if isinstance(value, str) else list(value)
+        width, height = (float(part) for part in parts)
+        if not (SMALLEST <= width <= LARGEST and SMALLEST <= height <= LARGEST):
+            raise ValueError
+        return width, height
+
+    words = f"width x height in inches, each from {SMALLEST:g} to {LARGEST:g}, like 3.25x2.4"
+    return Parser(convert, words, "WxH", list)
+
+
+def _sheet() -> Parser:
+    """A style of matplotlib by name, or a file of one, kept absolute."""
+
+    def convert(value: Any) -> str:
+        name = str(value)
+        if not isinstance(value, (str, Path)) or not name.strip() or not name.isprintable():
+            raise ValueError
+        return str(Path(name).expanduser().absolute()) if "/" in name or name.endswith(".mplstyle") else name
+
+    return Parser(convert, "a matplotlib style, by its name or file", "STYLE")
+
+
 @dataclass(frozen=True, kw_only=True)
 class PlotSettings(Settings):
     """Which results to draw, as what, and how it looks. A figure shows its sources alone; nothing is computed anew."""
@@ -68,12 +96,28 @@ class PlotSettings(Settings):
         "paper", choice("paper", "screen"), "small and sharp for a page, or large for a screen", panel="Plot"
     )
     time: str = option(
-        "auto", choice("auto", "linear", "log", "bursts"),
-        "time axis; bursts stretches it around every burst, however long the plateaus", panel="Plot",
+        "auto", choice("auto", "linear", "log", "bursts", "both"),
+        "time axis; bursts stretches it around every burst, however long the plateaus; both: that beside linear time",
+        panel="Plot",
     )  # fmt: skip
     layout: str = option(
         "auto", choice("auto", "overlay", "panels"), "several runs over each other, or a panel each", panel="Plot"
     )
+
+    average: str = option(
+        "median", choice("median", "mean"),
+        "several starts: median with the band that holds four of five, or mean ± standard deviation", panel="Plot",
+    )  # fmt: skip
+    caption: str = option(
+        "figure", choice("figure", "file"), "captions in the picture, or beside it as .txt and as LaTeX", panel="Plot"
+    )
+    size: tuple[float, float] | None = option(
+        None, optional(_size()), "of the whole picture, in inches", panel="Plot", default_words="by variant and panels"
+    )
+    style: str | None = option(
+        None, optional(_sheet()),
+        "a matplotlib style sheet to draw in, over the variant's settings", panel="Plot",
+    )  # fmt: skip
 
     def _settle(self) -> None:
         super()._settle()
