@@ -119,6 +119,7 @@ def test_a_run_on_a_terminal_has_a_live_line_that_goes_again(tmp_path):
     os.close(parent)
     assert process.returncode == 0, seen
     words = seen.decode()
-    assert words.index("\x1b[?25l") < words.index("\x1b[?25h")  # the cursor is hidden, and shown again
+    assert words.startswith("\r\x1b[2Kloading PyTorch\r\x1b[2Kpreparing the task")  # nobody looks at a blank line
     assert re.search(r"t = [\d.e+-]+", words) and words.count("\x1b[2K") > 2
+    assert words.endswith("\r\x1b[2K") and all(len(line) < 80 for line in words.split("\r\x1b[2K"))
     assert b"\x1b" not in out and b"Saved in" in out

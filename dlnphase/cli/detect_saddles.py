@@ -31,8 +31,10 @@ def detect_saddles_cli(call: Call[DetectSettings]) -> int:
     refined to a critical point and its kind is proved: curvature, gradient of the cost, an explicit descent. Writes
     saddles.yaml and saddles.npz.
     """
-    from dlnphase.results import OutputDirectory, mode_of
-    from dlnphase.results.detect import SADDLES_FILE
+    with LiveLine(call.quiet) as line:
+        line.now("loading PyTorch")
+        from dlnphase.results import OutputDirectory, mode_of
+        from dlnphase.results.detect import SADDLES_FILE
 
     mode = mode_of(call.overwrite, call.resume)
     directory = call.directory(call.settings)
@@ -74,13 +76,13 @@ def _finished(directory: Path, settings: DetectSettings) -> DetectResult | None:
 
 
 def _work(call: Call[DetectSettings], stop: Interrupts) -> DetectResult:
-    from dlnphase.detect.run import detect_saddles
-
     with LiveLine(call.quiet) as line:
+        line.now("reading the path, looking for its visits")
+        from dlnphase.detect.run import detect_saddles
 
         def on_visit(visit: VisitInfo) -> None:
             stop.back()
-            line.update(lambda: f"visit at t = {visit.time.closest:.4g}: rank {visit.rank}, {visit.kind}")
+            line.update(lambda: [f"visit at t = {visit.time.closest:.4g}: rank {visit.rank}, {visit.kind}"])
 
         result = detect_saddles(call.settings, on_visit=on_visit, should_stop=stop.requested)
         for note in result.notes:

@@ -42,7 +42,9 @@ def _listened() -> list[signal.Signals]:
 def _leave(number: int, frame: FrameType | None) -> None:
     ignore()  # one signal is enough
     try:
-        os.write(2, f"dlnphase: {NOTHING_SAVED}\n".encode())
+        live = os.isatty(2) and os.environ.get("TERM") != "dumb"
+        wipe = "\r\x1b[2K" if live else ""
+        os.write(2, f"{wipe}dlnphase: {NOTHING_SAVED}\n".encode())
     finally:
         os._exit(INTERRUPTED)
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dlnphase.results.sweep import Cell, SweepResult
     from dlnphase.sweep.run import Plan
 
-BAR = 24  # characters of the progress bar
+BAR = 12  # characters of the progress bar
 
 
 def register(app: typer.Typer) -> None:
@@ -36,17 +36,19 @@ def sweep_gamma_cli(call: Call[SweepSettings]) -> int:
     which phase each gamma lies, and at which gamma the curves of different widths cross; theory beside each number.
     Writes sweep.yaml, cell by cell.
     """
-    from dlnphase.results import OutputDirectory, mode_of
-    from dlnphase.results.sweep import SWEEP_FILE
-    from dlnphase.sweep.run import prepare, sweep_failed
+    with LiveLine(call.quiet) as line:
+        line.now("loading PyTorch")
+        from dlnphase.results import OutputDirectory, mode_of
+        from dlnphase.results.sweep import SWEEP_FILE
+        from dlnphase.sweep.run import prepare, sweep_failed
 
-    mode = mode_of(call.overwrite, call.resume)
-    plan = prepare(call.settings)
+        mode = mode_of(call.overwrite, call.resume)
+        line.now("preparing the task and the plan of the sweep")
+        plan = prepare(call.settings)
     directory = call.directory(plan.settings)
     with Interrupts() as stop:
         with OutputDirectory(directory, main=SWEEP_FILE, mode=mode) as out:
             result = _there(directory, plan) if call.resume else None
-            line = LiveLine(call.quiet)
             if result is not None and result.complete and not result.failed:
                 line.say(f"nothing left to do: {directory} holds the whole sweep")
                 out.forget_previous()
@@ -80,6 +82,7 @@ def _run(plan: Plan, done: tuple[Cell, ...], out: OutputDirectory, line: LiveLin
     file = SweepFile(out.path)
     progress = _Progress(len(plan.settings.cells), len(done))
     with line:
+        line.update(progress.words)
 
         def on_cell(result: SweepResult) -> None:
             progress.feed(result)
@@ -129,24 +132,24 @@ class _Progress:
         """Lines about cells that have just failed."""
         return self._new_failures
 
-    def words(self) -> str:
-        """One line: bar, count, last cell, time left."""
+    def words(self) -> list[str]:
+        """Parts of one line: bar and count, time left, the last cell."""
         filled = round(BAR * self.count / self.total)
-        bar = "━" * filled + "[dim]" + "━" * (BAR - filled) + "[/dim]"
-        last = ""
+        bar = "━" * filled + "┄" * (BAR - filled)
+        last = []
         if self.last is not None:
             m, s = self.last.distance_to_minimum.mean, self.last.distance_to_saddle.mean
-            last = f" · γ = {self.last.gamma:g}, w = {self.last.width:g}: d_m = {m:.3g}, d_s = {s:.3g}"
-        return f"{bar} {self.count}/{self.total} cells · {self._left()} left{last}"
+            where = f"γ = {self.last.gamma:g}, w = {self.last.width:g}"
+            last = [where, f"distances {m:.3g} (minimum), {s:.3g} (saddle)"]
+        return [f"{bar} {self.count}/{self.total} cells", f"{self._left()} left", *last]
 
     def _left(self) -> str:
         new = self.count - self.before
         if not new:
             return "?"
-        seconds = (time.monotonic() - self._start) / new * (self.total - self.count)
-        if seconds < 100:
-            return f"{seconds:.0f} s"
-        return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+        from dlnphase.training.status import duration
+
+        return duration((time.monotonic() - self._start) / new * (self.total - self.count))
 
 
 def _show(result: SweepResult, directory: Path, call: Call[SweepSettings]) -> None:

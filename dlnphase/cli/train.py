@@ -32,12 +32,15 @@ def train_cli(call: Call[TrainSettings]) -> int:
     Tells at which times the rank of the end-to-end matrix jumps, how long it dwells at each saddle, in which regime
     it learns, and what theory predicts. Writes run.yaml and trajectory.npz.
     """
-    from dlnphase.results import OutputDirectory, mode_of
-    from dlnphase.results.train import RUN_FILE
-    from dlnphase.training.run import failed, prepare
+    with LiveLine(call.quiet) as line:
+        line.now("loading PyTorch")
+        from dlnphase.results import OutputDirectory, mode_of
+        from dlnphase.results.train import RUN_FILE
+        from dlnphase.training.run import failed, prepare
 
-    mode = mode_of(call.overwrite, call.resume)
-    run = prepare(call.settings)
+        mode = mode_of(call.overwrite, call.resume)
+        line.now("preparing the task, the network and its initial weights")
+        run = prepare(call.settings)
     directory = call.directory(run.settings)
     with Interrupts() as stop:
         with OutputDirectory(directory, main=RUN_FILE, mode=mode) as out:
@@ -88,9 +91,11 @@ def _follow(run: Run, quiet: bool, stop: Interrupts) -> TrainResult:
             line.say(note)
 
         def on_record(record: Record) -> None:
-            stop.back(over=all(reason is not None for reason in record.reasons))
             status.feed(record)
+            stop.back(over=status.over)
             line.update(status.words)
+            if status.over:
+                line.now("the path has ended: looking for the saddles it visited")
 
         return train(run, on_record=on_record, should_stop=stop.requested)
 

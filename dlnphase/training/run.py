@@ -26,6 +26,7 @@ from dlnphase.results.train import Member, Outcome, TrainResult
 from dlnphase.settings import TrainSettings
 from dlnphase.setup.build import Start, build_backend, build_limit, build_start, build_task, few_threads, task_info
 from dlnphase.training.analysis import Context, analyse, combine
+from dlnphase.training.notebook import in_notebook, notebook_progress
 from dlnphase.training.recording import MemberPath, Recorder, assemble
 
 
@@ -87,7 +88,7 @@ def train(
 
     Args:
         settings: what to run (the defaults are the paper's figure), or a run that is already prepared.
-        on_record: called with every record, as it comes.
+        on_record: called with every record, as it comes; in a notebook, by default, a line under the cell.
         should_stop: asked after every record; True ends the run with reason ``interrupted``.
 
     Returns:
@@ -97,6 +98,8 @@ def train(
         InputError: for settings or files that cannot work; nothing has been run then.
     """
     run = settings if isinstance(settings, Run) else prepare(settings or TrainSettings())
+    if on_record is None and in_notebook():
+        on_record = notebook_progress(run)
     with few_threads(run.settings.threads, run.start.network.theta.numel()):
         return _train(run, on_record, should_stop)
 
