@@ -258,7 +258,7 @@ def test_hidden_rotations_of_a_start_change_nothing(tmp_path):
         ({"gamma": -1e6}, "gamma: found -1e"),
         ({"shape": (10**6, 10**6)}, "shape: a factorization task"),
         ({"width": 10**12, "representation": "full"}, r"needs about .* GiB"),
-        ({"device": "cuda:99"}, "device: 'cuda:99' is not there"),
+        ({"device": "cuda:99"}, "device: cuda:99 is not there"),
         ({"dynamics": "greedy", "seeds": (0, 1)}, "seeds: found 2 with dynamics greedy"),
     ],
 )
