@@ -14,7 +14,7 @@ Minima may form a continuum that holds points of every rank; of those, the small
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -94,7 +94,7 @@ def refine_matrix(a: np.ndarray, cost: Cost | HostCost, *, rank: int | None = No
     if not any(p.converged for p in candidates):
         further = [_refine_at(a, host, r, descend=True) for r in possible if 0 < r < count]
         candidates += further
-    return _best(candidates, full, a, host)
+    return _best(candidates)
 
 
 def _nearer(first: MatrixPoint, second: MatrixPoint) -> MatrixPoint:
@@ -116,21 +116,12 @@ def _possible(flat: np.ndarray, host: HostCost) -> list[int]:
     return out
 
 
-def _best(candidates: list[MatrixPoint], full: MatrixPoint, a: np.ndarray, host: HostCost) -> MatrixPoint:
-    """The candidate nearest in its own units, or the full-rank minimum where that is by far the nearest in space.
-
-    Of several minima that are near, the one of smallest rank: they come in this order.
-    """
+def _best(candidates: list[MatrixPoint]) -> MatrixPoint:
+    """The candidate nearest in its own units; of several minima that are near, that of smallest rank comes first."""
     low = next((p for p in candidates if p.converged and p.next_mode == 0), None)
     if low is not None:
         candidates = [p for p in candidates if p.next_mode > 0] + [low]
-    best = min(candidates, key=lambda p: (not p.converged, p.gradient_norm > ROUND_OFF, p.nearness))
-    if best.converged:
-        return best
-    others = [host.norm(p.A - a) for p in candidates if p.next_mode > 0 and p.gradient_norm <= ROUND_OFF]
-    if full.next_mode == 0 and host.norm(full.A - a) <= NEAR_MINIMUM * min(others, default=np.inf):
-        return replace(full, converged=True)
-    return best
+    return min(candidates, key=lambda p: (not p.converged, p.gradient_norm > ROUND_OFF, p.nearness))
 
 
 def merge_same(

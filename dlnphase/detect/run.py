@@ -24,15 +24,12 @@ from dlnphase.critical import (
     RankTransition,
     Visit,
     certify,
-    find_visits,
-    merge_same,
     minimal_point,
-    rank_transitions,
-    refine_matrix,
     refine_weights,
 )
 from dlnphase.critical.escape import Escape, escape_of
 from dlnphase.critical.greedy import GreedyPoint, greedy_path
+from dlnphase.critical.visited import Path, Visited, transitions, visited_points
 from dlnphase.detect.sources import MemberTrace, Source, read_source
 from dlnphase.errors import InputError
 from dlnphase.results import Clock
@@ -51,17 +48,25 @@ from dlnphase.setup.build import task_info
 
 GREEDY_RTOL, GREEDY_TOL = 1e-3, 1e-10  # of the greedy path that visits are compared with
 SAME = 1e-6  # relative distance below which a refined critical matrix is the greedy one
-STILL = 1e-10  # a path whose ‖∇𝓛‖ never exceeds this, in natural units of ∇C, does not move
 
 
 @dataclass(frozen=True)
 class _Seen:
-    """A visit with its matrix-space critical point, and its certificate when there is one."""
+    """A visit with its matrix-space critical point, and the record that the path leaves it for."""
 
     trace: MemberTrace
-    visit: Visit
-    point: MatrixPoint
+    visited: Visited
     until: int
+
+    @property
+    def visit(self) -> Visit:
+        """Where on the path."""
+        return self.visited.visit
+
+    @property
+    def point(self) -> MatrixPoint:
+        """The critical matrix."""
+        return self.visited.point
 
 
 def detect_saddles(
@@ -97,15 +102,15 @@ def _detect(
     stop = should_stop if should_stop is not None else _never
     host = HostCost(source.task.cost)
     seen: list[_Seen] = []
-    transitions: list[list[RankTransition]] = []
+    rows: list[list[RankTransition]] = []
     greedy: list[GreedyPoint] = []
     visits: list[VisitInfo] = []
     complete = False
     with contextlib.suppress(KeyboardInterrupt):  # the visit under way is given up, what is done is kept
-        seen, transitions = _visits_of_all(source, host, stop)
+        seen, rows = _visits_of_all(source, host, stop)
         ranks = [s.point.rank for s in seen if s.point.converged]
         greedy = _greedy(source, max(ranks), stop) if settings.greedy and ranks else []
-        whole = len(transitions) == len(source.traces)
+        whole = len(rows) == len(source.traces)
         for item in seen:
             if not whole or stop():
                 whole = False
@@ -120,7 +125,7 @@ def _detect(
         task=task_info(source.task.cost),
         path=source.info,
         visits=tuple(visits),
-        transitions=tuple(tuple(rows) for rows in transitions),
+        transitions=tuple(tuple(of_member) for of_member in rows),
         greedy_path=tuple(GreedyStep(g.point.rank, g.point.cost, _spectrum(g.point.A), g.note) for g in greedy),
         complete=complete,
         notes=_notes(source, greedy),
@@ -137,34 +142,16 @@ def _visits_of_all(
 ) -> tuple[list[_Seen], list[list[RankTransition]]]:
     """The visits of every path with their critical matrices, and its transitions; of fewer paths when stopped."""
     seen: list[_Seen] = []
-    transitions: list[list[RankTransition]] = []
+    rows: list[list[RankTransition]] = []
     for trace in source.traces:
-        visits = find_visits(
-            trace.time, trace.step, trace.excess, trace.gradient_norm, min_prominence=source.settings.min_prominence
-        )
-        if not visits and trace.gradient_norm.max() <= STILL * host.scale:
-            visits = [Visit(0, 0, len(trace.time) - 1, 0.0)]
-        points: list[MatrixPoint] = []
-        for visit in visits:
-            if stop():
-                return seen, transitions
-            points.append(refine_matrix(trace.matrices[visit.index], host))
-        visits, points = merge_same(visits, points, host)
-        ends = [*(v.index for v in visits[1:]), len(trace.time) - 1][: len(visits)]  # none where there is no visit
-        seen += [_Seen(trace, v, p, end) for v, p, end in zip(visits, points, ends, strict=True)]
-        real = [(v, p) for v, p in zip(visits, points, strict=True) if p.converged]
-        transitions.append(
-            rank_transitions(
-                trace.time,
-                trace.step,
-                trace.gradient_norm,
-                trace.excess + host.minimum,
-                [v for v, _ in real],
-                [p.rank for _, p in real],
-                [np.linalg.svd(trace.matrices[v.index], compute_uv=False) for v, _ in real],
-            )
-        )
-    return seen, transitions
+        path = Path(trace.time, trace.step, trace.excess, trace.gradient_norm, trace.matrices, trace.tol)
+        visited = visited_points(path, host, min_prominence=source.settings.min_prominence, should_stop=stop)
+        if visited is None:
+            return seen, rows
+        ends = [*(v.visit.index for v in visited[1:]), len(trace.time) - 1][: len(visited)]  # none without a visit
+        seen += [_Seen(trace, v, end) for v, end in zip(visited, ends, strict=True)]
+        rows.append(transitions(path, host.minimum, visited))
+    return seen, rows
 
 
 def _judge(item: _Seen, source: Source, host: HostCost, greedy: list[GreedyPoint]) -> VisitInfo:
@@ -176,7 +163,7 @@ def _judge(item: _Seen, source: Source, host: HostCost, greedy: list[GreedyPoint
     weights = trace.weights(visit.index) is not None
     return VisitInfo(
         member=trace.member,
-        rank=point.rank,
+        rank=item.visited.rank,
         time=Span(*(float(trace.time[i]) for i in (visit.enter, visit.index, visit.exit))),
         cost=float(trace.excess[visit.index]) + host.minimum,
         gradient_norm=float(trace.gradient_norm[visit.index]),
@@ -195,8 +182,18 @@ def _judge(item: _Seen, source: Source, host: HostCost, greedy: list[GreedyPoint
         kind=certificate.kind if certificate is not None else _plain_kind(point),
         escape=_escape(point, certificate, escape),
         greedy=_compared(item, host, greedy) if point.converged else None,
-        note=certificate.note if certificate is not None else "",
+        note=_note(item, certificate, host),
     )
+
+
+def _note(item: _Seen, certificate: Certificate | None, host: HostCost) -> str:
+    notes = [certificate.note] if certificate is not None and certificate.note else []
+    if item.visited.within_tol:
+        left = float(np.linalg.norm(host.gradient(item.point.A), 2))
+        notes.append(
+            f"a minimum as far as the run's tol of {item.trace.tol:.1e} can tell; a mode with ‖∇C‖ = {left:.2g} is left"
+        )
+    return "; ".join(notes)
 
 
 def _certified(

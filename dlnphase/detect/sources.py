@@ -45,6 +45,7 @@ class MemberTrace:
         time, step, excess, gradient_norm: of the records, each (T,).
         matrices: A, (T, d_out, d_in).
         weights: record number → layers, or None where the source holds none.
+        tol: what the run converged to, relative to its start; None where it did not, or nobody says.
     """
 
     member: int
@@ -54,6 +55,7 @@ class MemberTrace:
     gradient_norm: np.ndarray
     matrices: np.ndarray
     weights: Callable[[int], Layers | None]
+    tol: float | None = None
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,9 @@ def _trace_of(result: TrainResult, member: int) -> MemberTrace:
 
     columns = (trajectory.t, trajectory.step, trajectory.excess, trajectory.gradient_norm)
     t, step, excess, norm = (c[rows].astype(float) for c in columns)
-    return MemberTrace(member, t, step, excess, norm, trajectory.A[rows].astype(float), weights)
+    outcome = next((m.outcome for m in result.members if m.member == member), result.outcome)
+    tol = result.config.tol if outcome.reason == "converged" else None
+    return MemberTrace(member, t, step, excess, norm, trajectory.A[rows].astype(float), weights, tol)
 
 
 def _from_npz(path: Path, settings: DetectSettings) -> Source:

@@ -11,16 +11,8 @@ import numpy as np
 import torch
 
 from dlnphase.costs.quadratic import QuadraticCost
-from dlnphase.critical import (
-    HostCost,
-    MatrixPoint,
-    RankTransition,
-    Visit,
-    find_visits,
-    merge_same,
-    rank_transitions,
-    refine_matrix,
-)
+from dlnphase.critical import HostCost, RankTransition, refine_matrix
+from dlnphase.critical.visited import Path, matrix_rank, transitions, visited_points
 from dlnphase.networks.chain import Network
 from dlnphase.results.train import Member, NetworkInfo, Outcome, Plateau, Regime, Spread, TaskInfo, Theory
 from dlnphase.training.recording import MemberPath, cost_values
@@ -29,10 +21,6 @@ from dlnphase.training.theory import predict
 V = TypeVar("V")
 
 LAZY_NTK_CHANGE = 0.5  # a path without saddles that changes the NTK by less than this, relative, is lazy
-TRUNCATED = 100.0  # a rank whose truncation costs more than so many times the excess at the end is not looked at there
-NEAR_END = 0.1  # the end is at a minimum that is closer than this part of its smallest singular value
-CRITICAL = 1e-11  # gradients below this, in their natural unit, are zero
-RANK_TOLERANCE = 1e-3  # numerical rank of a matrix that is near no critical point: singular values above this share
 # The worst reason of a batch is the one told.
 WORST_FIRST = ("diverged", "precision_floor", "interrupted", "max_steps", "max_time", "converged")
 
@@ -68,19 +56,18 @@ def analyse(path: MemberPath, member: int, square_norm: float, context: Context)
     time, step = path.column(0), path.column(1)
     excess, gradient = path.column(3), path.column(4)
     cost = excess + context.cost.minimum
-    visits, points = _critical_visits(path, find_visits(time, step, excess, gradient), host, context.tol)
-    matrices = [path.matrices[v.index] for v in visits]
-    rows = rank_transitions(
-        time, step, gradient, cost, visits, [p.rank for p in points],
-        [np.linalg.svd(a, compute_uv=False) for a in matrices],
-    )  # fmt: skip
-    saddles = [v for v, p in zip(visits, points, strict=True) if p.next_mode > 0]
+    tol = context.tol if path.reason == "converged" else None
+    records = Path(time, step, excess, gradient, path.matrices, tol)
+    visited = [v for v in visited_points(records, host) or () if v.point.converged]
+    rows = transitions(records, context.cost.minimum, visited)
+    saddles = [v.visit for v in visited if v.point.next_mode > 0]
     movement, ntk_change = _change(path, square_norm)
     evidence = Regime(len(saddles), max((v.prominence for v in saddles), default=0.0), movement, ntk_change)
     end = path.matrices[max(path.matrices)]
     ends = np.stack([path.matrices[0], end])
     tests = (None, None) if context.test is None else tuple(float(v) for v in cost_values(context.test, ends))
     reason = path.reason or "interrupted"
+    at_end = bool(visited) and visited[-1].visit.index == len(time) - 1
     outcome = Outcome(
         reason=reason,
         regime=_regime(evidence, len(rows), reason),
@@ -92,57 +79,15 @@ def analyse(path: MemberPath, member: int, square_norm: float, context: Context)
         excess=float(excess[-1]),
         initial_cost=float(cost[0]),
         initial_test_cost=tests[0],
-        rank=_rank(end, points[-1] if points and visits[-1].index == len(time) - 1 else refine_matrix(end, host)),
+        rank=visited[-1].rank if at_end else matrix_rank(end, refine_matrix(end, host)),
         evidence=evidence,
     )
     plateaus = tuple(
-        Plateau(p.rank, context.cost.minimum_at_rank(p.rank), p.cost, float(cost[v.index]))
-        for v, p in zip(visits, points, strict=True)
+        Plateau(v.rank, context.cost.minimum_at_rank(v.rank), v.point.cost, float(cost[v.visit.index])) for v in visited
     )
     regime, predictions = predict(path, rows, movement * float(np.sqrt(square_norm)), context.network, context.task)
-    return Analysis(
-        Member(member, outcome, tuple(rows), Theory(regime, plateaus, predictions)), tuple(v.index for v in visits)
-    )
-
-
-def _critical_visits(
-    path: MemberPath, visits: Sequence[Visit], host: HostCost, tol: float
-) -> tuple[list[Visit], list[MatrixPoint]]:
-    """The visits near a critical point, each with it; a lull of ‖∇𝓛‖ near none is no visit.
-
-    A run that converged has arrived, however little its gradient had time to fall: its end is the last visit.
-    """
-    points = [refine_matrix(path.matrices[v.index], host) for v in visits]
-    visits, points = merge_same(visits, points, host)
-    kept = [(v, p) for v, p in zip(visits, points, strict=True) if p.converged]
-    end = _end(path, host, tol) if path.reason == "converged" else None
-    if end is not None:
-        last = len(path.rows) - 1
-        enter, prominence = last, 0.0
-        while kept and (kept[-1][0].index == last or kept[-1][1].rank == end.rank):
-            visit, _ = kept.pop()
-            enter, prominence = visit.enter, max(prominence, visit.prominence)
-        kept.append((Visit(last, enter, last, prominence), end))
-    return [v for v, _ in kept], [p for _, p in kept]
-
-
-def _end(path: MemberPath, host: HostCost, tol: float) -> MatrixPoint | None:
-    """The critical point of least rank that a converged path is near and that is a minimum as far as tol can tell.
-
-    Data with rounded or noisy numbers have their exact minimum at a higher rank, by modes too small to be looked for.
-    """
-    last = len(path.rows) - 1
-    a = path.matrices[last]
-    enough = max(tol * path.rows[0][3], path.rows[last][3])
-    u, s, vt = np.linalg.svd(a, full_matrices=False)
-    for rank in range(len(s) + 1):
-        if host.excess((u[:, :rank] * s[:rank]) @ vt[:rank]) > TRUNCATED * enough:
-            continue
-        point = refine_matrix(a, host, rank=rank)
-        near = rank == 0 or point.distance <= NEAR_END * np.linalg.svd(point.A, compute_uv=False)[rank - 1]
-        if point.gradient_norm <= CRITICAL and near and host.excess(point.A) <= enough:
-            return replace(point, converged=True, next_mode=0.0)
-    return None
+    seen = tuple(v.visit.index for v in visited)
+    return Analysis(Member(member, outcome, tuple(rows), Theory(regime, plateaus, predictions)), seen)
 
 
 def _change(path: MemberPath, square_norm: float) -> tuple[float, float]:
@@ -179,13 +124,6 @@ def _regime(evidence: Regime, transitions: int, reason: str) -> str | None:
     if evidence.saddles_visited:
         return "saddle-to-saddle"
     return "lazy" if evidence.ntk_change < LAZY_NTK_CHANGE else "mean-field"
-
-
-def _rank(a: np.ndarray, point: MatrixPoint) -> int:
-    if point.converged:
-        return point.rank
-    s = np.linalg.svd(a, compute_uv=False)
-    return int((s > RANK_TOLERANCE * s[0]).sum()) if s[0] > 0 else 0
 
 
 # ---- several members ---------------------------------------------------------------------------------

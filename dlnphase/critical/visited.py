@@ -1,0 +1,131 @@
+"""Which critical points a path visited: one decision, for runs of ours and for paths of other codes alike.
+
+The visits of a path are refined one by one; those of one critical matrix are joined. A visit near no critical point
+(``MatrixPoint.converged`` False) is a lull of the gradient: it has a rank only as a matrix has one, and it is no end of
+a transition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from dlnphase.critical.hostcost import HostCost
+from dlnphase.critical.matrix import MatrixPoint, merge_same, refine_matrix
+from dlnphase.critical.visits import MIN_PROMINENCE, Visit, find_visits, rank_transitions
+from dlnphase.findings import RankTransition
+
+TRUNCATED = 100.0  # a rank whose truncation costs more than so many times the excess at the end is not looked at there
+NEAR_END = 0.1  # the end is at a minimum that is closer than this part of its smallest singular value
+CRITICAL = 1e-11  # gradients below this, in their natural unit, are zero
+STILL = 1e-10  # a path whose ‖∇𝓛‖ never exceeds this, in natural units of ∇C, does not move
+RANK_TOLERANCE = 1e-3  # numerical rank of a matrix that is near no critical point: singular values above this share
+
+
+@dataclass(frozen=True)
+class Path:
+    """The records of one member.
+
+    Attributes:
+        time, step, excess, gradient_norm: t, accepted steps, C − C_min and ‖∇𝓛‖, each of shape (T,).
+        matrices: A by record number, at least at every visit and at the end.
+        tol: the part of its first excess within which the path was followed to a minimum; None for one that was not.
+    """
+
+    time: np.ndarray
+    step: np.ndarray
+    excess: np.ndarray
+    gradient_norm: np.ndarray
+    matrices: Mapping[int, np.ndarray] | np.ndarray
+    tol: float | None = None
+
+
+@dataclass(frozen=True)
+class Visited:
+    """A visit and the critical matrix it is near.
+
+    Attributes:
+        visit: where on the path.
+        point: refined; where ``converged`` is False there is none, and this is the best candidate.
+        rank: of the critical matrix, or of A itself where there is none.
+        within_tol: a minimum as far as the path's ``tol`` can tell, and not as far as round-off can.
+    """
+
+    visit: Visit
+    point: MatrixPoint
+    rank: int
+    within_tol: bool = False
+
+
+def visited_points(
+    path: Path,
+    host: HostCost,
+    *,
+    min_prominence: float = MIN_PROMINENCE,
+    should_stop: Callable[[], bool] | None = None,
+) -> list[Visited] | None:
+    """Every visit of a path with the critical matrix it is near, in order; None when stopped on the way.
+
+    A path that never moves is one visit. One that was followed to a minimum ends in a visit, however little its
+    gradient had time to fall.
+    """
+    visits = find_visits(path.time, path.step, path.excess, path.gradient_norm, min_prominence=min_prominence)
+    last = len(path.time) - 1
+    if not visits and path.gradient_norm.max() <= STILL * host.scale:
+        visits = [Visit(0, 0, last, 0.0)]
+    points: list[MatrixPoint] = []
+    for visit in visits:
+        if should_stop is not None and should_stop():
+            return None
+        points.append(refine_matrix(path.matrices[visit.index], host))
+    merged = merge_same(visits, points, host)
+    found = [Visited(v, p, matrix_rank(path.matrices[v.index], p)) for v, p in zip(*merged, strict=True)]
+    end = _end(path, host) if path.tol is not None else None
+    if end is None:
+        return found
+    enter, prominence = last, 0.0
+    while found and (found[-1].visit.index == last or (found[-1].point.converged and found[-1].rank == end.rank)):
+        visit = found.pop().visit
+        enter, prominence = visit.enter, max(prominence, visit.prominence)
+    by_itself = refine_matrix(end.A, host, rank=end.rank).next_mode == 0
+    return [*found, Visited(Visit(last, enter, last, prominence), end, end.rank, within_tol=not by_itself)]
+
+
+def transitions(path: Path, minimum: float, visited: Sequence[Visited]) -> list[RankTransition]:
+    """The rank transitions of a path: from each visit of a critical point to the next; C_min is ``minimum``."""
+    real = [v for v in visited if v.point.converged]
+    return rank_transitions(
+        path.time, path.step, path.gradient_norm, path.excess + minimum, [v.visit for v in real],
+        [v.rank for v in real],
+        [np.linalg.svd(path.matrices[v.visit.index], compute_uv=False) for v in real],
+    )  # fmt: skip
+
+
+def matrix_rank(a: np.ndarray, point: MatrixPoint) -> int:
+    """The rank of the critical point A is near; where there is none, of A itself (modes above RANK_TOLERANCE)."""
+    if point.converged:
+        return point.rank
+    s = np.linalg.svd(a, compute_uv=False)
+    return int((s > RANK_TOLERANCE * s[0]).sum())
+
+
+def _end(path: Path, host: HostCost) -> MatrixPoint | None:
+    """The critical point of least rank that the end is near and that is a minimum as far as tol can tell.
+
+    Data with rounded or noisy numbers have their exact minimum at a higher rank, by modes too small to be looked for.
+    """
+    assert path.tol is not None
+    last = len(path.time) - 1
+    a = path.matrices[last]
+    enough = max(path.tol * path.excess[0], path.excess[last])
+    u, s, vt = np.linalg.svd(a, full_matrices=False)
+    for rank in range(len(s) + 1):
+        if host.excess((u[:, :rank] * s[:rank]) @ vt[:rank]) > TRUNCATED * enough:
+            continue
+        point = refine_matrix(a, host, rank=rank)
+        near = rank == 0 or point.distance <= NEAR_END * np.linalg.svd(point.A, compute_uv=False)[rank - 1]
+        if point.gradient_norm <= CRITICAL and near and host.excess(point.A) <= enough:
+            return replace(point, converged=True, next_mode=0.0)
+    return None

@@ -1,0 +1,66 @@
+"""Visits told by their critical points: the same for a run and for a path of another code."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dlnphase.backend import resolve_backend
+from dlnphase.costs.tasks import matrix_task
+from dlnphase.critical import HostCost, refine_matrix
+from dlnphase.detect.run import detect_saddles
+from dlnphase.results.train import save_train
+from dlnphase.settings import DetectSettings, TrainSettings
+from dlnphase.training.run import train
+
+CASES = Path(__file__).parent / "data" / "cases"
+CPU = resolve_backend("cpu")
+
+
+@pytest.fixture(scope="module")
+def lull(tmp_path_factory):
+    """A completion whose gradient has a lull near no critical point, where A has one mode of size 25: run and folder.
+
+    Two entries that are not observed let this mode grow for ever at rank 1; the nearest minimum has rank 3, and its
+    third mode is a hundredth of the distance to it.
+    """
+    directory = tmp_path_factory.mktemp("runs") / "lull"
+    directory.mkdir()
+    files = {"target": str(CASES / "down_target.npy"), "init_weights": str(CASES / "down_weights.npz")}
+    result = train(TrainSettings(threads=1, **files))
+    save_train(result, directory)
+    return result, directory
+
+
+def test_a_lull_near_no_critical_point_is_no_visit_of_a_run_and_has_the_rank_of_its_matrix(lull):
+    run, directory = lull
+    assert run.outcome.reason == "converged" and run.outcome.rank == 2
+    assert all(row.from_rank < row.to_rank for row in run.rank_transitions)
+    assert [p.rank for p in run.theory.plateaus] == [2]
+    found = detect_saddles(DetectSettings(source=str(directory)))
+    assert [(v.rank, v.kind) for v in found.visits] == [(1, "not-critical"), (2, "global-minimum")]
+    assert found.transitions == (run.rank_transitions,)
+
+
+def test_a_matrix_far_from_a_minimum_in_its_own_units_is_not_at_it():
+    target = np.load(CASES / "down_target.npy")
+    host = HostCost(matrix_task(target, CPU).cost)
+    full = host.nearest_minimum(np.outer([1.0, 0.6, 1.1], [-6.0, 1.0, 20.0, -4.0]))
+    u, s, vt = np.linalg.svd(full)
+    one = s[0] * np.outer(u[:, 0], vt[0])  # one mode of three, and the data is off by the two others
+    assert host.excess(one) > 1e-2 * host.excess(np.zeros(target.shape))
+    assert not refine_matrix(one, host).converged
+
+
+def test_a_run_and_its_detection_tell_the_same_end_where_the_data_hold_a_little_more(tmp_path):
+    """A mode far below --tol: a run that converged is at a minimum as far as tol can tell, and so is its detection."""
+    target = np.diag([5.0, 2.0, 1e-6])
+    np.save(tmp_path / "target.npy", target)
+    run = train(TrainSettings(threads=1, target=str(tmp_path / "target.npy"), depth=3, width=20, gamma=2.5))
+    save_train(run, tmp_path)
+    found = detect_saddles(DetectSettings(source=str(tmp_path)))
+    assert run.outcome.rank == 2 and run.theory.plateaus[-1].rank == 2
+    last = found.visits[-1]
+    assert (last.rank, last.kind) == (2, "global-minimum")
+    assert "tol of 1.0e-08" in last.note and "1e-06 is left" in last.note  # and the saddle it is, is not kept back
+    assert found.transitions == (run.rank_transitions,)
