@@ -13,12 +13,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from gauntlet import cases, flows
+from gauntlet import cases, certificates, distances, flows
 from gauntlet.table import table, write_page
 from gauntlet.verdict import Verdict, append, read
 
 ROOT = Path(__file__).resolve().parent.parent
-KINDS: dict[str, tuple[list[str], Callable[[str], Verdict]]] = {"flow": (list(cases.CLASSES), flows.judge)}
+KINDS: dict[str, tuple[list[str], Callable[[str], Verdict]]] = {
+    "flow": (list(cases.CLASSES), flows.judge),
+    "distance": (list(cases.DISTANCE_CLASSES), distances.judge),
+    "certificate": (list(cases.CERTIFICATE_CLASSES), certificates.judge),
+}
 
 
 def main() -> int:

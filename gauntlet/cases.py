@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -50,6 +50,7 @@ class Plan:
         start: ``gaussian``, ``balanced``, ``uneven`` (layers of scales 0.03 … 30) or ``orthogonal``.
         scale: decades by which the target is scaled.
         noise: relative to the smallest value planted.
+        widest: of the hidden layers, for ``above`` and ``any``.
     """
 
     depth: tuple[int, int] = (2, 5)
@@ -62,6 +63,7 @@ class Plan:
     start: str = "gaussian"
     scale: float = 0.0
     noise: float = 0.0
+    widest: int = 10
 
 
 CLASSES: dict[str, Plan] = {
@@ -90,12 +92,49 @@ CLASSES: dict[str, Plan] = {
 }
 
 
-def case_of(name: str) -> Case:
+# Small enough for brute force: every class meets lazy, mean-field and small starts.
+_SMALL = Plan(depth=(2, 3), side=(2, 3), gamma=(0.4, 2.5), width="above", widest=6)
+DISTANCE_CLASSES: dict[str, Plan] = {
+    "factorization": replace(_SMALL, tasks=("factorization",), rank="full"),
+    "two-layers": replace(_SMALL, tasks=("factorization",), rank="full", depth=(2, 2)),
+    "four-layers": replace(_SMALL, tasks=("factorization",), rank="full", depth=(4, 4), side=(2, 2), widest=4),
+    "low-rank": replace(_SMALL, tasks=("factorization",), rank="low"),
+    "completion": replace(_SMALL, tasks=("completion",)),
+    "sensing": replace(_SMALL, tasks=("sensing",)),
+    "regression": replace(_SMALL, tasks=("regression",)),
+    "noisy": replace(_SMALL, noise=0.3),
+    "narrow": replace(_SMALL, width="between", rank="low", side=(2, 4)),
+    "scaled": replace(_SMALL, scale=3.0),
+    "large-start": replace(_SMALL, gamma=(-0.5, 0.4)),
+}
+
+_POINT = Plan(depth=(2, 5), side=(2, 5), width="above", rank="full", gamma=(1.0, 1.0), widest=8)
+CERTIFICATE_CLASSES: dict[str, Plan] = {
+    **{task: replace(_POINT, tasks=(task,)) for task in TASKS},
+    "two-layers": replace(_POINT, depth=(2, 2)),
+    "low-rank": replace(_POINT, rank="low"),
+    "square": replace(_POINT, width="at"),
+    "bottleneck": replace(_POINT, width="below", side=(3, 5)),
+    "ragged": replace(_POINT, width="ragged"),
+    "near-equal": replace(_POINT, spectrum="near", side=(3, 5)),
+    "steep": replace(_POINT, spectrum="steep", side=(3, 5)),
+    "noisy": replace(_POINT, noise=0.3),
+    "scaled": replace(_POINT, scale=6.0),
+}
+
+
+def case_of(name: str, classes: dict[str, Plan] = CLASSES) -> Case:
     """The case of a name; ValueError for a name that is none."""
     kind, seed, number = (name.split(":") + ["", ""])[:3]
-    if kind not in CLASSES or not seed.isdigit() or not number.isdigit():
-        raise ValueError(f"{name!r} is no case; expected CLASS:SEED:NUMBER with a class of {', '.join(CLASSES)}")
-    return draw(name, CLASSES[kind], np.random.default_rng([zlib.crc32(kind.encode()), int(seed), int(number)]))
+    if kind not in classes or not seed.isdigit() or not number.isdigit():
+        raise ValueError(f"{name!r} is no case; expected CLASS:SEED:NUMBER with a class of {', '.join(classes)}")
+    return draw(name, classes[kind], rng_of(name))
+
+
+def rng_of(name: str) -> Rng:
+    """The stream of a case."""
+    kind, seed, number = name.split(":")
+    return np.random.default_rng([zlib.crc32(kind.encode()), int(seed), int(number)])
 
 
 def draw(name: str, plan: Plan, rng: Rng) -> Case:
@@ -148,9 +187,9 @@ def _hidden(plan: Plan, depth: int, shape: tuple[int, int], rank: int, rng: Rng)
         "below": lambda: int(rng.integers(1, max(rank - 1, 1), endpoint=True)),
         "between": lambda: int(rng.integers(max(rank, 1), low, endpoint=True)),
         "at": lambda: low,
-        "above": lambda: int(rng.integers(high + 1, 10, endpoint=True)),
+        "above": lambda: int(rng.integers(high + 1, plan.widest, endpoint=True)),
         "wide": lambda: int(rng.integers(20, 40, endpoint=True)),
-        "any": lambda: int(rng.integers(max(rank, 1), 10, endpoint=True)),
+        "any": lambda: int(rng.integers(max(rank, 1), plan.widest, endpoint=True)),
         "ragged": lambda: int(rng.integers(max(rank, 1), 8, endpoint=True)),
     }
     if plan.width == "ragged":

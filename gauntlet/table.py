@@ -19,6 +19,11 @@ MEANINGS = {
     "late_end": "the same below the tolerance of the run, at its last record",
     "burst": "time of a rank transition, relative",
     "matrix": "A at equal cost, ‖A − A_ref‖_F over its largest",
+    "minimum_above": "d_m above the nearest found by brute force, relative",
+    "minimum_below": "d_m below it",
+    "saddle_above": "d_s above the nearest found by brute force, relative",
+    "saddle_below": "d_s below it",
+    "eigenvalue": "smallest eigenvalue of the Hessian, over the largest",
     "reference_spread": "two references against each other, abs log(t_1 / t_2)",
 }
 

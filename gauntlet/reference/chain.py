@@ -31,8 +31,8 @@ class Chain:
             first = w @ first
         return first
 
-    def _sides(self, layers: list[np.ndarray]) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """W_{l-1}⋯W_1 and W_L⋯W_{l+1} of every layer, identities at the ends."""
+    def sides(self, layers: list[np.ndarray]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """P_l = W_{l-1}⋯W_1 and S_l = W_L⋯W_{l+1} of every layer, identities at the ends."""
         before = [np.eye(layers[0].shape[1])]
         for w in layers[:-1]:
             before.append(w @ before[-1])
@@ -60,8 +60,8 @@ class Chain:
     def hessian(self, theta: np.ndarray) -> np.ndarray:
         """∇²𝓛(θ), shape (P, P): JᵀHJ, and for layers l < m the term ⟨∇C, S_m δ_m M δ_l P_l⟩."""
         layers = self.layers(theta)
-        before, after = self._sides(layers)
-        jacobian = np.concatenate([np.kron(s, p.T) for s, p in zip(after, before, strict=True)], axis=1)
+        before, after = self.sides(layers)
+        jacobian = self.matrix_jacobian(theta)
         out = jacobian.T @ self.cost.hessian @ jacobian
         gradient = self.cost.gradient(layers[-1] @ before[-1])
         for l in range(len(layers)):
@@ -75,6 +75,11 @@ class Chain:
                 out[b, a] += block.T
                 middle = layers[m] @ middle
         return out
+
+    def matrix_jacobian(self, theta: np.ndarray) -> np.ndarray:
+        """J = ∂vec A/∂θ, shape (D, P), entries of A row by row."""
+        before, after = self.sides(self.layers(theta))
+        return np.concatenate([np.kron(s, p.T) for s, p in zip(after, before, strict=True)], axis=1)
 
     def jacobian(self, t: float, theta: np.ndarray) -> np.ndarray:
         """−∇²𝓛(θ): of the slope."""

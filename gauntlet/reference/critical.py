@@ -8,6 +8,7 @@ from scipy.optimize import least_squares, minimize
 from gauntlet.reference.costs import Quadratic
 
 ZERO = 1e-8  # a residual below this, relative to the gradient's own scale, solves the equations
+VANISHED = 1e-10  # singular values below this, relative to the size of the solution, are none
 
 
 def critical_near(a: np.ndarray, rank: int, cost: Quadratic) -> np.ndarray | None:
@@ -36,12 +37,14 @@ def critical_near(a: np.ndarray, rank: int, cost: Quadratic) -> np.ndarray | Non
 
     z0 = np.concatenate([(u[:, :rank] * root).ravel(), (root[:, None] * vt[:rank]).ravel()])
     found = least_squares(equations, z0, method="trf", xtol=1e-15, ftol=1e-15, gtol=1e-15, max_nfev=200)
-    if np.abs(found.fun).max() > ZERO:
-        return None
     left, right = factors(found.x)
     point = left @ right
-    values = np.linalg.svd(point, compute_uv=False)
-    return point if values[rank - 1] > 1e-6 * values[0] else None
+    u, s, vt = np.linalg.svd(point, full_matrices=False)
+    if s[rank - 1] <= VANISHED * np.linalg.norm(cost.solution):
+        return None  # the factors went to zero, where the equations hold for nothing
+    g = cost.gradient(point) / size
+    left_over = max(float(np.abs(g @ vt[:rank].T).max()), float(np.abs(u[:, :rank].T @ g).max()))
+    return point if left_over <= ZERO else None
 
 
 def least_rank(a: np.ndarray, cost: Quadratic, enough: float, width: int) -> tuple[int, int]:
