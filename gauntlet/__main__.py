@@ -13,23 +13,26 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from gauntlet import cases, certificates, distances, flows
+from gauntlet import cases, certificates, distances, flows, intervals
 from gauntlet.table import table, write_page
 from gauntlet.verdict import Verdict, append, read
 
 ROOT = Path(__file__).resolve().parent.parent
-KINDS: dict[str, tuple[list[str], Callable[[str], Verdict]]] = {
+Judge = Callable[[str], Verdict]
+KINDS: dict[str, tuple[list[str], Judge]] = {
     "flow": (list(cases.CLASSES), flows.judge),
     "distance": (list(cases.DISTANCE_CLASSES), distances.judge),
     "certificate": (list(cases.CERTIFICATE_CLASSES), certificates.judge),
+    "interval": (list(intervals.CLASSES), intervals.judge),
 }
+FEWER = 6  # of all kinds: so many times fewer distances and certificates than flows, and each interval once
 
 
 def main() -> int:
     """Parse, run, print."""
     parser = argparse.ArgumentParser(prog="python -m gauntlet", description=__doc__)
-    parser.add_argument("kind", nargs="?", default="flow", choices=[*KINDS, "page"], help="what to judge (flow)")
-    parser.add_argument("-n", "--count", type=int, default=200, help="cases of each kind (200)")
+    parser.add_argument("kind", nargs="?", default="all", choices=[*KINDS, "all", "page"], help="what to judge (all)")
+    parser.add_argument("-n", "--count", type=int, default=200, help="cases; of all: flows (200)")
     parser.add_argument("--hours", type=float, default=float("inf"), help="stop after so many hours")
     parser.add_argument("--seed", type=int, help="seed of the cases (default: a new one, printed)")
     parser.add_argument("--only", action="append", default=[], metavar="CLASS", help="these classes alone")
@@ -42,8 +45,10 @@ def main() -> int:
         return 0
     try:
         if given.case:
+            if given.kind not in KINDS:
+                parser.error(f"--case: found with {given.kind}, expected {', '.join(KINDS)}")
             return _again(given.kind, given.case)
-        return _run(given)
+        return _run_all(given)
     except KeyboardInterrupt:
         print("interrupted; what is done is kept", file=sys.stderr)
         return 130
@@ -58,17 +63,28 @@ def _again(kind: str, names: list[str]) -> int:
     return int(bad > 0)
 
 
-def _run(given: argparse.Namespace) -> int:
-    classes, judge = KINDS[given.kind]
-    classes = given.only or classes
+def _run_all(given: argparse.Namespace) -> int:
     seed = secrets.randbelow(10**6) if given.seed is None else given.seed
     out = given.out or ROOT / "runs" / "gauntlet" / f"{given.kind}-{seed}.jsonl"
+    more = "".join(f" --only {name}" for name in given.only)
     print(f"{given.kind}: seed {seed}, {given.count} cases, results in {out}", flush=True)
-    print(f"to go on: python -m gauntlet {given.kind} --seed {seed} -n {given.count} --out {out}", flush=True)
-    done = {verdict.name: verdict for verdict in read(out)}
-    commit, until = _commit(), time.monotonic() + 3600 * given.hours
+    print(f"to go on: python -m gauntlet {given.kind} --seed {seed} -n {given.count} --out {out}{more}", flush=True)
+    until = time.monotonic() + 3600 * given.hours
+    if given.kind != "all":
+        return _run(given.kind, given.only, given.count, seed, out, until)
+    counts = {"flow": given.count, "interval": len(intervals.CLASSES)}
+    return max(_run(kind, given.only, counts.get(kind, given.count // FEWER), seed, out, until) for kind in KINDS)
+
+
+def _run(kind: str, only: list[str], count: int, seed: int, out: Path, until: float) -> int:
+    classes, judge = KINDS[kind]
+    classes = [name for name in classes if not only or name in only]
+    if not classes:
+        return 0
+    done = {verdict.name: verdict for verdict in read(out) if verdict.kind == kind}
+    commit = _commit()
     verdicts = []
-    for i in range(given.count):
+    for i in range(count):
         name = f"{classes[i % len(classes)]}:{seed}:{i // len(classes)}"
         if name not in done:
             if time.monotonic() > until:
@@ -80,8 +96,8 @@ def _run(given: argparse.Namespace) -> int:
         if verdicts[-1].status == "fails":
             _tell(verdicts[-1])
         elif (i + 1) % 50 == 0:
-            print(f"{i + 1} of {given.count}", flush=True)
-    print(table(verdicts))
+            print(f"{kind}: {i + 1} of {count}", flush=True)
+    print(f"{kind}\n\n{table(verdicts)}\n", flush=True)
     return int(any(verdict.status == "fails" for verdict in verdicts))
 
 

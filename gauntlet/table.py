@@ -24,6 +24,7 @@ MEANINGS = {
     "saddle_above": "d_s above the nearest found by brute force, relative",
     "saddle_below": "d_s below it",
     "eigenvalue": "smallest eigenvalue of the Hessian, over the largest",
+    "coverage": "share of 95 % intervals that hold the truth",
     "reference_spread": "two references against each other, abs log(t_1 / t_2)",
 }
 

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gauntlet import flows
+from gauntlet import certificates, distances, flows, intervals
 from gauntlet.__main__ import main
-from gauntlet.cases import CLASSES, case_of
+from gauntlet.cases import CERTIFICATE_CLASSES, CLASSES, DISTANCE_CLASSES, case_of, rng_of
 from gauntlet.reference.chain import Chain
 from gauntlet.reference.costs import cost_of
 from gauntlet.reference.critical import critical_near
+from gauntlet.reference.distances import nearest_minimum, nearest_saddle
 from gauntlet.reference.flow import follow, rotated
 from gauntlet.verdict import Verdict, append, read
 
@@ -21,6 +22,7 @@ REFERENCE = Path(flows.__file__).parent / "reference"
 FAULTY = {
     "balanced", "bottleneck", "deep", "lazy", "narrow", "ragged", "scaled", "square-low-rank", "steep", "tiny-start",
 }  # fmt: skip
+FAULTY_DISTANCES = {"completion", "four-layers", "regression", "scaled", "sensing"}
 
 
 def test_the_reference_imports_nothing_of_the_package():
@@ -139,6 +141,79 @@ def test_a_fault_put_in_is_found(honest, tamper, kind, monkeypatch):
     assert kind is None or kind in {fault.split(":")[0] for fault in verdict.faults}, verdict.faults
 
 
+@pytest.mark.parametrize(("a", "b", "s"), [(0.1, 0.3, 1.0), (1.0, -0.2, 2.0)])
+def test_brute_force_meets_the_hyperbola(a, b, s):
+    """One weight a layer, L = 2: the nearest minimum is on xy = s, a root of a quartic; the only saddle is 0."""
+    cost = cost_of("factorization", {"target": np.array([[s]])})
+    layers = [np.array([[a]]), np.array([[b]])]
+    roots = np.roots([1.0, -a, 0.0, b * s, -s * s])
+    real = roots[np.abs(roots.imag) < 1e-9].real
+    true = min(np.hypot(x - a, s / x - b) for x in real)
+    assert nearest_minimum(layers, cost, np.random.default_rng(0), 12) == pytest.approx(true, rel=1e-5)
+    assert nearest_saddle(layers, cost, np.random.default_rng(0), 12) == pytest.approx(np.hypot(a, b), rel=1e-9)
+
+
+@pytest.fixture(scope="module")
+def measured():
+    return distances.run_package(case_of("two-layers:1:0", DISTANCE_CLASSES))
+
+
+def farther(which):
+    """The point moved away from θ_0, and told truly: no minimum or saddle any more."""
+
+    def tamper(found):
+        case = case_of("two-layers:1:0", DISTANCE_CLASSES)
+        theta0 = np.concatenate([w.ravel() for w in case.layers])
+        theta = found[which].network.theta
+        moved = theta + 0.05 * (theta - theta.new_tensor(theta0))
+        network = found[which].network.with_theta(moved)
+        changed = replace(found[which], distance=1.05 * found[which].distance, network=network)
+        return tuple(changed if k == which else one for k, one in enumerate(found))
+
+    return tamper
+
+
+def misread(found):
+    return (replace(found[0], distance=0.99 * found[0].distance), found[1])
+
+
+@pytest.mark.parametrize(
+    ("tamper", "kinds"),
+    [(None, set()), (farther(0), {"minimum", "minimum point"}), (farther(1), {"saddle", "saddle point"}),
+     (misread, {"minimum point"})],
+)  # fmt: skip
+def test_a_wrong_distance_is_found(measured, tamper, kinds, monkeypatch):
+    monkeypatch.setattr(distances, "run_package", lambda case: tamper(measured) if tamper else measured)
+    verdict = distances.judge("two-layers:1:0")
+    assert {fault.split(":")[0] for fault in verdict.faults} == kinds, verdict.faults
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [({}, None), ({"kind": "global-minimum"}, "kind"), ({"kind": "degenerate-saddle"}, "kind"),
+     ({"negative": 1}, "count"), ({"min_eigenvalue": -1e-3}, "eigenvalue"), ({"rank": 2}, "rank")],
+)  # fmt: skip
+def test_a_wrong_certificate_is_found(change, kind, monkeypatch):
+    case = case_of("two-layers:1:3", CERTIFICATE_CLASSES)
+    weights, _ = certificates.placed(case, cost_of(case.task, case.data), rng_of("two-layers:1:31"))
+    told = certificates.run_package(case, weights)
+    assert told.kind == "strict-saddle" and told.negative > 1
+    monkeypatch.setattr(certificates, "run_package", lambda case, weights: replace(told, **change))
+    verdict = certificates.judge("two-layers:1:3")
+    assert {fault.split(":")[0] for fault in verdict.faults} == ({kind} if kind else set()), verdict.faults
+
+
+@pytest.mark.parametrize(("factor", "fails"), [(1.0, False), (0.6, True), (3.0, True)])
+def test_intervals_that_hold_too_seldom_or_too_often_are_found(factor, fails):
+    rng = np.random.default_rng(0)
+    centres = rng.standard_normal(200)
+    design = intervals.Design({}, 4, lambda part: part)
+    parts = [(x, (x - 1.96 * factor, x + 1.96 * factor)) for x in centres]
+    verdict = Verdict("interval", "x:0:0", "")
+    intervals.compare(design, (0.0, None), parts, verdict)
+    assert bool(verdict.faults) == fails, verdict
+
+
 # ---- running, resuming, printing -----------------------------------------------------------------------
 
 
@@ -170,6 +245,19 @@ def test_results_are_read_as_written(tmp_path):
     one = Verdict("flow", "lazy:0:1", "w", "told", ["x: y"], {"late": 0.5}, (1.0, 2.0), "converged", "DOP853", "abc")
     append(tmp_path / "r", one)
     assert list(read(tmp_path / "r")) == [one]
+
+
+@pytest.mark.parametrize("name", sorted(CERTIFICATE_CLASSES))
+def test_slice_of_certificates(name):
+    verdicts = [certificates.judge(f"{name}:1:{number}") for number in range(6)]
+    assert [(v.command(), v.faults) for v in verdicts if v.faults] == []
+    assert any(v.status == "agrees" for v in verdicts)
+
+
+@pytest.mark.parametrize("name", sorted(set(DISTANCE_CLASSES) - FAULTY_DISTANCES))
+def test_slice_of_distances(name):
+    verdict = distances.judge(f"{name}:1:1")
+    assert verdict.faults == [], verdict.command()
 
 
 @pytest.mark.parametrize("name", sorted(set(CLASSES) - FAULTY))
