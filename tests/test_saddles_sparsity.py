@@ -5,9 +5,10 @@ import pytest
 from scipy.optimize import minimize
 
 from dlnphase.backend import resolve_backend
-from dlnphase.costs.quadratic import completion, factorization
+from dlnphase.costs.quadratic import completion, factorization, sensing
 from dlnphase.costs.tasks import planted_matrix, planted_task
 from dlnphase.critical.sparsity import end_of_path, norms_of, nuclear_minimum
+from dlnphase.distances.measured import measured_directions
 from dlnphase.settings import TrainSettings
 from dlnphase.training.run import train
 
@@ -88,3 +89,24 @@ def test_small_scale_ends_sparse_and_the_lazy_regime_does_not():
     assert lazy.reached.rank == 10 and lazy.reached.nuclear > 1.1 * rich.reached.nuclear
     assert lazy.reached.schatten > 2 * rich.reached.schatten
     assert train(TrainSettings(task="factorization", dim=4, width=20, gamma=2.0, threads=1)).sparsity is None
+
+
+@pytest.mark.parametrize("way", ["backend", "arrays"])
+def test_numbers_in_float32_leave_their_round_off_out_of_the_fit(way):
+    """Twenty measurements of a 5 × 5 matrix fix twenty directions, whether the run or the user's arrays are float32."""
+    full, single = resolve_backend("cpu"), resolve_backend("cpu", "float32")
+    if way == "backend":
+        cost = planted_task("sensing", (5, 5), (10.0,), single, measurements=20).cost
+    else:
+        rng = np.random.default_rng(0)
+        operators = rng.standard_normal((20, 5, 5)).astype(np.float32)
+        planted = 10 * np.outer(rng.standard_normal(5), rng.standard_normal(5))
+        planted *= 10 / np.linalg.norm(planted)
+        values = np.einsum("mij,ij->m", operators, planted).astype(np.float32)
+        cost = sensing(operators, values, full)
+        assert cost.resolution == np.finfo(np.float32).eps
+    assert not cost.unique and not cost.to(full).unique
+    assert measured_directions(cost.to(full)).shape[1] == 20
+    found = nuclear_minimum(cost.to(full))
+    assert found.nuclear == pytest.approx(10.0, rel=1e-4)
+    assert nuclear_minimum(cost).nuclear == pytest.approx(10.0, rel=1e-4)

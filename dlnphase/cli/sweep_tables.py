@@ -10,11 +10,12 @@ from rich.text import Text
 
 from dlnphase.cli.tables import REGIME_STYLE, new_table, number, regime_text
 from dlnphase.findings import Exponent
-from dlnphase.results.sweep import Cell, SweepResult
+from dlnphase.results.sweep import Cell, MinimumCell, SaddleCell, SweepResult
 from dlnphase.sweep.run import sweep_sentence
 
 COARSE = 0.01  # truncation from which a reader is told
 WIDE = 96  # columns from which the phase table has room for the ranks seen
+BOUND = {"at least": "≥ ", "at most": "≤ "}  # theory that is a bound
 MARKS = {"agrees": ("✓", "green"), "drifts": ("↗", "yellow"), "differs": ("✗", "red"), "open": ("", "")}
 LEGEND = {
     "agrees": "✓ theory is met",
@@ -121,10 +122,13 @@ def _distances(cells: list[Cell]) -> Table:
         m, s = cell.distance_to_minimum, cell.distance_to_saddle
         found = max(s.found, key=lambda name: s.found[name])
         several = f" ({s.found[found]}/{cell.seeds})" if s.found[found] < cell.seeds else ""
-        table.add_row(
-            f"{cell.gamma:g}", number(m.mean), number(m.predicted), number(s.mean), number(s.predicted), found + several
-        )
+        table.add_row(f"{cell.gamma:g}", number(m.mean), _claimed(m), number(s.mean), _claimed(s), found + several)
     return table
+
+
+def _claimed(cell: MinimumCell | SaddleCell) -> str:
+    """Theory's number, marked where it is a bound on the limit and not the limit."""
+    return BOUND.get(cell.claim, "") + number(cell.predicted)
 
 
 def _dynamics(cells: list[Cell]) -> Table:

@@ -21,10 +21,10 @@ import torch
 from torch import Tensor
 
 from dlnphase.backend import Backend
+from dlnphase.costs.round_off import indistinct, snapped
 from dlnphase.errors import InputError
 
 STRUCTURES = ("mask", "right", "dense")
-RANK_TOLERANCE = 1e-10  # eigenvalues of H below this, relative to the largest, are directions not measured
 
 
 @runtime_checkable
@@ -67,9 +67,19 @@ class QuadraticCost:
         operator: M of shape (d_out, d_in), Σ of shape (d_in, d_in), or H of shape (D, D).
         minimizer: Â, shape (d_out, d_in); the one of least Frobenius norm where it is not unique.
         minimum: C_min.
+        resolution: relative precision of the numbers it was given in, at least ε of the tensors' dtype; it stays with
+            the cost when that is held in another dtype (None: that ε).
     """
 
-    def __init__(self, kind: str, structure: str, operator: Tensor, minimizer: Tensor, minimum: float = 0.0) -> None:
+    def __init__(
+        self,
+        kind: str,
+        structure: str,
+        operator: Tensor,
+        minimizer: Tensor,
+        minimum: float = 0.0,
+        resolution: float | None = None,
+    ) -> None:
         if structure not in STRUCTURES:
             raise ValueError(f"structure {structure!r} is none of {STRUCTURES}")
         self.kind = kind
@@ -78,6 +88,7 @@ class QuadraticCost:
         self.minimizer = minimizer
         self.minimum = float(minimum)
         self.shape = (int(minimizer.shape[0]), int(minimizer.shape[1]))
+        self.resolution = max(float(torch.finfo(minimizer.dtype).eps), resolution or 0.0)
 
     def __repr__(self) -> str:
         return f"QuadraticCost({self.kind}, {self.shape[0]}×{self.shape[1]}, minimum={self.minimum:.6g})"
@@ -86,7 +97,7 @@ class QuadraticCost:
         """The same cost on another device or in another dtype."""
         operator = self.operator.to(backend.device, backend.dtype)
         minimizer = self.minimizer.to(backend.device, backend.dtype)
-        return QuadraticCost(self.kind, self.structure, operator, minimizer, self.minimum)
+        return QuadraticCost(self.kind, self.structure, operator, minimizer, self.minimum, self.resolution)
 
     @property
     def unique(self) -> bool:
@@ -94,7 +105,7 @@ class QuadraticCost:
         if self.structure == "mask":
             return bool((self.operator > 0).all())
         eigenvalues = torch.linalg.eigvalsh(self.operator)
-        return bool(eigenvalues[0] > RANK_TOLERANCE * eigenvalues[-1])
+        return bool(eigenvalues[0] > indistinct(self.resolution) * eigenvalues[-1])
 
     def value(self, a: Tensor) -> Tensor:
         """C(A), shape (B,)."""
@@ -141,7 +152,7 @@ class QuadraticCost:
             s = torch.linalg.svdvals(whitened)
             return self.minimum + 0.5 * float((s[rank:] ** 2).sum())
         s = torch.linalg.svdvals(self.minimizer)
-        return self.minimum if float(s[rank]) <= 1e-14 * float(s[0]) else None
+        return self.minimum if float(s[rank]) <= 50 * self.resolution * float(s[0]) else None
 
     def _apply(self, v: Tensor) -> Tensor:
         if self.structure == "mask":
@@ -156,8 +167,10 @@ class QuadraticCost:
 
 def factorization(target: np.ndarray, backend: Backend) -> QuadraticCost:
     """½‖A − A*‖_F² for a (d_out, d_in) target without gaps; minimum 0 at A*."""
+    known = precision(target)
     target = _finite("target", target).copy()  # a tensor may share memory with the user's array
-    return QuadraticCost("factorization", "mask", backend.tensor(np.ones_like(target)), backend.tensor(target))
+    ones = backend.tensor(np.ones_like(target))
+    return QuadraticCost("factorization", "mask", ones, backend.tensor(target), resolution=known)
 
 
 def completion(target: np.ndarray, observed: np.ndarray, backend: Backend) -> QuadraticCost:
@@ -170,17 +183,20 @@ def completion(target: np.ndarray, observed: np.ndarray, backend: Backend) -> Qu
     Raises:
         InputError: when nothing is observed, an observed entry is not finite, or the two shapes differ.
     """
+    known = precision(target)
     observed, target = np.asarray(observed, dtype=bool), np.asarray(target, dtype=float)
     if observed.shape != target.shape:
         raise InputError(f"observed: has shape {observed.shape}, expected that of the target, {target.shape}")
     if not observed.any():
         raise InputError("target: no entry is observed, expected at least one number")
     filled = _finite("target", np.where(observed, target, 0.0))
-    return QuadraticCost("completion", "mask", backend.tensor(observed.astype(float)), backend.tensor(filled))
+    mask = backend.tensor(observed.astype(float))
+    return QuadraticCost("completion", "mask", mask, backend.tensor(filled), resolution=known)
 
 
 def sensing(operators: np.ndarray, values: np.ndarray, backend: Backend) -> QuadraticCost:
     """½Σ_m(⟨B_m, A⟩ − y_m)² for operators B of shape (M, d_out, d_in) and values y of shape (M,)."""
+    known = precision(operators, values)
     operators, values = _finite("operators", operators), _finite("values", values)
     if operators.ndim != 3 or values.shape != operators.shape[:1] or not len(values):
         raise InputError(
@@ -188,14 +204,15 @@ def sensing(operators: np.ndarray, values: np.ndarray, backend: Backend) -> Quad
         )
     count, d_out, d_in = operators.shape
     flat = operators.reshape(count, -1)
-    solution, *_ = np.linalg.lstsq(flat, values, rcond=RANK_TOLERANCE)
+    solution, *_ = np.linalg.lstsq(flat, values, rcond=indistinct(known))
     minimum = 0.5 * float(np.sum((flat @ solution - values) ** 2))
     return QuadraticCost(
         "sensing",
         "dense",
         backend.tensor(flat.T @ flat),
         backend.tensor(solution.reshape(d_out, d_in)),
-        _snap(minimum, 0.5 * float(values @ values)),
+        _snap(minimum, 0.5 * float(values @ values), known),
+        known,
     )
 
 
@@ -204,17 +221,23 @@ def regression(x: np.ndarray, y: np.ndarray, backend: Backend) -> QuadraticCost:
 
     Keeps Σ_xx = XᵀX/N, the least-squares matrix Â (least norm) and C_min; the data is not kept.
     """
+    known = precision(x, y)
     x, y = _finite("X", x), _finite("Y", y)
     if x.ndim != 2 or y.ndim != 2 or len(x) != len(y) or not len(x):
         raise InputError(
             f"data: X has shape {x.shape} and Y {y.shape}, expected (N, d_in) and (N, d_out) with the same N ≥ 1"
         )
-    solution, *_ = np.linalg.lstsq(x, y, rcond=RANK_TOLERANCE)
+    solution, *_ = np.linalg.lstsq(x, y, rcond=indistinct(known))
     minimum = 0.5 * float(np.sum((x @ solution - y) ** 2)) / len(x)
     scale = 0.5 * float(np.sum(y**2)) / len(x)
-    return QuadraticCost(
-        "regression", "right", backend.tensor(x.T @ x / len(x)), backend.tensor(solution.T), _snap(minimum, scale)
-    )
+    moments, least = backend.tensor(x.T @ x / len(x)), backend.tensor(solution.T)
+    return QuadraticCost("regression", "right", moments, least, _snap(minimum, scale, known), known)
+
+
+def precision(*arrays: np.ndarray) -> float:
+    """The coarsest ε of the floating dtypes that arrays came in; whole numbers count as exact."""
+    dtypes = [np.asarray(a).dtype for a in arrays]
+    return max([float(np.finfo(d).eps) for d in dtypes if d.kind == "f"], default=float(np.finfo(float).eps))
 
 
 def _finite(name: str, array: np.ndarray) -> np.ndarray:
@@ -224,6 +247,6 @@ def _finite(name: str, array: np.ndarray) -> np.ndarray:
     return array
 
 
-def _snap(minimum: float, scale: float) -> float:
+def _snap(minimum: float, scale: float, resolution: float) -> float:
     """A least-squares residual at round-off of the data is an exact fit: C_min = 0."""
-    return 0.0 if minimum <= 1e-26 * scale else minimum
+    return 0.0 if minimum <= snapped(resolution) * scale else minimum

@@ -12,8 +12,8 @@ import torch
 
 from dlnphase.backend import resolve_backend
 from dlnphase.costs.quadratic import Cost
+from dlnphase.costs.round_off import indistinct
 
-UNMEASURED = 1e-10  # eigenvalues of H below this, relative to the largest, are directions that the data does not fix
 DISTINCT = 1e-6  # modes closer than this, relative to the largest, are taken as equal; smaller ones as none
 MAX_NEWTON = 50
 
@@ -31,7 +31,8 @@ class HostCost:
 
     def __init__(self, cost: Cost) -> None:
         given = getattr(cost, "minimizer", None)
-        self.resolution = float(torch.finfo(given.dtype if given is not None else torch.float64).eps)
+        eps = float(torch.finfo(given.dtype if given is not None else torch.float64).eps)
+        self.resolution = max(eps, float(getattr(cost, "resolution", 0.0)))
         mover = getattr(cost, "to", None)
         self.cost: Cost = mover(resolve_backend("cpu")) if mover is not None else cost
         self.shape = self.cost.shape
@@ -46,7 +47,7 @@ class HostCost:
             self._even = bool((self._mask == self._mask.flat[0]).all() and seen.all())
         elif self._structure in ("right", "dense") and operator is not None:
             values, self._vectors = np.linalg.eigh(operator.numpy())
-            seen = values > UNMEASURED * values[-1]
+            seen = values > indistinct(self.resolution) * values[-1]
             self._unseen = self._vectors[:, ~seen]
             self._inverse = np.where(seen, 1 / np.where(seen, values, 1.0), 0.0)
             relative = np.where(seen, values / (values[seen].mean() if seen.any() else 1.0), 1.0)
@@ -113,7 +114,7 @@ class HostCost:
         if self._structure == "dense":
             return (self._vectors @ (self._inverse * (self._vectors.T @ g.ravel()))).reshape(g.shape)
         matrix = self.cost.curvature(torch.as_tensor(a)[None]).numpy().reshape(a.size, a.size)
-        return np.linalg.lstsq(matrix, g.ravel(), rcond=UNMEASURED)[0].reshape(a.shape)
+        return np.linalg.lstsq(matrix, g.ravel(), rcond=indistinct(self.resolution))[0].reshape(a.shape)
 
     # ---- lengths ------------------------------------------------------------------------------
     def norm(self, v: np.ndarray) -> float:

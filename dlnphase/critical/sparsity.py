@@ -18,10 +18,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from dlnphase.costs.quadratic import QuadraticCost
+from dlnphase.costs.round_off import indistinct
 from dlnphase.critical.matrix import HostCost, refine_matrix
 from dlnphase.findings import Norms, Sparsity
 
-MEASURED = 1e-10  # eigenvalues of H above this, relatively, are directions that the data fixes
 GAP = 1e-5  # relative duality gap asked for
 MAX_ITERATIONS = 5_000
 BUDGET = 400_000_000  # d_out·d_in·min(d_out, d_in) times iterations
@@ -161,13 +161,13 @@ def _nuclear(a: np.ndarray) -> float:
 class _Projector:
     """Orthogonal projection of matrices onto the range of H: the part of a matrix that the data fixes."""
 
-    def __init__(self, structure: str, operator: np.ndarray) -> None:
+    def __init__(self, structure: str, operator: np.ndarray, resolution: float) -> None:
         self.structure = structure
         if structure == "mask":
             self.basis = (operator > 0).astype(float)
             return
         values, vectors = np.linalg.eigh(operator)
-        self.basis = vectors[:, values > MEASURED * values[-1]]
+        self.basis = vectors[:, values > indistinct(resolution) * values[-1]]
 
     def __call__(self, v: np.ndarray) -> np.ndarray:
         if self.structure == "mask":
@@ -178,4 +178,4 @@ class _Projector:
 
 
 def _projector(cost: QuadraticCost) -> _Projector:
-    return _Projector(cost.structure, cost.operator.detach().cpu().double().numpy())
+    return _Projector(cost.structure, cost.operator.detach().cpu().double().numpy(), cost.resolution)

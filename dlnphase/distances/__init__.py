@@ -6,10 +6,13 @@ from dlnphase.distances.minimum import MinimumDistance, distance_to_minimum
 from dlnphase.distances.predictions import (
     GAMMA_CRITICAL,
     kappa,
+    least_rank,
+    minimum_claim,
     minimum_exponent,
     predicted_minimum,
     predicted_regime,
     predicted_saddle,
+    saddle_claim,
     saddle_exponent,
 )
 from dlnphase.distances.saddle import SaddleDistance, distance_to_saddle
@@ -28,10 +31,13 @@ __all__ = [
     "distance_to_saddle",
     "fit_exponent",
     "kappa",
+    "least_rank",
     "measured_regime",
+    "minimum_claim",
     "minimum_exponent",
     "predicted_minimum",
     "predicted_regime",
     "predicted_saddle",
+    "saddle_claim",
     "saddle_exponent",
 ]

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from dlnphase.costs.quadratic import QuadraticCost
-
-EXACT = 1e-20  # C − C_min below this, over its value at A = 0, is an exact fit
+from dlnphase.costs.round_off import exact_fit, indistinct
 
 
 def schatten(matrix: Tensor, depth: int) -> Tensor:
@@ -28,10 +27,11 @@ def minimisers(cost: QuadraticCost, depth: int) -> list[tuple[str, Tensor]]:
     sparse = reweighted(cost, depth)
     out.append(("low Schatten norm", sparse))
     for rank in range(1, min(cost.shape)):
-        fit = fixed_rank_point(cost, rank)
-        scale = float(cost.excess(torch.zeros_like(fit)))
-        if float(cost.excess(fit)) <= EXACT * scale:
-            out.append((f"rank {rank}", fit))
+        scale = float(cost.excess(torch.zeros_like(cost.minimizer)))
+        fits = [fixed_rank_point(cost, rank, start=start) for start in (cost.minimizer, sparse)]
+        exact = [fit for fit in fits if float(cost.excess(fit)) <= exact_fit(cost.resolution) * scale]
+        if exact:
+            out.append((f"rank {rank}", min(exact, key=lambda fit: float(schatten(fit, depth)))))
             break
     return out
 
@@ -44,7 +44,7 @@ def reweighted(cost: QuadraticCost, depth: int, steps: int = 300) -> Tensor:
     """
     h = cost.curvature()
     values, vectors = torch.linalg.eigh(h)
-    free = vectors[:, values <= 1e-10 * values[-1]]
+    free = vectors[:, values <= indistinct(cost.resolution) * values[-1]]
     a = cost.minimizer.clone()
     d_out, d_in = cost.shape
     top = torch.linalg.svdvals(a)[0]

@@ -6,22 +6,26 @@ column and row space of G. A :class:`CriticalMatrix` is one such A. Which there 
 
 - factorization and regression: A keeps a subset of the modes of Â Σ^{1/2} (reduced-rank regression), Σ = 1 for the
   former;
-- completion and sensing: A = 0, the fixed-rank critical points of C, and, for a mask, matrices that fit everything
-  but one row or column.  These are not all of them, so the distances are upper bounds.
+- completion and sensing: A = 0, minima of C at fixed rank, and critical pairs found by the conjugate cost
+  (:mod:`dlnphase.distances.conjugate`).  These need not be all of them, so the distances are upper bounds.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from dlnphase.costs.quadratic import RANK_TOLERANCE, QuadraticCost
-from dlnphase.distances.completions import EXACT, fixed_rank_point
+from dlnphase.costs.quadratic import QuadraticCost
+from dlnphase.costs.round_off import exact_fit, indistinct
+from dlnphase.distances.completions import fixed_rank_point
+from dlnphase.distances.conjugate import critical_pairs, same
 from dlnphase.distances.measured import measured_directions
 
-ROUND_OFF = 1e-10
+FAINT = 1e-6  # singular values of ∇C below this, over the largest, are left by the search for a critical point
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,11 +68,11 @@ def critical_matrices(cost: QuadraticCost, *, limit: int = 32) -> list[CriticalM
     """Critical matrices of a cost that may be nearest to some initialisation, most of them dead first.
 
     Args:
-        limit: at most this many single modes (and this many leading groups) are listed.
+        limit: at most this many single modes and this many leading groups (or this many of each rank of ∇C) are listed.
     """
     if cost.structure == "right" or (cost.structure == "mask" and bool((cost.operator == cost.operator[0, 0]).all())):
         return _mode_subsets(cost, limit)
-    return _general(cost)
+    return _general(cost, limit)
 
 
 def _mode_subsets(cost: QuadraticCost, limit: int) -> list[CriticalMatrix]:
@@ -77,14 +81,14 @@ def _mode_subsets(cost: QuadraticCost, limit: int) -> list[CriticalMatrix]:
     a = cost.minimizer
     if cost.structure == "right":
         values, vectors = torch.linalg.eigh(cost.operator)
-        kept = values > RANK_TOLERANCE * values[-1]
+        kept = values > indistinct(cost.resolution) * values[-1]
         measured = vectors[:, kept]
         root, inverse = values[kept].sqrt(), values[kept].rsqrt()
     else:
         measured = torch.eye(d_in, dtype=a.dtype, device=a.device)
         root = inverse = torch.ones(d_in, dtype=a.dtype, device=a.device)
     u, s, vh = torch.linalg.svd(a @ measured * root, full_matrices=False)
-    rank = int((s > ROUND_OFF * s[0]).sum()) if float(s[0]) > 0 else 0
+    rank = int((s > indistinct(cost.resolution) * s[0]).sum()) if float(s[0]) > 0 else 0
     sets = [tuple(range(m)) for m in range(rank, 1, -1)][:limit]
     sets += [(i,) for i in range(rank - 1, -1, -1)][:limit]
     out = []
@@ -101,68 +105,58 @@ def _mode_subsets(cost: QuadraticCost, limit: int) -> list[CriticalMatrix]:
     return out
 
 
-def _general(cost: QuadraticCost) -> list[CriticalMatrix]:
+def _general(cost: QuadraticCost, limit: int) -> list[CriticalMatrix]:
+    """A = 0, minima of C at fixed rank, and critical pairs of the conjugate cost, at most ``limit`` of each rank of
+    ∇C."""
     zero = torch.zeros_like(cost.minimizer)
     scale = float(cost.excess(zero[None]))
-    found = [("rank 0", zero)]
+    found = [zero]
     for rank in range(1, min(cost.shape)):
         point = fixed_rank_point(cost, rank)
-        if float(cost.excess(point[None])) <= 1e-12 * scale:
+        if float(cost.excess(point[None])) <= exact_fit(cost.resolution) * scale:
             break
-        found.append((f"rank {rank}", point))
-    if cost.structure == "mask":
-        found += _row_and_column_points(cost, scale)
-    out = []
-    for name, matrix in found:
-        gradient = cost.gradient(matrix[None])[0]
-        spectrum = torch.linalg.svdvals(gradient)
-        left, strengths, right = _leading(gradient, int((spectrum > 1e-8 * spectrum[0]).sum()))
-        # Only the exact structure is kept: A has to vanish on the dead directions.
-        matrix = matrix - left @ (left.mT @ matrix)
-        matrix = matrix - (matrix @ right) @ right.mT
-        left_kept, right_kept = _complement(left), _complement(right)
-        out.append(
-            CriticalMatrix(
-                name,
-                matrix,
-                left,
-                right,
-                strengths,
-                left_kept,
-                right_kept,
-                _reduced_basis(cost, left_kept, right_kept),
-                float(torch.linalg.matrix_norm(matrix, 2)),
-            )
-        )
-    return out
+        found.append(point)
+    found += [torch.as_tensor(pair.matrix).to(zero) for pair in critical_pairs(cost)]
+    out: list[CriticalMatrix] = []
+    gradients: list[np.ndarray] = []
+    for point in found:
+        gradient = cost.gradient(point[None])[0]
+        seen = gradient.detach().cpu().numpy()
+        if any(same(seen, other) for other in gradients):
+            continue
+        gradients.append(seen)
+        out.append(_critical_matrix(cost, point, gradient))
+    out.sort(key=lambda m: -m.dead)
+    counts: Counter[int] = Counter()
+    kept = []
+    for candidate in out:
+        counts[candidate.dead] += 1
+        if counts[candidate.dead] <= limit:
+            kept.append(candidate)
+    return kept
 
 
-def _row_and_column_points(cost: QuadraticCost, scale: float) -> list[tuple[str, Tensor]]:
-    """Matrices that fit every observed entry but those of one row (or column), which stays zero.
-
-    The dead row i needs every other row orthogonal to the observed part of row i; rows where this contradicts
-    their observed entries make the point no critical one, and it is left out.
-    """
-    out = []
-    for name, mask, target, flip in (
-        ("row", cost.operator > 0, cost.minimizer, False),
-        ("column", (cost.operator > 0).T, cost.minimizer.T, True),
-    ):
-        for i in range(mask.shape[0]):
-            v = torch.where(mask[i], target[i], 0.0)
-            if float(v @ v) <= EXACT * scale:
-                continue
-            matrix = torch.where(mask, target, 0.0)
-            matrix[i] = 0
-            free = ~mask * v
-            room = (free**2).sum(1)
-            need = matrix @ v
-            fits = need.abs() <= ROUND_OFF * v.norm() * (matrix.norm(dim=1) + ROUND_OFF)
-            if not bool(((room > ROUND_OFF * float(v @ v)) | fits).all()):
-                continue
-            matrix = matrix - torch.where(room > 0, need / room.clamp_min(1e-300), 0.0)[:, None] * free
-            out.append((f"{name} {i + 1} dead", matrix.T if flip else matrix))
-    return out
+def _critical_matrix(cost: QuadraticCost, matrix: Tensor, gradient: Tensor) -> CriticalMatrix:
+    spectrum = torch.linalg.svdvals(gradient)
+    left, strengths, right = _leading(gradient, int((spectrum > FAINT * spectrum[0]).sum()))
+    # Only the exact structure is kept: A has to vanish on the dead directions.
+    matrix = matrix - left @ (left.mT @ matrix)
+    matrix = matrix - (matrix @ right) @ right.mT
+    left_kept, right_kept = _complement(left), _complement(right)
+    sizes = torch.linalg.svdvals(matrix)
+    rank = int((sizes > indistinct(cost.resolution) * sizes[0]).sum()) if float(sizes[0]) > 0 else 0
+    dead = left.shape[1]
+    return CriticalMatrix(
+        "rank 0" if rank == 0 else f"rank {rank}, {dead} direction{'s' if dead > 1 else ''} dead",
+        matrix,
+        left,
+        right,
+        strengths,
+        left_kept,
+        right_kept,
+        _reduced_basis(cost, left_kept, right_kept),
+        float(sizes[0]),
+    )
 
 
 def _reduced_basis(cost: QuadraticCost, left: Tensor, right: Tensor) -> Tensor | None:
@@ -174,7 +168,7 @@ def _reduced_basis(cost: QuadraticCost, left: Tensor, right: Tensor) -> Tensor |
     d_out, d_in = cost.shape
     seen = left.mT @ measured.T.reshape(-1, d_out, d_in) @ right
     u, s, _ = torch.linalg.svd(seen.flatten(1).T, full_matrices=False)
-    rank = int((s > ROUND_OFF).sum())
+    rank = int((s > indistinct(cost.resolution)).sum())
     return None if rank == size else u[:, :rank].contiguous()
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dlnphase.costs.quadratic import RANK_TOLERANCE, QuadraticCost
+from dlnphase.costs.quadratic import QuadraticCost
+from dlnphase.costs.round_off import indistinct
 
 
 def measured_directions(cost: QuadraticCost) -> Tensor | None:
@@ -18,7 +19,7 @@ def measured_directions(cost: QuadraticCost) -> Tensor | None:
         eye = torch.eye(d_out * d_in, dtype=cost.operator.dtype, device=cost.operator.device)
         return eye[:, seen]
     values, vectors = torch.linalg.eigh(cost.operator)
-    kept = vectors[:, values > RANK_TOLERANCE * values[-1]]
+    kept = vectors[:, values > indistinct(cost.resolution) * values[-1]]
     if cost.structure == "dense":
         return None if kept.shape[1] == d_out * d_in else kept
     if kept.shape[1] == d_in:

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from dlnphase.costs.quadratic import QuadraticCost
+from dlnphase.costs.round_off import indistinct
 from dlnphase.distances.chains import Constraint, Term
-from dlnphase.distances.completions import minimisers
-from dlnphase.distances.measured import measured_directions
+from dlnphase.distances.facts import facts_of
 from dlnphase.distances.nearest import nearest
 from dlnphase.distances.starts import balanced_start
 from dlnphase.errors import InputError
@@ -50,7 +50,7 @@ class MinimumDistance:
 
 def minimum_constraint(network: Network, cost: QuadraticCost) -> Constraint:
     """The equations Bᵀ vec(A_θ − Â) = 0 of the set of global minima, for every member of a batch."""
-    basis = measured_directions(cost)
+    basis = facts_of(cost, network.depth).measured
     goal = cost.minimizer.flatten()
     goal = goal if basis is None else basis.T @ goal
     batch = network.batch
@@ -80,14 +80,19 @@ def distance_to_minimum(
     Raises:
         InputError: when the network is too narrow for any minimiser.
     """
-    if min(network.dims) < min(cost.shape) and min(network.dims) < int(torch.linalg.matrix_rank(cost.minimizer)):
+    facts = facts_of(cost, network.depth)
+    narrowest = min(network.dims)
+    ranks = [_rank(matrix, cost.resolution) for _, matrix in facts.minimisers]
+    if min(ranks) > narrowest:
         raise InputError(
-            f"width: a minimum of rank {int(torch.linalg.matrix_rank(cost.minimizer))} does not fit through "
-            f"a layer of width {min(network.dims)}"
+            f"width: a minimum of rank {min(ranks)} does not fit through a layer of width {narrowest}"
+            + ("" if facts.measured is None else ", and none of lower rank was found")
         )
     constraint = minimum_constraint(network, cost)
     starts: list[tuple[str, Network]] = []
-    for name, matrix in minimisers(cost, network.depth):
+    for (name, matrix), rank in zip(facts.minimisers, ranks, strict=True):
+        if rank > narrowest:
+            continue
         starts.append((f"balanced({name})", balanced_start(network, matrix)))
         if network.depth > 2:
             starts.append((f"balanced({name}, backward)", balanced_start(network, matrix, backward=True)))
@@ -116,3 +121,8 @@ def distance_to_minimum(
         tried=tried,
         network=point,
     )
+
+
+def _rank(matrix: Tensor, resolution: float) -> int:
+    s = torch.linalg.svdvals(matrix)
+    return int((s > indistinct(resolution) * s[0]).sum()) if float(s[0]) > 0 else 0

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from dlnphase.backend import Backend
 from dlnphase.costs.quadratic import QuadraticCost
-from dlnphase.distances.critical import critical_matrices
 from dlnphase.distances.deaths import uniform_death
+from dlnphase.distances.facts import facts_of
 from dlnphase.networks.chain import Network
 from dlnphase.networks.krylov import reduced_dims, sample
 from dlnphase.networks.sampling import gaussian_network, hidden_dims
@@ -52,7 +52,7 @@ def choose(
         seed, member: the draw the pilot follows.
     """
     dims = (cost.shape[1], *([width] * (depth - 1)), cost.shape[0])
-    matrices = critical_matrices(cost)[:1]
+    matrices = facts_of(cost, depth).saddles[:1]
     full = Held("full", None, dims[1:-1], 0.0)
     if order is None and width <= FULL_BELOW:
         return full

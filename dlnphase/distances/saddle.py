@@ -16,8 +16,9 @@ from torch import Tensor
 
 from dlnphase.costs.quadratic import QuadraticCost
 from dlnphase.distances.chains import Constraint, Term
-from dlnphase.distances.critical import CriticalMatrix, critical_matrices
+from dlnphase.distances.critical import CriticalMatrix
 from dlnphase.distances.deaths import Death
+from dlnphase.distances.facts import facts_of
 from dlnphase.distances.nearest import FEASIBLE, Nearest, nearest, restore
 from dlnphase.distances.starts import align_frames, overlay
 from dlnphase.distances.ways import Way, death_of, kept_mode_distance, mixed_ways, uniform_ways
@@ -66,7 +67,7 @@ def distance_to_saddle(
         cost: a quadratic cost with ∇C(0) ≠ 0.
         tol, max_steps: of each polishing search.
     """
-    search = _Search(network, critical_matrices(cost), tol, max_steps)
+    search = _Search(network, facts_of(cost, network.depth).saddles, tol, max_steps)
     search.run()
     ways, best, theta, chosen = search.ways, search.best, search.theta, search.chosen
     point = network.with_theta(theta)
@@ -284,7 +285,8 @@ def _balanced(death: Death, matrices: list[CriticalMatrix]) -> Network:
     """Balanced factors of what is kept, laid over the killed network outside its dead spaces."""
     matrix = torch.stack([m.matrix for m in matrices])
     u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
-    rank = max(1, int((s > 1e-12 * s[:, :1]).sum(1).amax()))
+    # What is kept may have more modes than a narrow layer lets through: then a start with the leading ones.
+    rank = min(max(1, int((s > 1e-12 * s[:, :1]).sum(1).amax())), *death.network.dims)
     layers = []
     for index, w in enumerate(death.network.weights):
         below, above = death.spaces[index], death.spaces[index + 1]

@@ -40,6 +40,7 @@ class MinimumCell:
         excess: largest (C − C_min)/(C − C_min at θ_0) at the points found.
         stationarity: largest part of θ − θ_0 that is tangent to the set of minima, relative.
         found_from: how many starts were won by which search.
+        claim: what ``predicted`` is: ``limit``, or ``at most`` (a bound on it).
     """
 
     mean: float
@@ -49,6 +50,7 @@ class MinimumCell:
     stationarity: float
     found_from: dict[str, int]
     values: tuple[float, ...]
+    claim: str = "limit"
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class SaddleCell:
         gradient: largest ‖∇𝓛‖ at the points found, in units of what it would be at θ_0 with nothing killed.
         cost_gradient: smallest ‖∇C‖ there: above 0, so the points are no minima.
         found: how many starts found which critical matrix nearest.
+        claim: what ``predicted`` is: ``limit``, or ``at least`` (a bound on it).
     """
 
     mean: float
@@ -70,6 +73,7 @@ class SaddleCell:
     cost_gradient: float
     found: dict[str, int]
     values: tuple[float, ...]
+    claim: str = "limit"
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,14 @@ import torch
 from dlnphase import __version__
 from dlnphase.backend import Backend
 from dlnphase.costs.tasks import Task
-from dlnphase.distances import distance_to_minimum, distance_to_saddle, predicted_minimum, predicted_saddle
+from dlnphase.distances import (
+    distance_to_minimum,
+    distance_to_saddle,
+    minimum_claim,
+    predicted_minimum,
+    predicted_saddle,
+    saddle_claim,
+)
 from dlnphase.distances.representation import choose, draw
 from dlnphase.errors import RunError
 from dlnphase.networks.sampling import sigma_of
@@ -96,6 +103,7 @@ def _run_cell(job: CellJob) -> Cell:
             stationarity=float(minimum.stationarity.max()),
             found_from=dict(sorted(Counter(minimum.winner).items())),
             values=tuple(d_m),
+            claim=minimum_claim(cost, gamma),
         ),
         distance_to_saddle=SaddleCell(
             *_mean(d_s),
@@ -104,6 +112,7 @@ def _run_cell(job: CellJob) -> Cell:
             cost_gradient=float(saddle.cost_gradient_norm.min()),
             found=dict(sorted(Counter(saddle.winner).items())),
             values=tuple(d_s),
+            claim=saddle_claim(cost, settings.depth, gamma),
         ),
     )
     return replace(cell, **_follow(job, backend)) if settings.train else cell

@@ -21,12 +21,13 @@ from dlnphase.distances import (
     GAMMA_CRITICAL,
     crossings,
     fit_exponent,
+    least_rank,
     measured_regime,
     minimum_exponent,
     predicted_regime,
     saddle_exponent,
 )
-from dlnphase.distances.critical import critical_matrices
+from dlnphase.distances.facts import facts_of
 from dlnphase.results import Clock
 from dlnphase.results.sweep import Cell, CriticalGamma, Failure, GammaExponents, SweepResult
 from dlnphase.settings.sweep import SweepSettings
@@ -58,7 +59,7 @@ def prepare(settings: SweepSettings) -> Plan:
     with few_threads(settings.threads):
         backend = build_backend(settings)
         task, settings = build_task(settings, resolve_backend("cpu", "float64"))
-        return Plan(settings, backend, task, _notes(task))
+        return Plan(settings, backend, task, _notes(task, settings.depth))
 
 
 def sweep_gamma(
@@ -178,12 +179,11 @@ def _critical_gamma(result: SweepResult) -> CriticalGamma | None:
     return CriticalGamma(widest.estimate, widest.ci95, GAMMA_CRITICAL, tuple(found))
 
 
-def _notes(task: Task) -> tuple[str, ...]:
+def _notes(task: Task, depth: int) -> tuple[str, ...]:
     """How this task differs from a full-rank factorization, where every constant is known."""
     cost = task.cost
     notes = ["distances are attained values with certificates: upper bounds on d_m and d_s"]
-    matrices = critical_matrices(cost)
-    dead = sorted({m.dead for m in matrices})
+    dead = sorted({m.dead for m in facts_of(cost, depth).saddles})
     if cost.kind == "regression":
         notes.append(
             "regression: the modes are those of Â·Σ^(1/2) (reduced-rank regression); directions without data are free"
@@ -194,7 +194,12 @@ def _notes(task: Task) -> tuple[str, ...]:
         )
     if dead:
         notes.append(
-            f"saddles: ∇C has rank {dead[-1]} at A = 0; the saddles considered leave {dead[0]} or more of it dead"
+            f"saddles: ∇C has rank {dead[-1]} at A = 0; at the saddles considered it has rank {dead[0]} or more"
+        )
+    least, exists = least_rank(cost)
+    if dead and dead[0] > least and not exists:
+        notes.append(
+            f"saddles: one whose ∇C has rank {least} is not excluded, and none was found: for γ < 1 theory is a bound"
         )
     return tuple(notes)
 
