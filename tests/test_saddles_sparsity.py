@@ -73,7 +73,7 @@ def test_the_end_of_a_path_is_judged_in_words():
     reached = end_of_path(task.target, task.cost, 3, target=task.target)
     assert reached.reached == reached.planted and "those of the planted matrix" in reached.words
     assert reached.nuclear_minimizer.nuclear <= 11.0 + 1e-6 and reached.nuclear_gap <= 1e-5
-    assert "lies before a minimum" in end_of_path(0.5 * task.target, task.cost, 3).words
+    assert "not at it" in end_of_path(0.5 * task.target, task.cost, 3).words
     free = task.target + 5 * (1 - task.cost.operator.numpy()) * np.random.default_rng(0).standard_normal((6, 6))
     dense = end_of_path(np.stack([free, free]), task.cost, 3, target=task.target)
     assert dense.reached.rank > 2 and "the planted matrix 2 and 11" in dense.words

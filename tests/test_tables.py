@@ -123,3 +123,49 @@ def test_a_run_on_a_terminal_has_a_live_line_that_goes_again(tmp_path):
     assert re.search(r"t = [\d.e+-]+", words) and words.count("\x1b[2K") > 2
     assert words.endswith("\r\x1b[2K") and all(len(line) < 80 for line in words.split("\r\x1b[2K"))
     assert b"\x1b" not in out and b"Saved in" in out
+
+
+def sections(out):
+    """What is shown, by the first line of each part."""
+    return {part.splitlines()[0].strip(): part for part in re.split(r"\n\s*\n", out) if part.strip()}
+
+
+def test_several_starts_keep_the_table_of_theory_with_means(run, here):
+    result = dlnphase.load_train("train-seeds@1")
+    settings = replace(result.config, dtype="float64")
+    fresh = dlnphase.train(settings)
+    for name, told in fresh.theory.predictions.items():
+        each = [m.theory.predictions[name] for m in fresh.members if name in m.theory.predictions]
+        assert told.predicted == pytest.approx(sum(p.predicted for p in each) / len(each))
+        assert told.measured == pytest.approx(sum(p.measured for p in each) / len(each))
+    ranks = {p.rank for m in fresh.members for p in m.theory.plateaus}
+    assert {p.rank for p in fresh.theory.plateaus} == ranks and "ntk_at_start" in fresh.theory.predictions
+    for plateau in fresh.theory.plateaus:
+        each = [p.measured for m in fresh.members for p in m.theory.plateaus if p.rank == plateau.rank]
+        assert plateau.measured == pytest.approx(sum(each) / len(each))
+    Path("fresh").mkdir()
+    dlnphase.save_train(fresh, Path("fresh"))
+    out, _ = resumed(run, "train", "fresh")
+    parts = sections(out)
+    title = f"Theory (mean over {len(fresh.members)} starts)"
+    assert title in parts and "mean eigenvalue of K" in parts[title]
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_tables_explain_their_words_below_them(run, here, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    shown = [
+        (resumed(run, "train", "train@1")[0], "Rank transitions", ("dwell", "decades", "modes then")),
+        (resumed(run, "train", "train@1")[0], "Theory", ("K", "θ")),
+        (resumed(run, "detect-saddles", "detect-saddles@1")[0], "Visits", ("decades", "distance", "nearest")),
+        (resumed(run, "detect-saddles", "detect-saddles@1")[0], "Critical points", ("λ", "order", "descent")),
+        (resumed(run, "detect-saddles", "detect-saddles@1")[0], "How the saddles are left", ("s", "aligned")),
+        (resumed(run, "sweep-gamma", "sweep-gamma-train@1")[0], "Distances at w", ("nearest saddle", "dead")),
+        (resumed(run, "sweep-gamma", "sweep-gamma-train@1")[0], "Gradient flow", ("escape", "moved, NTK")),
+    ]
+    for out, title, words in shown:
+        (part,) = [text for name, text in sections(out).items() if name.startswith(title)]
+        below = " ".join(part.rpartition("─\n")[2].split())
+        for word in words:
+            assert re.search(rf"(^|\W){re.escape(word)}( there)?(:|, that is| = )", below), (title, word, below)
+        assert max(map(len, out.splitlines())) <= columns

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dlnphase.cli.tables import new_table, number
+from dlnphase.cli.tables import explain, new_table, number, show
 from dlnphase.detect.run import detect_sentence
 from dlnphase.results.detect import DetectResult, VisitInfo
 
@@ -29,8 +29,7 @@ def print_detect(console: Console, result: DetectResult, directory: Path) -> Non
     if result.visits:
         for table in (_visits(result), _certificates(result), _escapes(result), _greedy(result)):
             if table is not None:
-                console.print()
-                console.print(table)
+                show(console, table)
     console.print("\n" + detect_sentence(result))
     for note in dict.fromkeys(v.note for v in result.visits if v.note):
         console.print(Text(f"Note: {note}.", style="dim"))
@@ -71,6 +70,11 @@ def _visits(result: DetectResult) -> Table:
             number(v.distance if v.distance is not None else v.matrix_distance, 3),
             number(v.nearest_distance, 3),
         )
+    explain(
+        table,
+        "enter, closest, exit: times; decades: powers of ten by which ‖∇𝓛‖ sinks; cost: on the path at its closest; "
+        "distance: from there to the critical point in parameter space; nearest: to the nearest one found",
+    )
     return table
 
 
@@ -91,6 +95,11 @@ def _certificates(result: DetectResult) -> Table:
             "–" if e is None or e.order is None else str(e.order),
             "–" if e is None or e.descent is None else f"{e.descent:.4f}",
         )
+    explain(
+        table,
+        "λ: eigenvalues of the Hessian of 𝓛, the least and how many are below zero; order: the power of a step off the "
+        "point with which the cost falls; descent: the fall obtained over the fall predicted",
+    )
     return table
 
 
@@ -104,6 +113,11 @@ def _escapes(result: DetectResult) -> Table | None:
         assert v.escape is not None
         aligned = f"{v.escape.alignment:.4f}"
         table.add_row(*_first(result, v), number(v.escape.rate), number(v.escape.predicted_rate), aligned)
+    explain(
+        table,
+        "s: the rate that theory gives the next mode, the largest singular value of −∇C there; aligned: the share "
+        "of the way out that lies along the pair of singular vectors that belongs to it",
+    )
     return table
 
 
@@ -122,4 +136,9 @@ def _greedy(result: DetectResult) -> Table | None:
             *_first(result, v), _zero(v.cost, unit), _zero(g.cost, unit), number(g.relative_difference, 2),
             number(g.distance, 2), "yes" if g.same else "no",
         )  # fmt: skip
+    explain(
+        table,
+        "greedy: cost of the saddle of that rank in the limit of vanishing initial weights; difference: of the costs, "
+        "over that of the origin; distance: of the matrices, over the norm of the last one",
+    )
     return table

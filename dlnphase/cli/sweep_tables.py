@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dlnphase.cli.tables import REGIME_STYLE, new_table, number, regime_text
+from dlnphase.cli.tables import REGIME_STYLE, explain, new_table, number, regime_text, show
 from dlnphase.findings import Exponent
 from dlnphase.results.sweep import Cell, MinimumCell, SaddleCell, SweepResult
 from dlnphase.sweep.run import sweep_sentence
@@ -33,11 +33,9 @@ def print_sweep(console: Console, result: SweepResult, directory: Path) -> None:
         console.print(Text(_legend(result), style="dim"))
     widest = [c for c in result.cells if c.width == max(result.config.widths)]
     if widest:
-        console.print()
-        console.print(_distances(widest))
+        show(console, _distances(widest))
     if any(c.reasons is not None for c in widest):
-        console.print()
-        console.print(_dynamics(widest))
+        show(console, _dynamics(widest))
     console.print("\n" + sweep_sentence(result))
     for note in result.notes:
         console.print(Text(f"Note: {note}.", style="dim"))
@@ -123,6 +121,9 @@ def _distances(cells: list[Cell]) -> Table:
         found = max(s.found, key=lambda name: s.found[name])
         several = f" ({s.found[found]}/{cell.seeds})" if s.found[found] < cell.seeds else ""
         table.add_row(f"{cell.gamma:g}", number(m.mean), _claimed(m), number(s.mean), _claimed(s), found + several)
+    words = "nearest saddle: which modes of the target are dead there, that is, carried by no weight at all"
+    bounds = any(BOUND.get(claim) for c in cells for claim in (c.distance_to_minimum.claim, c.distance_to_saddle.claim))
+    explain(table, words + ("; ≥, ≤: theory bounds the limit of wide networks" if bounds else ""))
     return table
 
 
@@ -144,6 +145,9 @@ def _dynamics(cells: list[Cell]) -> Table:
         values = (cell.escape_time, cell.parameter_movement, cell.ntk_change, cell.nuclear_norm, cell.test_cost)
         numbers = (number(None if v is None else v.mean, 2) for v in values)
         table.add_row(f"{cell.gamma:g}", regime_text(cell.regime_seen), _path(cell), *numbers)
-    table.caption = "escape: time out of rank 0; moved, NTK: relative change of θ and of the kernel"
-    table.caption_justify = "left"
+    explain(
+        table,
+        "seen: the regime the paths tell; escape: time out of rank 0; moved, NTK: relative change of θ and of the "
+        "tangent kernel; nuclear, test: nuclear norm of A and test cost at the end",
+    )
     return table

@@ -39,6 +39,20 @@ def new_table(title: str) -> Table:
     )
 
 
+def explain(table: Table, words: str) -> None:
+    """A line or two below a table, for whoever meets its words for the first time; :func:`show` prints them."""
+    table.caption = words or None
+
+
+def show(console: Console, table: Table) -> None:
+    """A table after an empty line, and what explains it as wide as the terminal, not as narrow as the table."""
+    words, table.caption = table.caption, None
+    console.print()
+    console.print(table)
+    if words:
+        console.print(Text(str(words), style="dim"))
+
+
 def number(value: float | None, digits: int = 4) -> str:
     """A number for a table cell; a dash where there is none."""
     if value is None or value != value:
@@ -55,18 +69,13 @@ def print_train(console: Console, result: TrainResult, directory: Path) -> None:
     """Headline, rank transitions, theory beside measurement, one sentence, where it is saved."""
     console.print(_headline(result))
     if result.rank_transitions:
-        _section(console, _transitions(result))
+        show(console, _transitions(result))
     if result.theory.plateaus and any(p.predicted is not None for p in result.theory.plateaus):
-        _section(console, _plateaus(result))
+        show(console, _plateaus(result))
     if result.theory.predictions:
-        _section(console, _predictions(result))
+        show(console, _predictions(result))
     console.print("\n" + train_sentence(result))
     console.print(Text(f"Saved in {directory} (run.yaml, {result.files['trajectory']})", style="dim"))
-
-
-def _section(console: Console, table: Table) -> None:
-    console.print()
-    console.print(table)
 
 
 def _headline(result: TrainResult) -> Text:
@@ -83,7 +92,7 @@ def _headline(result: TrainResult) -> Text:
 
 def _transitions(result: TrainResult) -> Table:
     several = bool(result.spread)
-    table = new_table("Rank transitions" + (f" (mean over {len(result.members)} starts)" if several else ""))
+    table = new_table("Rank transitions" + _over(result))
     table.add_column("rank", no_wrap=True)
     for name in ("time", "dwell", "step"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -110,11 +119,17 @@ def _transitions(result: TrainResult) -> Table:
             shown = row.singular_values[: min(row.to_rank, MAX_SIZES)]
             cells.append(", ".join(number(s, 3) for s in shown) + (", …" if row.to_rank > MAX_SIZES else ""))
         table.add_row(*cells)
+    after = "" if several else "; modes then: singular values of A after it"
+    explain(
+        table,
+        "time: of the steepest fall; dwell: the wait at the saddle before; decades: powers of ten by which ‖∇𝓛‖ "
+        f"sinks at that saddle{after}",
+    )
     return table
 
 
 def _plateaus(result: TrainResult) -> Table:
-    table = new_table("Cost at the visits")
+    table = new_table("Cost at the visits" + _over(result))
     for name in ("rank", "measured", "at the critical point", "theory"):
         table.add_column(name, justify="right", no_wrap=True)
     for plateau in result.theory.plateaus:
@@ -125,16 +140,30 @@ def _plateaus(result: TrainResult) -> Table:
     return table
 
 
+def _over(result: TrainResult) -> str:
+    """In a title: over how many starts the numbers are means."""
+    return f" (mean over {len(result.members)} starts)" if result.members else ""
+
+
 def _zero(cost: float, result: TrainResult) -> float:
     """Round-off of an exact fit is shown as 0."""
     return 0.0 if abs(cost) < 1e-24 * max(result.outcome.initial_cost, 1e-300) else cost
 
 
 def _predictions(result: TrainResult) -> Table:
-    table = new_table("Theory")
+    table = new_table("Theory" + _over(result))
     table.add_column("", overflow="fold")
     table.add_column("predicted", justify="right", no_wrap=True)
     table.add_column("measured", justify="right", no_wrap=True)
     for prediction in result.theory.predictions.values():
         table.add_row(prediction.formula, number(prediction.predicted), number(prediction.measured))
+    words = {
+        "α": "α = w^((1−γ)/2): scale of the initial weights",
+        "s_1": "s_1: largest singular value of −∇C at A = 0",
+        "K": "K: neural tangent kernel, whose eigenvalues are rates of learning",
+        "θ": "θ: all weights",
+        "s_i": "s_i: singular values of A",
+    }
+    formulas = " ".join(p.formula for p in result.theory.predictions.values())
+    explain(table, "; ".join(meaning for sign, meaning in words.items() if sign in formulas))
     return table

@@ -81,7 +81,10 @@ def end_of_path(matrices: np.ndarray, cost: QuadraticCost, depth: int, *, target
 
 def _words(reached: Norms, planted: Norms | None, least: Norms | None, at_minimum: bool) -> str:
     if not at_minimum:
-        return f"Taken exactly, the end has rank {reached.rank} and lies before a minimum: a smaller --tol goes on."
+        return (
+            "It stopped as near to the minimum as --tol asks, not at it: to the last digit its matrix has rank "
+            f"{reached.rank}, and a smaller --tol goes on."
+        )
     out = f"The minimum reached has rank {reached.rank} and nuclear norm {reached.nuclear:.5g}"
     if planted is not None:
         same = planted.rank == reached.rank and abs(reached.nuclear / max(planted.nuclear, 1e-300) - 1) < 1e-2

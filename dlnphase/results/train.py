@@ -205,8 +205,9 @@ class Theory:
 
     Attributes:
         regime: what γ says as w → ∞; None for weights from a file.
-        plateaus: one per visit, in order.
-        predictions: by name: escape_time, growth_rate, movement, ntk_rate, …; only those that apply.
+        plateaus: one per visit, in order; of several members, one per rank, the mean over those that visited it.
+        predictions: by name: escape_time, growth_rate, movement, ntk_at_start; only those that apply, and of several
+            members their means.
     """
 
     regime: str | None

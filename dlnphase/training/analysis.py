@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -14,7 +14,7 @@ from dlnphase.costs.quadratic import QuadraticCost
 from dlnphase.critical import HostCost, RankTransition, refine_matrix
 from dlnphase.critical.visited import Path, matrix_rank, transitions, visited_points
 from dlnphase.networks.chain import Network
-from dlnphase.results.train import Member, NetworkInfo, Outcome, Plateau, Regime, Spread, TaskInfo, Theory
+from dlnphase.results.train import Member, NetworkInfo, Outcome, Plateau, Prediction, Regime, Spread, TaskInfo, Theory
 from dlnphase.training.recording import MemberPath, cost_values
 from dlnphase.training.theory import predict
 
@@ -142,9 +142,34 @@ def combine(members: Sequence[Member]) -> tuple[Outcome, tuple[RankTransition, .
     return (
         _mean_outcome([m.outcome for m in members]),
         tuple(_mean_transition(rows) for _, rows in ordered),
-        Theory(members[0].theory.regime),
+        _mean_theory([m.theory for m in members]),
         tuple(_spread(rows) for _, rows in ordered),
     )
+
+
+def _mean_theory(theories: Sequence[Theory]) -> Theory:
+    """Means of what is predicted and of what was measured, each over the members that it applies to."""
+    plateaus = []
+    for rank in sorted({p.rank for t in theories for p in t.plateaus}):
+        seen = [p for t in theories for p in t.plateaus if p.rank == rank]
+        predicted = _mean_of(p.predicted for p in seen)
+        plateaus.append(Plateau(rank, predicted, _mean(p.refined for p in seen), _mean(p.measured for p in seen)))
+    predictions = {}
+    for name in dict.fromkeys(name for t in theories for name in t.predictions):
+        told = [t.predictions[name] for t in theories if name in t.predictions]
+        measured = _mean_of(p.measured for p in told)
+        predictions[name] = Prediction(told[0].formula, _mean(p.predicted for p in told), measured)
+    return Theory(theories[0].regime, tuple(plateaus), predictions)
+
+
+def _mean(values: Iterable[float]) -> float:
+    return float(np.mean(list(values)))
+
+
+def _mean_of(values: Iterable[float | None]) -> float | None:
+    """The mean of those that are there; None without any."""
+    there = [v for v in values if v is not None]
+    return _mean(there) if there else None
 
 
 def _common(values: Sequence[V]) -> V:
