@@ -13,9 +13,11 @@ help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*##  *\(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 $(STAMP): pyproject.toml constraints.txt
+	@echo "Installing into $(VENV)/, once: PyTorch, NumPy, SciPy, Matplotlib, and what tests, pages and checks need ..."
 	$(PYTHON) -m venv $(VENV)
 	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
+	@echo "Installed: $(BIN)/dlnphase"
 
 demo: $(STAMP)  ## set up, run the main job on its defaults, show its tables
 	$(BIN)/dlnphase sweep-gamma --out runs/demo --overwrite
@@ -36,7 +38,9 @@ lint: $(STAMP)  ## style of every Python file, and the types of the package
 
 docs: $(STAMP)  ## the pages, into site/
 	$(ONE_THREAD) $(BIN)/python tools/reference.py
+	$(ONE_THREAD) $(BIN)/python tools/sample.py
 	$(BIN)/mkdocs build --strict --quiet
+	@echo "The pages are in site/: open site/index.html"
 
 bench: $(STAMP)  ## one table of the standing figures
 	$(ONE_THREAD) $(BIN)/python -m bench

@@ -65,3 +65,28 @@ def test_links_between_pages_lead_somewhere():
 def test_pages_name_no_machine():
     for page in PAGES:
         assert not re.search(r"(?<![\w.])/(work|root|home|tmp)/", page.read_text()), page
+
+
+NUMBER = re.compile(r"(?<![\w.^])\d+(?:\.\d+)?(?:e[+-]\d+)?(?![\w^])")
+SAME = 0.05  # relative: what another method of integration, or another machine, may change in a sample
+
+
+def test_the_sample_in_readme_is_what_the_command_prints():
+    """Word for word, and number for number; ``python tools/sample.py`` writes it anew."""
+    tool = runpy.run_path(str(ROOT / "tools" / "sample.py"))
+    shown, printed = tool["shown"](), tool["output"]()
+    assert re.sub(r"[\s─]+", " ", NUMBER.sub("#", shown)) == re.sub(r"[\s─]+", " ", NUMBER.sub("#", printed))
+    numbers = [[float(n) for n in NUMBER.findall(text)] for text in (shown, printed)]
+    for here, there in zip(*numbers, strict=True):
+        if max(abs(here), abs(there)) > 1e-5:  # below, a residue of where the path was stopped
+            assert here == pytest.approx(there, rel=SAME)
+    assert len(numbers[0]) > 30
+
+
+def test_no_page_promises_a_time():
+    """How long something takes depends on the machine: pages tell ratios, but for the table of measured figures."""
+    for page in PAGES:
+        if page.name in ("benchmarks.md", "accuracy.md"):
+            continue
+        found = re.search(r"\b\d[\d.]* ?(ms|µs|minutes|seconds|hours)\b|\b(micro|milli)seconds\b", page.read_text())
+        assert found is None, f"{page.name}: {found[0]}"

@@ -33,7 +33,7 @@ def print_detect(console: Console, result: DetectResult, directory: Path) -> Non
     console.print("\n" + detect_sentence(result))
     for note in dict.fromkeys(v.note for v in result.visits if v.note):
         console.print(Text(f"Note: {note}.", style="dim"))
-    console.print(Text(f"Saved in {directory} (saddles.yaml, {result.files['matrices']})", style="dim"))
+    console.print(Text(f"Saved in {directory} (saddles.yaml, {result.files['matrices']})", style="dim"), soft_wrap=True)
 
 
 def _table(title: str, result: DetectResult, *columns: str) -> Table:

@@ -43,7 +43,7 @@ def print_sweep(console: Console, result: SweepResult, directory: Path) -> None:
     if coarse > COARSE:
         words = f"reduced networks: distances to saddles still changed by {coarse:.1%} at the last Krylov order"
         console.print(Text(f"Note: {words} (--krylov-order takes more).", style="dim"))
-    console.print(Text(f"Saved in {directory} (sweep.yaml)", style="dim"))
+    console.print(Text(f"Saved in {directory} (sweep.yaml)", style="dim"), soft_wrap=True)
 
 
 def _headline(result: SweepResult) -> str:
