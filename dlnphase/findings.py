@@ -31,6 +31,39 @@ class RankTransition:
 
 
 @dataclass(frozen=True)
+class Mode:
+    """One singular value of A as it is learned, whether or not the saddle before it was visited.
+
+    Attributes:
+        mode: number, 1 for the largest at the end.
+        size: at the end of the path.
+        time: when it first passes half of that, interpolated between records; None if it was larger from the start.
+        rise: from 10 to 90 % of its size, around that; None if it began above 10 %.
+        separation: time since the mode learned just before it over the mean of their two rises: above 1 they come one
+            after the other, far below 1 together; None for the first one.
+    """
+
+    mode: int
+    size: float
+    time: float | None
+    rise: float | None
+    separation: float | None
+
+
+@dataclass(frozen=True)
+class ModeSpread:
+    """A mode over several members: how many learned it, and mean, standard deviation and range of its time."""
+
+    mode: int
+    members: int
+    time_mean: float | None
+    time_std: float | None
+    time_min: float | None
+    time_max: float | None
+    size_std: float
+
+
+@dataclass(frozen=True)
 class Norms:
     """How sparse one matrix is.
 

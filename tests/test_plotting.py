@@ -198,6 +198,9 @@ def test_singular_values_and_planted_ones(results: Path) -> None:
         for line in _lines(figure, f"s{i + 1}"):  # linear above logarithmic
             np.testing.assert_array_equal(line[:, 1], result.trajectory.singular_values[:, i])
     assert {line[0, 1] for line in _lines(figure, "planted")} == set(result.config.singular_values)
+    halves = [(m.time, m.size / 2) for m in result.modes]
+    assert len(halves) == result.outcome.rank and len(_lines(figure, "half")) == 2
+    assert all(np.array_equal(line, halves) for line in _lines(figure, "half"))
     assert [ax.get_yscale() for ax in figure.axes] == ["linear", "log"]
 
 

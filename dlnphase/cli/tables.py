@@ -17,6 +17,7 @@ from dlnphase.training.words import train_sentence
 
 REGIME_STYLE = {"lazy": "cyan", "mean-field": "yellow", "saddle-to-saddle": "magenta"}
 MAX_SIZES = 4  # singular values shown per row
+MAX_MODES = 10  # rows of the table of modes
 
 
 def print_json(result: Any) -> None:
@@ -70,6 +71,8 @@ def print_train(console: Console, result: TrainResult, directory: Path) -> None:
     console.print(_headline(result))
     if result.rank_transitions:
         show(console, _transitions(result))
+    if result.modes:
+        show(console, _modes(result))
     if result.theory.plateaus and any(p.predicted is not None for p in result.theory.plateaus):
         show(console, _plateaus(result))
     if result.theory.predictions:
@@ -125,6 +128,24 @@ def _transitions(result: TrainResult) -> Table:
         "time: of the steepest fall; dwell: the wait at the saddle before; decades: powers of ten by which ‖∇𝓛‖ "
         f"sinks at that saddle{after}",
     )
+    return table
+
+
+def _modes(result: TrainResult) -> Table:
+    several = bool(result.mode_spread)
+    table = new_table("Modes" + (f" (mean over {len(result.members)} starts)" if several else ""))
+    names = ("mode", "size", "half of it at", "10–90 % rise", "apart") + (("± time", "starts") if several else ())
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
+    for i, mode in enumerate(result.modes[:MAX_MODES]):
+        apart = "–" if mode.separation is None else f"{mode.separation:.2g}"
+        cells = [str(mode.mode), number(mode.size), number(mode.time), number(mode.rise, 3), apart]
+        if several:
+            spread = result.mode_spread[i]
+            cells += [number(spread.time_std, 2), f"{spread.members}/{len(result.members)}"]
+        table.add_row(*cells)
+    if len(result.modes) > MAX_MODES:
+        table.add_row(f"… {len(result.modes)}", *([""] * (len(names) - 1)))
     return table
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dlnphase.findings import Mode
 from dlnphase.plotting.sources import Source, caption_lines, runs_of
 from dlnphase.plotting.style import FAINT, THEORY, Look, captioned, legend_of_all, letters, line_style, new_figure
 from dlnphase.plotting.timeaxis import apply_axis, choose_axis
@@ -44,7 +45,7 @@ def figure(sources: Sequence[Source], look: Look, arrangement: Arrangement) -> F
             axes[((k // columns) * 2 + row) * columns + k % columns].set_visible(False)
     words = [BURST_WORDS] if any(ax.get_xscale() == "function" for ax in axes) else []
     letters(axes if len(runs) == 1 else [axes[(k // columns) * 2 * columns + k % columns] for k in range(len(runs))])
-    legend_of_all(fig, axes, SHOWN + 2)
+    legend_of_all(fig, axes, SHOWN + 3)
     captioned(fig, look, [*caption_lines(runs, panels=True), *words])
     return fig
 
@@ -61,7 +62,7 @@ def draw(axes: Axes, result: TrainResult, logarithmic: bool) -> None:
     learned = result_rank(result)
     members = members_of(result)
     thin = {"linewidth": 0.4, "alpha": 0.4} if len(members) > 1 else {}
-    for _, rows in members:
+    for member, rows in members:
         for i in range(path.singular_values.shape[1]):
             look = line_style(i) if i < learned else {"color": FAINT, "linewidth": 0.8, "zorder": 1}
             rest = "others" if result.outcome.rank > SHOWN else "not learned"
@@ -70,6 +71,7 @@ def draw(axes: Axes, result: TrainResult, logarithmic: bool) -> None:
                 path.t[rows], path.singular_values[rows, i], **{**look, **thin}, gid=f"s{i + 1}",
                 label=name if rows[0] == members[0][1][0] else None,
             )  # fmt: skip
+        _draw_half_times(axes, member.modes[:learned], rows[0] == members[0][1][0])
     _draw_planted(axes, result)
     largest = float(np.nanmax(path.singular_values)) or 1.0
     if logarithmic:
@@ -79,6 +81,17 @@ def draw(axes: Axes, result: TrainResult, logarithmic: bool) -> None:
         axes.set_ylim(max(low, LOWEST * largest) / 2, 3 * largest)
     else:
         axes.set_ylim(-0.03 * largest, 1.12 * largest)
+
+
+def _draw_half_times(axes: Axes, modes: Sequence[Mode], named: bool) -> None:
+    """A dot on every mode where it first passes half of its final size."""
+    timed = [m for m in modes if m.time is not None]
+    if timed:
+        axes.plot(
+            [m.time for m in timed], [m.size / 2 for m in timed], linestyle="none", marker="o", markersize=3.5,
+            markerfacecolor="white", markeredgecolor="black", markeredgewidth=0.8, zorder=4, gid="half",
+            label="half of its final size" if named else None,
+        )  # fmt: skip
 
 
 def _draw_planted(axes: Axes, result: TrainResult) -> None:

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from dlnphase.errors import InputError
-from dlnphase.findings import RankTransition, Sparsity
+from dlnphase.findings import Mode, ModeSpread, RankTransition, Sparsity
 from dlnphase.results.codec import memory_only
 from dlnphase.results.files import in_range, npz_bytes
 from dlnphase.results.journal import commit
@@ -223,6 +223,7 @@ class Member:
     outcome: Outcome
     rank_transitions: tuple[RankTransition, ...]
     theory: Theory
+    modes: tuple[Mode, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -244,8 +245,8 @@ class Spread:
 class TrainResult:
     """Everything ``dlnphase train`` found.
 
-    With several members ``outcome`` and ``rank_transitions`` hold means over the members (``reason`` the worst one,
-    ``regime`` the most common), ``spread`` how they vary, and ``members`` each of them.
+    With several members ``outcome``, ``rank_transitions`` and ``modes`` hold means over the members (``reason`` the
+    worst one, ``regime`` the most common), ``spread`` and ``mode_spread`` how they vary, and ``members`` each of them.
     """
 
     SCHEMA: ClassVar[str] = "dlnphase/train@1"
@@ -259,6 +260,8 @@ class TrainResult:
     theory: Theory
     members: tuple[Member, ...] = ()
     spread: tuple[Spread, ...] = ()
+    modes: tuple[Mode, ...] = ()
+    mode_spread: tuple[ModeSpread, ...] = ()
     notes: tuple[str, ...] = ()
     sparsity: Sparsity | None = None
     files: dict[str, str] = field(default_factory=lambda: {"trajectory": TRAJECTORY_FILE})

@@ -15,6 +15,7 @@ from dlnphase.critical import HostCost, RankTransition, refine_matrix
 from dlnphase.critical.visited import Path, matrix_rank, transitions, visited_points
 from dlnphase.networks.chain import Network
 from dlnphase.results.train import Member, NetworkInfo, Outcome, Plateau, Prediction, Regime, Spread, TaskInfo, Theory
+from dlnphase.training.modes import modes_of
 from dlnphase.training.recording import MemberPath, cost_values
 from dlnphase.training.theory import predict
 
@@ -27,10 +28,11 @@ WORST_FIRST = ("diverged", "precision_floor", "interrupted", "max_steps", "max_t
 
 @dataclass(frozen=True)
 class Analysis:
-    """One member analysed: what the result keeps, and the record numbers of its visits."""
+    """One member analysed: what the result keeps, the record numbers of its visits, and A's singular values (T, d)."""
 
     member: Member
     visits: tuple[int, ...]
+    singular_values: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -86,8 +88,14 @@ def analyse(path: MemberPath, member: int, square_norm: float, context: Context)
         Plateau(v.rank, context.cost.minimum_at_rank(v.rank), v.point.cost, float(cost[v.visit.index])) for v in visited
     )
     regime, predictions = predict(path, rows, movement * float(np.sqrt(square_norm)), context.network, context.task)
-    seen = tuple(v.visit.index for v in visited)
-    return Analysis(Member(member, outcome, tuple(rows), Theory(regime, plateaus, predictions)), seen)
+    kept = np.array(sorted(path.matrices))
+    spectra = np.linalg.svd(np.stack([path.matrices[k] for k in kept]), compute_uv=False)
+    modes = modes_of(time[kept], spectra, outcome.rank)
+    return Analysis(
+        Member(member, outcome, tuple(rows), Theory(regime, plateaus, predictions), modes),
+        tuple(v.visit.index for v in visited),
+        spectra,
+    )
 
 
 def _change(path: MemberPath, square_norm: float) -> tuple[float, float]:

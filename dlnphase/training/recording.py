@@ -135,6 +135,7 @@ def assemble(
     paths: Sequence[MemberPath],
     members: np.ndarray,
     visits: Sequence[Sequence[int]],
+    singular_values: Sequence[np.ndarray],
     cost: QuadraticCost,
     test: QuadraticCost | None,
 ) -> Trajectory:
@@ -144,6 +145,7 @@ def assemble(
         paths: one per member that has any record.
         members: their numbers.
         visits: record numbers of the visits of each.
+        singular_values: of the matrices kept of each, (rows, min(d_out, d_in)).
         cost, test: training and test cost.
     """
     columns: dict[str, list[np.ndarray]] = {
@@ -170,7 +172,7 @@ def assemble(
         **joined,
         cost=joined["excess"] + cost.minimum,
         test_cost=np.full(len(a), np.nan) if test is None else cost_values(test, a),
-        singular_values=np.linalg.svd(a, compute_uv=False),
+        singular_values=np.concatenate(singular_values),
         weights=tuple(np.stack(parts) for parts in zip(*layers, strict=True)),
         weights_index=np.array(index, dtype=np.int64),
     )

@@ -26,6 +26,7 @@ from dlnphase.results.train import Member, Outcome, TrainResult
 from dlnphase.settings import TrainSettings
 from dlnphase.setup.build import Start, build_backend, build_limit, build_start, build_task, few_threads, task_info
 from dlnphase.training.analysis import Context, analyse, combine
+from dlnphase.training.modes import mean_modes
 from dlnphase.training.notebook import in_notebook, notebook_progress
 from dlnphase.training.recording import MemberPath, Recorder, assemble
 
@@ -157,7 +158,10 @@ def _result(run: Run, recorder: Recorder, clock: Clock) -> TrainResult:
     if len(seen) < len(recorder.paths):  # only where the run was interrupted: members begin one after the other
         missing = (f"{len(recorder.paths) - len(seen)} of {len(recorder.paths)} starts had not begun",)
         outcome = replace(outcome, advice="; ".join(words for words in (*missing, outcome.advice) if words))
-    trajectory = assemble([recorder.paths[i] for i in seen], numbers[seen], [a.visits for a in analyses], cost, test)
+    paths = [recorder.paths[i] for i in seen]
+    spectra = [a.singular_values for a in analyses]
+    trajectory = assemble(paths, numbers[seen], [a.visits for a in analyses], spectra, cost, test)
+    modes, mode_spread = mean_modes([m.modes for m in members]) if len(members) > 1 else (members[0].modes, ())
     return TrainResult(
         config=run.settings,
         provenance=clock.provenance(),
@@ -168,7 +172,9 @@ def _result(run: Run, recorder: Recorder, clock: Clock) -> TrainResult:
         theory=theory,
         members=tuple(members) if len(members) > 1 else (),
         spread=spread,
-        sparsity=_sparsity(run, [recorder.paths[i] for i in seen]),
+        modes=modes,
+        mode_spread=mode_spread,
+        sparsity=_sparsity(run, paths),
         notes=run.notes + missing + tuple(p.note for p in run.points if p.ties > 1 or p.independent is False),
         trajectory=trajectory,
     )

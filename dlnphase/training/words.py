@@ -1,53 +1,119 @@
-"""A result in one or two sentences."""
+"""A result in a few sentences: the path its starts took, when its modes were learned, how it ended."""
 
 from __future__ import annotations
 
-from dlnphase.results.train import TrainResult
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from dlnphase.findings import Mode
+from dlnphase.results.train import Member, TrainResult
+
+SEPARATE = 1.0  # modes further apart than this, in units of their rise, come one after the other
+LISTED, WAYS = 5, 3  # times, and ways that several starts took, that are told one by one
 
 
 def train_sentence(result: TrainResult) -> str:
     """What happened, in words; the same for the terminal, notebooks and captions."""
-    outcome, rows = result.outcome, result.rank_transitions
-    count = len(result.members) or 1
-    who = "The network" if count == 1 else f"On average over {count} starts, the network"
-    steps = f"t = {outcome.time:.4g} ({outcome.steps} steps)"
-    if outcome.regime == "saddle-to-saddle" and rows:
-        ranks = " → ".join(str(r) for r in [rows[0].from_rank, *(row.to_rank for row in rows)])
-        longest = max(rows, key=lambda row: row.dwell)
-        story = (
-            f"{who} went from saddle to saddle: rank {ranks}, waiting longest at rank {longest.from_rank} "
-            f"(for {longest.dwell:.4g} of time)"
-        )
-    elif outcome.regime == "saddle-to-saddle":
-        story = f"{who} is still at a saddle of rank {outcome.rank}"
-    elif outcome.regime == "lazy":
-        change = outcome.evidence.ntk_change
-        story = (
-            f"{who} learned all modes at once and hardly moved "
-            f"(its NTK changed by {change:.2g} of itself): no saddle visited"
-        )
-    elif outcome.regime == "mean-field":
-        change = outcome.evidence.ntk_change
-        story = f"{who} learned features (its NTK changed by {change:.2g} of itself) without visiting a saddle"
-    else:
-        story = f"{who} made no transition that could be told yet"
-    sparse = f" {result.sparsity.words}" if result.sparsity is not None and outcome.reason == "converged" else ""
-    return f"{story}. {_ending(result, steps)}{_test(result)}{sparse}"
+    sparse = f" {result.sparsity.words}" if result.sparsity is not None and result.outcome.reason == "converged" else ""
+    return f"{_story(result)}{_modes(result)} {_ending(result)}{_test(result)}{sparse}"
 
 
-def _ending(result: TrainResult, steps: str) -> str:
+# ---- the path ----------------------------------------------------------------------------------------
+
+
+def _story(result: TrainResult) -> str:
+    """The visits: of one network, or the paths that several took, each with how many took it."""
+    members = result.members or (Member(0, result.outcome, result.rank_transitions, result.theory, result.modes),)
+    paths: dict[tuple[str | None, tuple[int, ...]], list[Member]] = {}
+    for member in members:
+        paths.setdefault((member.outcome.regime, _ranks(member)), []).append(member)
+    groups = sorted(paths.values(), key=len, reverse=True)
+    if len(members) == 1:
+        return f"The network {_deed(members)}."
+    told = [f"{len(groups[0])} of {len(members)} starts {_deed(groups[0])}"]
+    told += [f"{len(group)} {_deed(group)}" for group in groups[1:WAYS]]
+    rest = sum(len(group) for group in groups[WAYS:])
+    told += [f"{rest} took other ways"] if rest else []
+    return "; ".join(told) + "."
+
+
+def _ranks(member: Member) -> tuple[int, ...]:
+    rows = member.rank_transitions
+    return (rows[0].from_rank, *(row.to_rank for row in rows)) if rows else ()
+
+
+def _deed(members: Sequence[Member]) -> str:
+    """What starts that took the same path did, in a verb; numbers are means over them."""
+    regime, ranks = members[0].outcome.regime, _ranks(members[0])
+    change = float(np.mean([m.outcome.evidence.ntk_change for m in members]))
+    if regime == "saddle-to-saddle" and ranks:
+        dwells = np.mean([[row.dwell for row in m.rank_transitions] for m in members], axis=0)
+        longest = int(np.argmax(dwells))
+        path = " → ".join(str(r) for r in ranks)
+        return (
+            f"went from saddle to saddle: rank {path}, waiting longest at rank {ranks[longest]} "
+            f"(for {dwells[longest]:.4g} of time)"
+        )
+    if regime == "saddle-to-saddle":
+        return f"stayed at a saddle of rank {members[0].outcome.rank}"
+    if regime == "lazy":
+        return f"hardly moved (NTK changed by {change:.2g} of itself): no saddle visited"
+    if regime == "mean-field":
+        return f"learned features (NTK changed by {change:.2g} of itself) without visiting a saddle"
+    return "made no transition that could be told yet"
+
+
+# ---- the modes ---------------------------------------------------------------------------------------
+
+
+def _modes(result: TrainResult) -> str:
+    """When the modes were learned, in groups of those that came together; nothing where none rose from below half."""
+    modes = sorted((m for m in result.modes if m.time is not None), key=lambda m: m.time or 0.0)
+    if not modes:
+        return ""
+    groups: list[list[Mode]] = []
+    for mode in modes:
+        if groups and mode.separation is not None and mode.separation < SEPARATE:
+            groups[-1].append(mode)
+        else:
+            groups.append([mode])
+    times = [f"{group[0].time:.4g}" if len(group) == 1 else _between(group) for group in groups]
+    when = ", ".join(times[:LISTED]) + (f", … {times[-1]}" if len(times) > LISTED else "")
+    mean = " on average" if result.members else ""
+    if len(modes) == 1:
+        return f" Its mode passed half its size at t = {when}{mean}."
+    how = {1: "together", len(modes): "one by one"}.get(len(groups), f"in {len(groups)} groups")
+    return f" Its {len(modes)} modes came {how}, passing half their size at t = {when}{mean}."
+
+
+def _between(group: Sequence[Mode]) -> str:
+    return f"{group[0].time:.4g} to {group[-1].time:.4g} ({len(group)} modes)"
+
+
+# ---- the end -----------------------------------------------------------------------------------------
+
+
+def _ending(result: TrainResult) -> str:
     outcome = result.outcome
+    reasons = Counter(m.outcome.reason for m in result.members)
+    if len(reasons) > 1:
+        counts = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in reasons.most_common())
+        return f"The starts ended differently ({counts}), at t = {outcome.time:.4g} on average."
+    steps = f"t = {outcome.time:.4g} ({outcome.steps} steps)"
     relative = outcome.excess / max(outcome.initial_cost - result.task.minimum, 1e-300)
+    they = "They" if result.members else "It"
     if outcome.reason == "converged":
         minimum = f" (it is {result.task.minimum:.4g})" if result.task.minimum > 0 else ""
         what = f"to the minimum of the cost{minimum} within {relative:.1e} of its start"
-        return f"It converged at {steps}, at rank {outcome.rank}, {what}."
+        return f"{they} converged at {steps}, at rank {outcome.rank}, {what}."
     words = {
         "max_time": "The time budget ran out",
         "max_steps": "The step budget ran out",
-        "diverged": "It diverged",
-        "precision_floor": "It met the floor of this precision",
-        "interrupted": "It was interrupted",
+        "diverged": f"{they} diverged",
+        "precision_floor": f"{they} met the floor of this precision",
+        "interrupted": f"{they} {'were' if result.members else 'was'} interrupted",
     }[outcome.reason]
     return f"{words} at {steps}, the cost at {relative:.1e} of its start."
 
