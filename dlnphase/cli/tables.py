@@ -133,7 +133,7 @@ def _transitions(result: TrainResult) -> Table:
 
 def _modes(result: TrainResult) -> Table:
     several = bool(result.mode_spread)
-    table = new_table("Modes" + (f" (mean over {len(result.members)} starts)" if several else ""))
+    table = new_table("Modes" + _over(result))
     names = ("mode", "size", "half of it at", "10–90 % rise", "apart") + (("± time", "starts") if several else ())
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
@@ -146,6 +146,7 @@ def _modes(result: TrainResult) -> Table:
         table.add_row(*cells)
     if len(result.modes) > MAX_MODES:
         table.add_row(f"… {len(result.modes)}", *([""] * (len(names) - 1)))
+    explain(table, "apart: time since the mode learned before it, over the mean of their rises; above 1 one by one.")
     return table
 
 

@@ -85,10 +85,10 @@ def draw(axes: Axes, result: TrainResult, logarithmic: bool) -> None:
 
 def _draw_half_times(axes: Axes, modes: Sequence[Mode], named: bool) -> None:
     """A dot on every mode where it first passes half of its final size."""
-    timed = [m for m in modes if m.time is not None]
+    timed = [(m.time, m.size / 2) for m in modes if m.time is not None]
     if timed:
         axes.plot(
-            [m.time for m in timed], [m.size / 2 for m in timed], linestyle="none", marker="o", markersize=3.5,
+            *zip(*timed, strict=True), linestyle="none", marker="o", markersize=3.5,
             markerfacecolor="white", markeredgecolor="black", markeredgewidth=0.8, zorder=4, gid="half",
             label="half of its final size" if named else None,
         )  # fmt: skip
