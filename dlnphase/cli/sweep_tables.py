@@ -115,16 +115,32 @@ def _distances(cells: list[Cell]) -> Table:
     table.add_column("γ", justify="right", no_wrap=True)
     for name in ("to the minimum", "theory", "to the saddle", "theory"):
         table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("proved nearer", no_wrap=False, min_width=9)
     table.add_column("nearest saddle", overflow="fold")
     for cell in cells:
         m, s = cell.distance_to_minimum, cell.distance_to_saddle
         found = max(s.found, key=lambda name: s.found[name])
         several = f" ({s.found[found]}/{cell.seeds})" if s.found[found] < cell.seeds else ""
-        table.add_row(f"{cell.gamma:g}", number(m.mean), _claimed(m), number(s.mean), _claimed(s), found + several)
+        table.add_row(
+            f"{cell.gamma:g}", number(m.mean), _claimed(m), number(s.mean), _claimed(s), _nearer(cell),
+            found + several,
+        )  # fmt: skip
     words = "nearest saddle: which modes of the target are dead there, that is, carried by no weight at all"
     bounds = any(BOUND.get(claim) for c in cells for claim in (c.distance_to_minimum.claim, c.distance_to_saddle.claim))
-    explain(table, words + ("; ≥, ≤: theory bounds the limit of wide networks" if bounds else ""))
+    words += "; ≥, ≤: theory bounds the limit of wide networks" if bounds else ""
+    sure = [c.nearer.probability for c in cells if c.nearer is not None and c.nearer.probability < 1]
+    words += f"; proved nearer: with probability {_almost_one(min(sure))}" if sure else ""
+    explain(table, words)
     return table
+
+
+def _nearer(cell: Cell) -> str:
+    return "–" if cell.nearer is None else cell.nearer.verdict
+
+
+def _almost_one(probability: float) -> str:
+    """1 − p in the form 1 − 1e-12, which more digits of p would not show."""
+    return f"1 − {1 - probability:.0e}"
 
 
 def _claimed(cell: MinimumCell | SaddleCell) -> str:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 # what the dynamics were seen to do in a cell: marker, and how the caption writes it
 REGIMES = {"lazy": ("o", "○"), "mean-field": ("s", "□"), "saddle-to-saddle": ("^", "△")}
+PROVED = {"minimum": "m", "saddle": "s"}  # which of the two is proved to be nearer
 RATIO = r"$\log_{10}(d_m/d_s)$"
 
 
@@ -70,6 +71,13 @@ def draw_map(axes: Axes, result: SweepResult) -> Any:
     if gammas[0] <= 1 <= gammas[-1]:
         axes.axvline(1, **THEORY)
     for cell in result.cells:
+        if cell.nearer is not None and cell.nearer.verdict in PROVED:
+            axes.annotate(
+                PROVED[cell.nearer.verdict], (cell.gamma, widths.index(cell.width) + 1), xytext=(0, -2),
+                textcoords="offset points", ha="center", va="top", fontsize="xx-small",
+                bbox={"boxstyle": "circle,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.8},
+                gid=f"proved-{cell.nearer.verdict}",
+            )  # fmt: skip
         if cell.regime_seen in REGIMES:
             axes.plot(
                 cell.gamma, widths.index(cell.width) + 0.5, marker=REGIMES[cell.regime_seen][0], color="black",
@@ -112,6 +120,9 @@ def _words(sweeps: Sequence[Source]) -> list[str]:
     if seen & set(REGIMES):
         signs = ", ".join(f"{marker[1]} {regime}" for regime, marker in REGIMES.items() if regime in seen)
         words.append(f"What the dynamics did: {signs}.")
+    verdicts = {c.nearer.verdict for s in sweeps for c in s.result.cells if c.nearer is not None}
+    if verdicts:
+        words.append("m, s: the minimum, the saddle is proved to be nearer for every start; no letter: undecided.")
     missing = sum(len(s.result.config.cells) - len(s.result.cells) for s in sweeps)
     if missing:
         words.append(f"{missing} cells are missing (grey).")

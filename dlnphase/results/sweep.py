@@ -41,6 +41,7 @@ class MinimumCell:
         stationarity: largest part of θ − θ_0 that is tangent to the set of minima, relative.
         found_from: how many starts were won by which search.
         claim: what ``predicted`` is: ``limit``, or ``at most`` (a bound on it).
+        lower: a proved lower bound of d_m, the least over the starts; None in files of earlier versions.
     """
 
     mean: float
@@ -51,6 +52,7 @@ class MinimumCell:
     found_from: dict[str, int]
     values: tuple[float, ...]
     claim: str = "limit"
+    lower: float | None = None
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class SaddleCell:
         cost_gradient: smallest ‖∇C‖ there: above 0, so the points are no minima.
         found: how many starts found which critical matrix nearest.
         claim: what ``predicted`` is: ``limit``, or ``at least`` (a bound on it).
+        lower: a proved lower bound of d_s, the least over the starts; None in files of earlier versions.
     """
 
     mean: float
@@ -74,6 +77,20 @@ class SaddleCell:
     found: dict[str, int]
     values: tuple[float, ...]
     claim: str = "limit"
+    lower: float | None = None
+
+
+@dataclass(frozen=True)
+class Nearer:
+    """Which of minimum and saddle is proved to be nearer to θ_0.
+
+    Attributes:
+        verdict: ``minimum`` or ``saddle`` where that is proved for every start, else ``undecided``.
+        probability: 1 where the network is held in full; else that of the bounds used on layers that are not held.
+    """
+
+    verdict: str
+    probability: float
 
 
 @dataclass(frozen=True)
@@ -95,6 +112,7 @@ class Cell:
         representation, krylov_order, hidden: how the networks were held for the distances.
         truncation: relative change of a distance from the order before; 0 where nothing is truncated.
         distance_to_minimum, distance_to_saddle: see there.
+        nearer: which of the two is proved to be nearer; None in files of earlier versions.
         regime_seen: of the dynamics, most common over the starts; this and all below only with ``--train``.
         reasons: how many runs ended why.
         rank_transitions: over the starts.
@@ -112,6 +130,7 @@ class Cell:
     truncation: float
     distance_to_minimum: MinimumCell
     distance_to_saddle: SaddleCell
+    nearer: Nearer | None = None
     regime_seen: str | None = None
     reasons: dict[str, int] | None = None
     rank_transitions: tuple[CellTransition, ...] | None = None
@@ -123,7 +142,7 @@ class Cell:
     final_cost: Measured | None = None
     test_cost: Measured | None = None
 
-    OPTIONAL: ClassVar[int] = 9  # fields before what only --train fills in
+    OPTIONAL: ClassVar[int] = 10  # fields before what only --train fills in
 
     def to_plain(self) -> dict[str, Any]:
         """Every field, those of the dynamics only where they were followed."""

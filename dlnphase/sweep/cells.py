@@ -21,10 +21,11 @@ from dlnphase.distances import (
     predicted_saddle,
     saddle_claim,
 )
+from dlnphase.distances.lower import lower_bounds
 from dlnphase.distances.representation import choose, draw
 from dlnphase.errors import RunError
 from dlnphase.networks.sampling import sigma_of
-from dlnphase.results.sweep import Cell, CellTransition, Measured, MinimumCell, SaddleCell
+from dlnphase.results.sweep import Cell, CellTransition, Measured, MinimumCell, Nearer, SaddleCell
 from dlnphase.results.train import Member, TrainResult
 from dlnphase.settings import TrainSettings
 from dlnphase.settings.sweep import SweepSettings
@@ -82,6 +83,7 @@ def _run_cell(job: CellJob) -> Cell:
     minimum = distance_to_minimum(network, cost)
     saddle = distance_to_saddle(network, cost)
     predicted = predicted_minimum(network, cost, width, gamma)
+    bounds = lower_bounds(network, cost, width=width, sigma=sigma, full=held.order is None)
     d_m, d_s = _floats(minimum.distance), _floats(saddle.distance)
     for name, distances in (("minimum", d_m), ("saddle", d_s)):
         if not np.isfinite(distances).all():
@@ -104,6 +106,7 @@ def _run_cell(job: CellJob) -> Cell:
             found_from=dict(sorted(Counter(minimum.winner).items())),
             values=tuple(d_m),
             claim=minimum_claim(cost, gamma),
+            lower=float(bounds.minimum.min()),
         ),
         distance_to_saddle=SaddleCell(
             *_mean(d_s),
@@ -113,7 +116,9 @@ def _run_cell(job: CellJob) -> Cell:
             found=dict(sorted(Counter(saddle.winner).items())),
             values=tuple(d_s),
             claim=saddle_claim(cost, settings.depth, gamma),
+            lower=float(bounds.saddle.min()),
         ),
+        nearer=Nearer(bounds.common, bounds.probability),
     )
     return replace(cell, **_follow(job, backend)) if settings.train else cell
 
