@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dlnphase.backend import resolve_backend
-from dlnphase.costs.tasks import matrix_task
+from dlnphase.costs.tasks import matrix_task, planted_matrix
 from dlnphase.critical import HostCost, refine_matrix
 from dlnphase.detect.run import detect_saddles
 from dlnphase.results.train import save_train
@@ -64,3 +64,24 @@ def test_a_run_and_its_detection_tell_the_same_end_where_the_data_hold_a_little_
     assert (last.rank, last.kind) == (2, "global-minimum")
     assert "tol of 1.0e-08" in last.note and "1e-06 is left" in last.note  # and the saddle it is, is not kept back
     assert found.transitions == (run.rank_transitions,)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("kind", ["target", "data"])
+def test_rounding_of_a_users_data_is_no_mode(kind, dtype, tmp_path):
+    """Singular values 7, 2.6, 1.4 saved in any precision: the path ends at the minimum of rank 3."""
+    target = planted_matrix((8, 6), (7.0, 2.6, 1.4), 0)
+    if kind == "target":
+        np.save(tmp_path / "task.npy", target.astype(dtype))
+        task = {"target": str(tmp_path / "task.npy")}
+    else:
+        inputs = np.random.default_rng(0).standard_normal((60, 6)).astype(dtype)
+        np.savez(tmp_path / "task.npz", X=inputs, Y=(inputs.astype(float) @ target.T).astype(dtype))
+        task = {"data": str(tmp_path / "task.npz")}
+    run = train(TrainSettings(threads=1, depth=3, width=50, gamma=2.5, tol=1e-6, **task))
+    assert run.outcome.rank == 3
+    np.savez(tmp_path / "path.npz", t=run.trajectory.t, A=run.trajectory.A.astype(np.float32))
+    found = detect_saddles(DetectSettings(source=str(tmp_path / "path.npz"), depth=3, width=50, **task))
+    kinds = ["degenerate-saddle"] * 3 + ["global-minimum"]
+    assert [(v.rank, v.kind) for v in found.visits] == list(enumerate(kinds))
+    assert [(r.from_rank, r.to_rank) for r in found.transitions[0]] == [(0, 1), (1, 2), (2, 3)]

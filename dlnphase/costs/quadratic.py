@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from dlnphase.backend import Backend
-from dlnphase.costs.round_off import indistinct, snapped
+from dlnphase.costs.round_off import indistinct, resolved, snapped
 from dlnphase.errors import InputError
 
 STRUCTURES = ("mask", "right", "dense")
@@ -152,7 +152,7 @@ class QuadraticCost:
             s = torch.linalg.svdvals(whitened)
             return self.minimum + 0.5 * float((s[rank:] ** 2).sum())
         s = torch.linalg.svdvals(self.minimizer)
-        return self.minimum if float(s[rank]) <= 50 * self.resolution * float(s[0]) else None
+        return self.minimum if float(s[rank]) <= resolved(self.resolution) * float(s[0]) else None
 
     def _apply(self, v: Tensor) -> Tensor:
         if self.structure == "mask":

@@ -21,3 +21,8 @@ def exact_fit(resolution: float) -> float:
 def snapped(resolution: float) -> float:
     """Least-squares residual over the size of the data, squared, below which C_min is 0: a few hundred units."""
     return float((450 * resolution) ** 2)
+
+
+def resolved(resolution: float) -> float:
+    """Relative size above which a gradient or a mode is more than round-off of the numbers given: fifty units."""
+    return 50.0 * resolution

@@ -12,7 +12,7 @@ import torch
 
 from dlnphase.backend import resolve_backend
 from dlnphase.costs.quadratic import Cost
-from dlnphase.costs.round_off import indistinct
+from dlnphase.costs.round_off import indistinct, resolved
 
 DISTINCT = 1e-6  # modes closer than this, relative to the largest, are taken as equal; smaller ones as none
 MAX_NEWTON = 50
@@ -94,10 +94,11 @@ class HostCost:
             return None
         seen = a if self._structure == "mask" else a - (a @ self._unseen) @ self._unseen.T
         u, s, vt = np.linalg.svd(self.flat(self.nearest_minimum(seen)), full_matrices=False)
-        real = s > DISTINCT * s[0] if s[0] > 0 else np.zeros(len(s), dtype=bool)
+        apart = max(DISTINCT, resolved(self.resolution)) * s[0]
+        real = s > apart
         learned = real & (np.einsum("ik,ij,kj->k", u, self.flat(seen), vt) > s / 2)
         kept, left = s[learned], s[real & ~learned]
-        if kept.size and left.size and np.abs(kept[:, None] - left[None]).min() <= DISTINCT * s[0]:
+        if kept.size and left.size and np.abs(kept[:, None] - left[None]).min() <= apart:
             return None
         frame = u[:, learned]
         point = self.unflat((frame * kept) @ vt[learned])

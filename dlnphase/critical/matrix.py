@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dlnphase.costs.quadratic import Cost
+from dlnphase.costs.round_off import resolved
 from dlnphase.critical.hostcost import HostCost
 from dlnphase.critical.manifold import NULL_DIRECTION, Frame, descent_step, newton_step, riemannian_hessian, truncate
 from dlnphase.critical.visits import Visit
@@ -27,7 +28,6 @@ NEAR_SADDLE = 0.5  # a saddle is near when A is closer to it than this part of i
 NEAR_MINIMUM = 0.1  # the same for a minimum of lower than full rank, of which there may be a continuum
 ROUND_OFF = 1e-12  # gradients below this, in the natural unit, are zero
 ZERO_MODE = 1e-11  # ‖∇C‖_op below this, in the natural unit, is a minimum
-RESOLVED = 50.0  # the same for costs of lower precision: so many units of their round-off
 EMPTY_MODE = 1e-13  # a mode smaller than this, relative to the largest, is none
 SAME = 1e-6  # two critical matrices closer than this, relatively, are one
 MAX_NEWTON, PATIENCE = 60, 10
@@ -235,7 +235,7 @@ def _judge(a: np.ndarray, point: np.ndarray, rank: int, host: HostCost) -> Matri
     norm = float(np.linalg.norm(Frame(point, rank).coordinates(g)))
     s = np.linalg.svd(g, compute_uv=False)
     scale = max(host.scale, float(np.linalg.norm(g - host.gradient(np.zeros_like(a)))), np.finfo(float).tiny)
-    at_minimum = s[0] <= max(ZERO_MODE, RESOLVED * host.resolution) * scale
+    at_minimum = s[0] <= max(ZERO_MODE, resolved(host.resolution)) * scale
     flat = host.flat(point)
     units = _modes(flat, rank, host)
     if not at_minimum:

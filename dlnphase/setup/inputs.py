@@ -26,7 +26,8 @@ def read_matrix(path: str | Path, option: str = "target") -> np.ndarray:
     """A matrix of shape (d_out, d_in) from .npy, .npz or .csv; NaN marks entries that are not observed.
 
     An .npz must hold one matrix, or one called ``A``, ``target`` or ``matrix``. A .csv may have a header line; empty
-    cells (or ``nan``, ``NA``, ``?``) are entries that are not observed; comma, semicolon or tab separate.
+    cells (or ``nan``, ``NA``, ``?``) are entries that are not observed; comma, semicolon or tab separate. Numbers stay
+    in float16 or float32 where they were saved so.
 
     Raises:
         InputError: when it cannot be read, is not a matrix of real numbers, or holds no number at all.
@@ -49,6 +50,8 @@ def read_matrix(path: str | Path, option: str = "target") -> np.ndarray:
 def read_regression(path: str | Path, option: str = "data") -> dict[str, np.ndarray]:
     """Inputs X (N, d_in) and outputs Y (N, d_out) from an .npz, with ``X_test`` and ``Y_test`` if they are there.
 
+    Numbers stay in float16 or float32 where they were saved so.
+
     Raises:
         InputError: when X or Y is missing, lengths differ, or a number is not finite.
     """
@@ -61,7 +64,7 @@ def read_regression(path: str | Path, option: str = "data") -> dict[str, np.ndar
     if ("X_test" in arrays) != ("Y_test" in arrays):
         raise InputError(f"{where}: found only one of X_test and Y_test, expected both or none")
     names = [name for name in ("X", "Y", "X_test", "Y_test") if name in arrays]
-    out: dict[str, np.ndarray] = {name: arrays[name].astype(float) for name in names}
+    out: dict[str, np.ndarray] = {name: _own_precision(arrays[name]) for name in names}
     for name, array in out.items():
         if array.ndim == 1:
             array = out[name] = array[:, None]
@@ -181,7 +184,7 @@ def _check_matrix(matrix: np.ndarray, where: str) -> np.ndarray:
     numeric(matrix, where)
     if matrix.ndim != 2 or 0 in matrix.shape:
         raise InputError(f"{where}: found an array of shape {matrix.shape}, expected a matrix d_out x d_in")
-    matrix = matrix.astype(float)
+    matrix = _own_precision(matrix)
     if np.isinf(matrix).any():
         raise InputError(
             f"{where}: {int(np.isinf(matrix).sum())} entries are infinite, expected numbers or NaN for gaps"
@@ -190,6 +193,11 @@ def _check_matrix(matrix: np.ndarray, where: str) -> np.ndarray:
         raise InputError(f"{where}: every entry is NaN or empty, expected at least one number")
     in_range(matrix[~np.isnan(matrix)], where)
     return matrix
+
+
+def _own_precision(array: np.ndarray) -> np.ndarray:
+    """Numbers in the floating type they were saved in, which tells how far they can be trusted; others in float64."""
+    return array if array.dtype in (np.float16, np.float32) else array.astype(float)
 
 
 # ---- weights ---------------------------------------------------------------------------------------
