@@ -143,6 +143,8 @@ LOADS = {
     "--help": set(),
     "plot --help": set(),
     f"plot {EXAMPLE} --out OUT": {"numpy", "yaml", "matplotlib"},
+    f"plot {EXAMPLE} --format csv --out OUT": {"numpy", "yaml"},
+    f"plot {EXAMPLE} --list": {"numpy", "yaml"},
 }
 HEAVY = {"torch", "scipy", "numpy", "yaml", "matplotlib", "plotly", "plotext", "pandas", "distributed", "sympy"}
 

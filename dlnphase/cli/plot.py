@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,8 +31,11 @@ def plot_cli(call: Call[PlotSettings]) -> int:
 
     SOURCE is one or more results of train, sweep-gamma or detect-saddles; several are overlaid or get a panel each.
     Theory is black and dashed, measurements have colours, line styles and markers that survive grey print. Writes one
-    file per figure and format, and figures.yaml.
+    file per figure and format, and figures.yaml. A directory of results stands for all of them; --list tells them
+    apart in a line each, --format html puts everything on one page.
     """
+    if call.settings.list:
+        return _list(call)
     if call.settings.terminal:
         return _in_terminal(call)
     from dlnphase.plotting.draw import plot
@@ -90,6 +95,32 @@ def _show(result: PlotResult, directory: Path, call: Call[PlotSettings]) -> None
                 console.print(str(directory / name), markup=False, soft_wrap=True)
         for note in result.notes:
             stderr_console().print(note, markup=False, soft_wrap=True)
+
+
+def _list(call: Call[PlotSettings]) -> int:
+    import sys
+
+    from rich.text import Text
+
+    from dlnphase.cli.console import stdout_console
+    from dlnphase.cli.tables import new_table
+    from dlnphase.plotting.listing import overview
+    from dlnphase.plotting.sources import read_sources
+
+    if call.settings.terminal:
+        raise InputError("--list: found beside --terminal, expected one of them")
+    assert call.settings.source
+    lines = overview(read_sources(call.settings.source))
+    if call.json:
+        sys.stdout.write(json.dumps([asdict(line) for line in lines], ensure_ascii=False) + "\n")
+        return 0
+    table = new_table("Results")
+    for name in ("result", "command", "settings that differ", "outcome"):
+        table.add_column(name, overflow="fold")
+    for line in lines:
+        table.add_row(*(Text(word) for word in (line.name, line.command, line.settings, line.outcome)))
+    stdout_console().print(table)
+    return 0
 
 
 def _in_terminal(call: Call[PlotSettings]) -> int:

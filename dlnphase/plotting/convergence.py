@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dlnphase.errors import InputError
+from dlnphase.plotting.data import Data, data_of
 from dlnphase.plotting.sources import Source, caption_lines, detections_of, runs_of
 from dlnphase.plotting.style import THEORY, Look, captioned, legend_above, letters, line_style, marker_style, new_figure
 from dlnphase.plotting.timeline import Arrangement, members_of
@@ -28,16 +29,8 @@ def figure(sources: Sequence[Source], look: Look, arrangement: Arrangement | Non
     Raises:
         InputError: without a greedy path, or without a run of the same shape beside it.
     """
-    runs = [s for s in runs_of(sources, need="convergence") if s.result.config.dynamics != "greedy"]
-    known = [s for s in detections_of(sources) if s.result.matrices is not None and len(s.result.matrices["greedy"])]
-    if not runs or len(known) != 1:
-        raise InputError(
-            "kind: the figure convergence needs runs of train beside one detect-saddles --greedy, "
-            f"found {len(runs)} and {len(known)}"
-        )
-    detected: DetectResult = known[0].result
-    if any(tuple(s.result.task.shape) != tuple(detected.task.shape) for s in runs):
-        raise InputError(f"SOURCE: found runs of another shape than {known[0].name}, expected the same task")
+    runs, known = _shown(sources)
+    detected: DetectResult = known.result
     fig, (left, right) = new_figure(look, 1, 2, height=1.0)
     _draw_approach(left, runs, detected)
     _draw_costs(right, runs, detected)
@@ -47,8 +40,38 @@ def figure(sources: Sequence[Source], look: Look, arrangement: Arrangement | Non
         ax.set_xlabel(r"$\alpha = \sigma\sqrt{w}$")
         legend_above(ax, 2)
     letters((left, right))
-    captioned(fig, look, caption_lines([*runs, known[0]]))
+    captioned(fig, look, caption_lines([*runs, known]))
     return fig
+
+
+def data(sources: Sequence[Source]) -> Data:
+    """A row for every start and saddle of the greedy path: α, the least distance, the cost of its plateau there."""
+    runs, known = _shown(sources)
+    points, ranks, costs, unit = saddles_of(known.result)
+    rows: list[tuple[Source, list[tuple[Any, ...]]]] = []
+    for source in runs:
+        alphas, table = approach([source], points, unit)
+        its = []
+        for number, (run, _) in enumerate(members_of(source.result)):
+            plateaus = {p.rank: p.measured for p in run.theory.plateaus}
+            for rank, distance, cost in zip(ranks, table[number].tolist(), costs, strict=True):
+                its.append((number, float(alphas[number]), rank, distance, plateaus.get(rank), cost))
+        rows.append((source, its))
+    return data_of(rows, "member", "alpha", "rank", "distance", "plateau_cost", "greedy_cost")
+
+
+def _shown(sources: Sequence[Source]) -> tuple[list[Source], Source]:
+    """The runs that are no greedy path, and the one detection that knows it."""
+    runs = [s for s in runs_of(sources, need="convergence") if s.result.config.dynamics != "greedy"]
+    known = [s for s in detections_of(sources) if s.result.matrices is not None and len(s.result.matrices["greedy"])]
+    if not runs or len(known) != 1:
+        raise InputError(
+            "kind: the figure convergence needs runs of train beside one detect-saddles --greedy, "
+            f"found {len(runs)} and {len(known)}"
+        )
+    if any(tuple(s.result.task.shape) != tuple(known[0].result.task.shape) for s in runs):
+        raise InputError(f"SOURCE: found runs of another shape than {known[0].name}, expected the same task")
+    return runs, known[0]
 
 
 def saddles_of(detected: DetectResult) -> tuple[np.ndarray, list[int], list[float], float]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dlnphase.errors import InputError
+from dlnphase.plotting.data import Data, data_of
 from dlnphase.plotting.sources import Source, caption_lines, sweeps_of
 from dlnphase.plotting.style import MARKERS, THEORY, Look, captioned, letters, new_figure, ordered_colours
 from dlnphase.plotting.timeline import Arrangement
@@ -39,6 +40,19 @@ def figure(sources: Sequence[Source], look: Look, arrangement: Arrangement | Non
     letters(axes)
     captioned(fig, look, [*caption_lines(sweeps), WORDS])
     return fig
+
+
+def data(sources: Sequence[Source]) -> Data:
+    """A row for every cell and kind of distance: mean and standard error over the starts, and what theory says."""
+    rows = []
+    for source in checked_sweeps(sources, "distances"):
+        its = [
+            (cell.gamma, cell.width, name, part.mean, part.sem, part.predicted)
+            for cell in source.result.cells
+            for name, part in ((name, getattr(cell, name)) for name in NAMES)
+        ]
+        rows.append((source, its))
+    return data_of(rows, "gamma", "width", "quantity", "mean", "sem", "predicted")
 
 
 def checked_sweeps(sources: Sequence[Source], kind: str) -> list[Source]:

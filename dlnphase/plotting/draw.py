@@ -7,13 +7,13 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dlnphase.errors import InputError
-from dlnphase.plotting.sources import Source, labelled, read_sources
+from dlnphase.plotting.sources import Source, caption_lines, labelled, read_sources
 from dlnphase.plotting.style import LOOKS, Look, caption_of, latex, save, style
 from dlnphase.plotting.tidy import tidy
 from dlnphase.plotting.timeline import Arrangement
@@ -23,6 +23,9 @@ from dlnphase.settings.plot import DETECT_KINDS, SWEEP_KINDS, TRAIN_KINDS, PlotS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+T = TypeVar("T")
+REPORT_FILE = "report.html"
 
 # which sources a figure shows
 _SHOWS = {
@@ -59,21 +62,24 @@ def plot(
         InputError: for sources that cannot be read, or kinds that they cannot show.
     """
     settings = settings if isinstance(settings, PlotSettings) else PlotSettings(source=settings)  # type: ignore[arg-type]
+    assert settings.source
     clock = Clock()
-    drawn, notes = draw(settings)
+    sources = read_sources(settings.source)
+    pictures = [name for name in settings.format if name not in ("csv", "html")]
     files: dict[str, bytes] = {}
-    look = look_of(settings)
-    figures = []
-    for item in drawn:
-        names = tuple(f"{item.kind}.{ending}" for ending in settings.format)
-        for name in names:
-            files[name] = save(item.figure, Path(name), look, item.kind)
-        if settings.caption == "file":
-            texts = caption_files(item.kind, names, caption_of(item.figure))
-            files |= texts
-            names += tuple(texts)
-        sources = tuple(str(s.path) for s in item.sources)
-        figures.append(FigureInfo(item.kind, names, sources, caption_of(item.figure)))
+    figures: list[FigureInfo] = []
+    notes: tuple[str, ...] = ()
+    if pictures or "csv" in settings.format:
+        made, notes = _each(settings, sources, lambda kind, shown: _picture(kind, shown, settings, pictures))
+        for info, its in made:
+            figures.append(info)
+            files |= its
+    if "html" in settings.format:
+        page, left = report(settings, sources)
+        paths = tuple(str(s.path) for s in sources)
+        figures.append(FigureInfo("report", (REPORT_FILE,), paths, "Everything, with its tables, on one page."))
+        files[REPORT_FILE] = page
+        notes = tuple(dict.fromkeys((*notes, *left)))
     result = PlotResult(settings, clock.provenance(), tuple(figures), notes)
     if out is not None:
         Path(out).mkdir(parents=True, exist_ok=True)
@@ -84,25 +90,74 @@ def plot(
 def draw(settings: PlotSettings) -> tuple[list[Drawn], tuple[str, ...]]:
     """The figures as matplotlib Figures (no window, no global state), and notes on kinds with nothing to show."""
     assert settings.source
-    sources = read_sources(settings.source)
+    return _each(settings, read_sources(settings.source), lambda kind, shown: _drawn(kind, shown, settings))
+
+
+def report(settings: PlotSettings, sources: Sequence[Source]) -> tuple[bytes, tuple[str, ...]]:
+    """The page of all sources with all their figures (those asked for by name, if any), and notes on what has none."""
+    from dlnphase.plotting.html.library import compressed_library
+    from dlnphase.plotting.html.page import Panel, moves, page
+
+    wanted = replace(settings, kind=("all",) if settings.kind == ("auto",) else settings.kind, caption="file")
+
+    def panel(kind: str, shown: list[Source]) -> Panel:
+        figure = _drawn(kind, shown, wanted).figure
+        picture = save(figure, Path(f"{kind}.svg"), look_of(wanted), kind, transparent=True)
+        return Panel(kind, tuple(shown), picture, caption_of(figure), module_of(kind).data(shown))
+
+    library = compressed_library() if moves(choose_kinds(wanted.kind, sources)[0]) else ""
+    panels, notes = _each(wanted, sources, panel)
+    return page(sources, panels, notes, library).encode(), notes
+
+
+def module_of(kind: str) -> Any:
+    """The module that draws a kind of figure."""
+    return importlib.import_module(f"dlnphase.plotting.{kind.replace('-', '_')}")
+
+
+def _each(
+    settings: PlotSettings, sources: Sequence[Source], make: Callable[[str, list[Source]], T]
+) -> tuple[list[T], tuple[str, ...]]:
+    """What is made of every kind of figure that the settings ask for, and notes on those with nothing to show."""
     kinds, asked = choose_kinds(settings.kind, sources)
-    look, arrangement = look_of(settings), Arrangement(settings.time, settings.layout, settings.average)
-    drawn, notes = [], []
+    made, notes = [], []
     for kind in kinds:
         shown = labelled([s for s in sources if s.kind in _SHOWS[kind]])
-        module = importlib.import_module(f"dlnphase.plotting.{kind.replace('-', '_')}")
         try:
-            with style(look):
-                figure = module.figure(shown, look, arrangement)
-                tidy(figure)
-                drawn.append(Drawn(kind, figure, tuple(shown)))
+            made.append(make(kind, shown))
         except InputError as error:
-            if asked:
+            if asked or str(error).startswith(("size", "style")):
                 raise
             notes.append(f"{kind}: not drawn ({error})")
-    if not drawn:
+    if not made:
         raise InputError("SOURCE: nothing to draw: " + "; ".join(notes))
-    return drawn, tuple(notes)
+    return made, tuple(notes)
+
+
+def _drawn(kind: str, shown: list[Source], settings: PlotSettings) -> Drawn:
+    look = look_of(settings)
+    with style(look):
+        figure = module_of(kind).figure(shown, look, Arrangement(settings.time, settings.layout, settings.average))
+        tidy(figure)
+    return Drawn(kind, figure, tuple(shown))
+
+
+def _picture(
+    kind: str, shown: list[Source], settings: PlotSettings, formats: Sequence[str]
+) -> tuple[FigureInfo, dict[str, bytes]]:
+    """One figure in every format, its numbers and its caption, as files by name."""
+    files: dict[str, bytes] = {}
+    caption = " ".join(caption_lines(shown))
+    if formats:
+        figure = _drawn(kind, shown, settings).figure
+        caption = caption_of(figure)
+        for ending in formats:
+            files[f"{kind}.{ending}"] = save(figure, Path(f"{kind}.{ending}"), look_of(settings), kind)
+        if settings.caption == "file":
+            files |= caption_files(kind, list(files), caption)
+    if "csv" in settings.format:
+        files[f"{kind}.csv"] = module_of(kind).data(shown).csv().encode()
+    return FigureInfo(kind, tuple(files), tuple(str(s.path) for s in shown), caption), files
 
 
 def caption_files(kind: str, names: Sequence[str], words: str) -> dict[str, bytes]:

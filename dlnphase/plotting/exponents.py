@@ -9,6 +9,7 @@ import numpy as np
 
 from dlnphase.errors import InputError
 from dlnphase.findings import Exponent
+from dlnphase.plotting.data import Data, data_of
 from dlnphase.plotting.distances import checked_sweeps
 from dlnphase.plotting.sources import Source, caption_lines
 from dlnphase.plotting.style import COLOURS, FAINT, MARKERS, THEORY, Look, captioned, legend_of_all, letters, new_figure
@@ -31,9 +32,7 @@ def figure(sources: Sequence[Source], look: Look, arrangement: Arrangement | Non
     Raises:
         InputError: when no sweep has an exponent (it takes two widths).
     """
-    sweeps = [s for s in checked_sweeps(sources, "exponents") if s.result.exponents]
-    if not sweeps:
-        raise InputError("kind: the figure exponents has nothing to draw, a slope takes two finished widths")
+    sweeps = _shown(sources)
     fig, axes = new_figure(look, 2, 2, height=0.9, sharex="col", height_ratios=(2, 1))
     for ax, below, name in zip(axes[:2], axes[2:], NAMES, strict=True):
         for k, source in enumerate(sweeps):
@@ -50,6 +49,26 @@ def figure(sources: Sequence[Source], look: Look, arrangement: Arrangement | Non
     letters(axes)
     captioned(fig, look, [*caption_lines(sweeps), *_critical_words(sweeps), "Bars: 95 % bootstrap intervals."])
     return fig
+
+
+def data(sources: Sequence[Source]) -> Data:
+    """A row for every γ and kind of distance: the slope with its interval, that of the two widest, and theory."""
+    rows = []
+    for source in _shown(sources):
+        its = [
+            (e.gamma, name, part.slope, *(part.ci95 or (None, None)), part.local[-1].slope, part.predicted)
+            for e in source.result.exponents
+            for name, part in ((name, getattr(e, name)) for name in NAMES)
+        ]
+        rows.append((source, its))
+    return data_of(rows, "gamma", "quantity", "slope", "ci95_low", "ci95_high", "two_widest", "predicted")
+
+
+def _shown(sources: Sequence[Source]) -> list[Source]:
+    sweeps = [s for s in checked_sweeps(sources, "exponents") if s.result.exponents]
+    if not sweeps:
+        raise InputError("kind: the figure exponents has nothing to draw, a slope takes two finished widths")
+    return sweeps
 
 
 def _slopes(result: SweepResult, name: str) -> tuple[np.ndarray, list[Exponent], np.ndarray, np.ndarray]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dlnphase.plotting.data import Data, data_of
 from dlnphase.plotting.sources import Source, runs_of
 from dlnphase.plotting.style import REFINED, THEORY, Look, line_style
 from dlnphase.plotting.timeaxis import burst_clock
@@ -33,6 +34,16 @@ def figure(sources: Sequence[Source], look: Look, arrangement: Arrangement) -> F
     runs = runs_of(sources, need="loss")
     drawn = partial(draw, average=arrangement.average)
     return timeline_figure(runs, look, arrangement, drawn, overlay=True, ylabel="cost $C(A)$")
+
+
+def data(sources: Sequence[Source]) -> Data:
+    """Every record of every run."""
+    rows = []
+    for source in runs_of(sources, need="loss"):
+        p = source.result.trajectory
+        parts = (p.member, p.t, p.step, p.cost, p.excess, p.test_cost, p.gradient_norm)
+        rows.append((source, zip(*(part.tolist() for part in parts), strict=True)))
+    return data_of(rows, "member", "t", "step", "cost", "excess", "test_cost", "gradient_norm")
 
 
 def draw(axes: Axes, source: Source, position: int | None, time: str, average: str = "median") -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dlnphase.errors import InputError
+from dlnphase.plotting.data import Data, data_of
 from dlnphase.plotting.plane import Plane, plane_of, visited
 from dlnphase.plotting.sources import Source, caption_lines, detections_of, runs_of
 from dlnphase.plotting.style import THEORY, Look, captioned, legend_above, line_style, marker_style, new_figure
@@ -29,11 +30,7 @@ def figure(sources: Sequence[Source], look: Look, arrangement: Arrangement | Non
     Raises:
         InputError: for matrices of different shapes, or nothing that holds matrices.
     """
-    runs = runs_of(sources, need="path")
-    shown = [s for s in detections_of(sources) if s.result.matrices is not None]
-    if not runs and not shown:
-        raise InputError("kind: the figure path needs a run of train, or a detect-saddles result with its saddles.npz")
-    _same_shape([*runs, *shown])
+    runs, shown = _shown(sources)
     plane, everything = _plane(runs, shown)
     fig, (axes,) = new_figure(look, height=1.12)
     position = 0
@@ -52,6 +49,40 @@ def figure(sources: Sequence[Source], look: Look, arrangement: Arrangement | Non
     legend_above(axes, 3)
     captioned(fig, look, [*caption_lines([*runs, *shown]), plane_words(plane, everything)])
     return fig
+
+
+def data(sources: Sequence[Source]) -> Data:
+    """Coordinates in the plane of every record (``path``), of the visits, of critical points and of greedy ones."""
+    runs, shown = _shown(sources)
+    plane, _ = _plane(runs, shown)
+    rows: list[tuple[Source, list[tuple[Any, ...]]]] = []
+    for source in runs:
+        path, its = source.result.trajectory, []
+        for number, (run, of) in enumerate(members_of(source.result)):
+            t, xy = path.t[of].tolist(), plane.project(path.A[of]).tolist()
+            its += [(number, "path", time, None, *point) for time, point in zip(t, xy, strict=True)]
+            index, ranks = visited(source.result, run, of)
+            points = zip(path.t[index].tolist(), ranks, plane.project(path.A[index]).tolist(), strict=True)
+            its += [(number, "visit", time, rank, *point) for time, rank, point in points]
+        rows.append((source, its))
+    for source in shown:
+        matrices, visits = source.result.matrices, source.result.visits
+        critical = zip(visits, plane.project(matrices["critical"]).tolist(), strict=True)
+        its = [(v.member, "critical", v.time.closest, v.rank, *point) for v, point in critical]
+        greedy = zip(source.result.greedy_path, plane.project(matrices["greedy"]).tolist(), strict=False)
+        its += [(None, "greedy", None, step.rank, *point) for step, point in greedy]
+        rows.append((source, its))
+    return data_of(rows, "member", "series", "t", "rank", "along", "across")
+
+
+def _shown(sources: Sequence[Source]) -> tuple[list[Source], list[Source]]:
+    """The runs and the detections that a path is drawn from."""
+    runs = runs_of(sources, need="path")
+    shown = [s for s in detections_of(sources) if s.result.matrices is not None]
+    if not runs and not shown:
+        raise InputError("kind: the figure path needs a run of train, or a detect-saddles result with its saddles.npz")
+    _same_shape([*runs, *shown])
+    return runs, shown
 
 
 def plane_words(plane: Plane, matrices: np.ndarray) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dlnphase.plotting.data import Data, data_of
 from dlnphase.plotting.distances import checked_sweeps
 from dlnphase.plotting.sources import Source, caption_lines
 from dlnphase.plotting.style import DIVERGING, MARKERS, THEORY, Look, captioned, letters, new_figure, ordered_colours
@@ -38,6 +39,19 @@ def figure(sources: Sequence[Source], look: Look, arrangement: Arrangement | Non
     letters(axes)
     captioned(fig, look, [*caption_lines(sweeps), *_words(sweeps)])
     return fig
+
+
+def data(sources: Sequence[Source]) -> Data:
+    """A row for every cell: log₁₀(d_m/d_s) of the means, and what the dynamics were seen to do."""
+    rows = []
+    for source in checked_sweeps(sources, "phase"):
+        gammas, widths, table = ratio_table(source.result)
+        its = [
+            (c.gamma, c.width, float(table[widths.index(c.width), gammas.index(c.gamma)]), c.regime_seen)
+            for c in source.result.cells
+        ]
+        rows.append((source, its))
+    return data_of(rows, "gamma", "width", "log10_ratio", "regime_seen")
 
 
 def ratio_table(result: SweepResult) -> tuple[list[float], list[int], np.ndarray]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dlnphase.plotting.data import Data, data_of
 from dlnphase.plotting.sources import Source, runs_of
 from dlnphase.plotting.style import THEORY, Look, line_style, marker_style, ordered_colours, whole_numbers
 from dlnphase.plotting.timeline import Arrangement, members_of, timeline_figure
@@ -21,6 +22,20 @@ def figure(sources: Sequence[Source], look: Look, arrangement: Arrangement) -> F
     """The rank staircase of every run among the sources."""
     runs = runs_of(sources, need="rank")
     return timeline_figure(runs, look, arrangement, draw, overlay=True, ylabel="rank")
+
+
+def data(sources: Sequence[Source]) -> Data:
+    """The rank visited from each time on (``visited``), and the effective rank at every record (``effective``)."""
+    rows: list[tuple[Source, list[tuple[Any, ...]]]] = []
+    for source in runs_of(sources, need="rank"):
+        path, its = source.result.trajectory, []
+        for number, (run, of) in enumerate(members_of(source.result)):
+            t, ranks = staircase(run, float(path.t[of[-1]]))
+            its += [(number, "visited", *pair) for pair in zip(t.tolist(), ranks.tolist(), strict=True)]
+            effective = effective_rank(path.singular_values[of])
+            its += [(number, "effective", *pair) for pair in zip(path.t[of].tolist(), effective.tolist(), strict=True)]
+        rows.append((source, its))
+    return data_of(rows, "member", "series", "t", "rank")
 
 
 def staircase(run: TrainResult | Member, end: float) -> tuple[np.ndarray, np.ndarray]:

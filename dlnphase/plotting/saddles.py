@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dlnphase.errors import InputError
+from dlnphase.plotting.data import Data, data_of
 from dlnphase.plotting.sources import Source, caption_lines, detections_of, runs_of
 from dlnphase.plotting.style import (
     FAINT,
@@ -43,10 +44,7 @@ def figure(sources: Sequence[Source], look: Look, arrangement: Arrangement | Non
     Raises:
         InputError: when no source visited anything.
     """
-    shown = detections_of(sources) or runs_of(sources, need="saddles")
-    shown = [s for s in shown if _visits_something(s)]
-    if not shown:
-        raise InputError("kind: the figure saddles has nothing to draw, no source visits a critical point")
+    shown = _shown(sources)
     panels = [_panels(s) for s in shown]
     columns = max(len(p) for p in panels)
     fig, axes = new_figure(look, len(shown) * (2 if columns == 4 else 1), 2 if columns == 4 else columns, height=0.95)
@@ -64,6 +62,47 @@ def figure(sources: Sequence[Source], look: Look, arrangement: Arrangement | Non
     letters([ax for ax in axes if ax.get_visible()])
     captioned(fig, look, caption_lines(shown))
     return fig
+
+
+def data(sources: Sequence[Source]) -> Data:
+    """A row for every visit and quantity: costs, distances, curvature, rates; of a run alone, costs and dwell times."""
+    rows: list[tuple[Source, list[tuple[Any, ...]]]] = []
+    for source in _shown(sources):
+        its: list[tuple[Any, ...]] = []
+        if isinstance(source.result, DetectResult):
+            for v in source.result.visits:
+                its += [(v.member, v.rank, v.kind, name, value) for name, value in _quantities(v) if value is not None]
+        else:
+            for number, (run, _) in enumerate(members_of(source.result)):
+                for p in run.theory.plateaus:
+                    values = (("cost", p.measured), ("critical_cost", p.refined), ("least_cost", p.predicted))
+                    its += [(number, p.rank, None, name, value) for name, value in values if value is not None]
+                its += [(number, r.from_rank, None, "dwell", r.dwell) for r in run.rank_transitions]
+        rows.append((source, its))
+    return data_of(rows, "member", "rank", "kind", "quantity", "value")
+
+
+def _quantities(visit: VisitInfo) -> list[tuple[str, float | None]]:
+    greedy, escape = visit.greedy, visit.escape
+    return [
+        ("cost", visit.cost),
+        ("critical_cost", visit.critical_point.cost),
+        ("greedy_cost", None if greedy is None else greedy.cost),
+        ("distance", visit.distance),
+        ("nearest_distance", visit.nearest_distance),
+        ("matrix_distance", visit.matrix_distance),
+        ("min_eigenvalue", _eigenvalue(visit)),
+        ("escape_rate", None if escape is None else escape.rate),
+        ("predicted_rate", None if escape is None else escape.predicted_rate),
+    ]
+
+
+def _shown(sources: Sequence[Source]) -> list[Source]:
+    """The detections, or the runs where there is none, that visit something."""
+    shown = [s for s in detections_of(sources) or runs_of(sources, need="saddles") if _visits_something(s)]
+    if not shown:
+        raise InputError("kind: the figure saddles has nothing to draw, no source visits a critical point")
+    return shown
 
 
 def _visits_something(source: Source) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dlnphase.findings import Mode
+from dlnphase.plotting.data import Data, data_of
 from dlnphase.plotting.sources import Source, caption_lines, runs_of
 from dlnphase.plotting.style import FAINT, THEORY, Look, captioned, legend_of_all, letters, line_style, new_figure
 from dlnphase.plotting.timeaxis import apply_axis, choose_axis
@@ -48,6 +49,16 @@ def figure(sources: Sequence[Source], look: Look, arrangement: Arrangement) -> F
     legend_of_all(fig, axes, SHOWN + 3)
     captioned(fig, look, [*caption_lines(runs, panels=True), *words])
     return fig
+
+
+def data(sources: Sequence[Source]) -> Data:
+    """Every singular value of every record; modes are counted from 1, the largest."""
+    rows = []
+    for source in runs_of(sources, need="singular-values"):
+        p = source.result.trajectory
+        records = zip(p.member.tolist(), p.t.tolist(), p.singular_values.tolist(), strict=True)
+        rows.append((source, [(member, t, k, s) for member, t, values in records for k, s in enumerate(values, 1)]))
+    return data_of(rows, "member", "t", "mode", "singular_value")
 
 
 def result_rank(result: TrainResult) -> int:

@@ -15,6 +15,7 @@ from typing import Any
 from dlnphase.errors import InputError
 from dlnphase.results import read_yaml, settle
 from dlnphase.results.detect import SADDLES_FILE, DetectResult
+from dlnphase.results.outdir import PREVIOUS
 from dlnphase.results.schema import split_schema
 from dlnphase.results.train import RUN_FILE, TrainResult
 
@@ -211,10 +212,19 @@ def _read(path: Path) -> list[Source]:
         raise InputError(f"SOURCE: {path}: no such file or directory")
     if path.is_dir():
         settle(path)
-    files = [path / name for name in FILES if (path / name).exists()] if path.is_dir() else [path]
+    files = results_in(path) if path.is_dir() else [path]
     if not files:
         raise InputError(f"SOURCE: {path}: found none of {', '.join(FILES)}, expected a result of dlnphase")
     return [_load(file) for file in files]
+
+
+def results_in(directory: Path) -> list[Path]:
+    """The result files of a directory, or of the directories in it, however deep, where it holds none itself."""
+    own = [directory / name for name in FILES if (directory / name).exists()]
+    if own:
+        return own
+    found = (path for name in FILES for path in directory.rglob(name) if PREVIOUS not in path.parts)
+    return sorted(found)
 
 
 def _load(path: Path) -> Source:

@@ -84,9 +84,7 @@ def style(look: Look) -> Iterator[None]:
         "axes.spines.right": False,
         "axes.unicode_minus": True,
         "legend.fontsize": look.font * 0.85,
-        "legend.frameon": True,
-        "legend.edgecolor": "none",
-        "legend.framealpha": 0.85,
+        "legend.frameon": False,
         "legend.borderpad": 0.2,
         "legend.handlelength": 2.6,
         "xtick.labelsize": look.font * 0.9,
@@ -188,7 +186,7 @@ def latex(words: str) -> str:
     return "".join(_LATEX.get(letter, letter) for letter in words)
 
 
-def save(figure: Figure, path: Path, look: Look, title: str) -> bytes:
+def save(figure: Figure, path: Path, look: Look, title: str, *, transparent: bool = False) -> bytes:
     """The figure as a file of the format its name ends in, with title and caption in the metadata."""
     import io
 
@@ -201,7 +199,14 @@ def save(figure: Figure, path: Path, look: Look, title: str) -> bytes:
     kind = path.suffix.lstrip(".")
     stream = io.BytesIO()
     with style(look):
-        figure.savefig(stream, format=kind, dpi=look.dpi, metadata=metadata[kind], facecolor="white")
+        figure.savefig(
+            stream,
+            format=kind,
+            dpi=look.dpi,
+            metadata=metadata[kind],
+            transparent=transparent,
+            facecolor="none" if transparent else "white",
+        )
     return stream.getvalue()
 
 

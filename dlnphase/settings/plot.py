@@ -80,8 +80,8 @@ class PlotSettings(Settings):
     NAMED_BY_CONTENT: ClassVar[bool] = False  # figures of a result that has changed take the place of the old ones
 
     source: tuple[str, ...] | None = option(
-        None, _paths(), "result directories or files of train, sweep-gamma, detect-saddles", panel="Plot",
-        positional=True, repeatable=True,
+        None, _paths(), "results of train, sweep-gamma, detect-saddles: directories or files, or directories of them",
+        panel="Plot", positional=True, repeatable=True,
     )  # fmt: skip
     kind: tuple[str, ...] = option(
         ("auto",), _words("auto", "all", *KINDS), "what to draw (repeatable); auto picks what matters most",
@@ -92,6 +92,7 @@ class PlotSettings(Settings):
         default_words="png",
     )  # fmt: skip
     terminal: bool = option(False, boolean(), "draw in the terminal instead of files", panel="Plot")
+    list: bool = option(False, boolean(), "tell the sources apart in a line each instead of drawing", panel="Plot")
     variant: str = option(
         "paper", choice("paper", "screen"), "small and sharp for a page, or large for a screen", panel="Plot"
     )

@@ -1,0 +1,1 @@
+"""The page to send: results with their tables and figures in one file that asks nothing of a network or a server."""

@@ -1,0 +1,255 @@
+"""The tables of the page: what the terminal shows of a result, in words and numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from dlnphase.findings import Exponent
+from dlnphase.plotting.timeline import members_of
+from dlnphase.results.detect import DetectResult, VisitInfo
+from dlnphase.results.sweep import SweepResult
+from dlnphase.results.train import TrainResult
+
+ROUND_OFF = 1e-20  # of the largest cost: an exact fit is shown as 0
+VERDICTS = {"agrees": "theory is met", "drifts": "still approaches theory", "differs": "differs", "open": "–"}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A titled table of texts; ``words`` under it say what its columns mean."""
+
+    title: str
+    columns: Sequence[str]
+    rows: list[list[str]] = field(default_factory=list)
+    words: str = ""
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """A number for a cell; a dash where there is none."""
+    return "–" if value is None or value != value else f"{value:.{digits}g}".replace("-", "−")
+
+
+def tables_of(result: Any) -> list[Table]:
+    """The tables of a result of any kind; those with no row are left out."""
+    if isinstance(result, TrainResult):
+        made = [_transitions(result), _modes(result), _members(result), _plateaus(result)]
+        made += [_predictions(result), _outcome(result)]
+    elif isinstance(result, DetectResult):
+        made = [_visits(result), _certificates(result), _escapes(result), _greedy(result)]
+    else:
+        made = [_critical(result), _exponents(result), _cells(result), _failures(result)]
+    return [table for table in made if table.rows]
+
+
+def _cost(value: float | None, unit: float, digits: int = 5) -> str:
+    return "0" if value is not None and abs(value) < ROUND_OFF * max(unit, 1e-300) else number(value, digits)
+
+
+def _transitions(result: TrainResult) -> Table:
+    several = bool(result.spread)
+    columns = ["rank", "time", "dwell", "step", "cost before", "cost after", "decades", "singular values then"]
+    words = "decades: how far the gradient norm falls at the visit that is left. dwell: time since the jump before."
+    if several:
+        columns[-1:] = ["± time", "starts"]
+        words += f" Means over the {len(result.members)} starts."
+    rows = []
+    for k, row in enumerate(result.rank_transitions):
+        cells = [f"{row.from_rank} → {row.to_rank}", number(row.time), number(row.dwell), str(row.step)]
+        cells += [number(row.cost_before), number(row.cost_after), f"{row.prominence:.1f}"]
+        if several:
+            spread = result.spread[k]
+            cells += [number(spread.time_std, 2), f"{spread.members} of {len(result.members)}"]
+        else:
+            cells.append(", ".join(number(s, 3) for s in row.singular_values[: row.to_rank]))
+        rows.append(cells)
+    return Table("Rank transitions", columns, rows, words)
+
+
+def _modes(result: TrainResult) -> Table:
+    rows = [
+        [str(m.mode), number(m.size), number(m.time), number(m.rise, 3), number(m.separation, 3)] for m in result.modes
+    ]
+    words = (
+        "time: when the singular value first passes half of its size at the end. rise: from 10 to 90 % of it. "
+        "separation: time since the mode before over the mean of the two rises; above 1 they come one after the other."
+    )
+    return Table("Modes", ["mode", "size at the end", "time", "rise", "separation"], rows, words)
+
+
+def _members(result: TrainResult) -> Table:
+    rows = [
+        [
+            str(m.member),
+            m.outcome.reason.replace("_", " "),
+            m.outcome.regime or "not told",
+            number(m.outcome.time),
+            str(m.outcome.rank),
+            number(m.outcome.cost),
+            number(m.outcome.test_cost),
+            ", ".join(f"{t.from_rank}→{t.to_rank} at {number(t.time, 3)}" for t in m.rank_transitions) or "–",
+        ]
+        for m in result.members
+    ]
+    return Table("Starts", ["start", "ended", "regime", "time", "rank", "cost", "test cost", "transitions"], rows)
+
+
+def _plateaus(result: TrainResult) -> Table:
+    run, _ = members_of(result)[0] if result.trajectory is not None else (result, None)
+    unit = max((p.measured for p in run.theory.plateaus), default=1.0)
+    rows = [
+        [str(p.rank), _cost(p.measured, unit), _cost(p.refined, unit), _cost(p.predicted, unit)]
+        for p in run.theory.plateaus
+    ]
+    title = "Cost at the visits" + (" of the first start" if result.members else "")
+    return Table(title, ["rank", "measured", "at the critical point", "theory: least cost of that rank"], rows)
+
+
+def _predictions(result: TrainResult) -> Table:
+    run, _ = members_of(result)[0] if result.trajectory is not None else (result, None)
+    rows = [[p.formula, number(p.predicted), number(p.measured)] for p in run.theory.predictions.values()]
+    title = "Theory beside measurement" + (" (first start)" if result.members else "")
+    return Table(title, ["quantity", "predicted", "measured"], rows)
+
+
+def _outcome(result: TrainResult) -> Table:
+    o, e = result.outcome, result.outcome.evidence
+    rows = [
+        ["ended", o.reason.replace("_", " ")],
+        ["regime", o.regime or "not told"],
+        ["saddles visited, the clearest in decades", f"{e.saddles_visited}, {number(e.prominence, 3)}"],
+        ["movement of the weights, of themselves", number(e.parameter_movement)],
+        ["change of the tangent kernel, of itself", number(e.ntk_change)],
+        ["time, steps, evaluations", f"{number(o.time)}, {o.steps}, {o.evaluations}"],
+        ["cost, at the start and at the end", f"{number(o.initial_cost)}, {number(o.cost)}"],
+        ["test cost, at the start and at the end", f"{number(o.initial_test_cost)}, {number(o.test_cost)}"],
+        ["rank of the end", str(o.rank)],
+    ]
+    rows += [["advice", o.advice]] if o.advice else []
+    return Table("Outcome, and what the regime was told from", ["", "measured"], rows)
+
+
+def _first(result: DetectResult, visit: VisitInfo) -> list[str]:
+    return [*([str(visit.member)] if len(result.path.members) > 1 else []), str(visit.rank)]
+
+
+def _columns(result: DetectResult, *names: str) -> list[str]:
+    return [*(["start"] if len(result.path.members) > 1 else []), "rank", *names]
+
+
+def _visits(result: DetectResult) -> Table:
+    unit = max((v.cost for v in result.visits), default=1.0)
+    rows = [
+        [
+            *_first(result, v),
+            *(number(t) for t in (v.time.enter, v.time.closest, v.time.exit)),
+            f"{v.prominence:.1f}",
+            _cost(v.cost, unit),
+            number(v.distance, 3),
+            number(v.nearest_distance, 3),
+            number(v.matrix_distance, 3),
+        ]
+        for v in result.visits
+    ]
+    names = ("enter", "closest", "exit", "decades", "cost", "‖θ − θ_c‖", "nearest found", "‖A − A_c‖")
+    words = " ".join(dict.fromkeys(f"{v.note[0].upper()}{v.note[1:]}." for v in result.visits if v.note))
+    return Table("Visits", _columns(result, *names), rows, words)
+
+
+def _certificates(result: DetectResult) -> Table:
+    unit = max((v.cost for v in result.visits), default=1.0)
+    rows = []
+    for v in result.visits:
+        c, e = v.curvature, v.escape
+        rows.append(
+            [
+                *_first(result, v),
+                v.kind.replace("-", " "),
+                _cost(v.critical_point.cost, unit),
+                number(v.critical_point.gradient_norm, 1),
+                "–" if c is None else "0" if c.negative_eigenvalues == 0 else number(c.min_eigenvalue),
+                "–" if c is None else f"{'' if c.complete else '≥ '}{c.negative_eigenvalues}",
+                number(None if c is None else c.residual, 1),
+                "–" if e is None or e.order is None else str(e.order),
+                number(None if e is None else e.descent, 5),
+            ]
+        )
+    names = ("kind", "cost", "‖∇𝓛‖", "smallest eigenvalue", "negative", "residual", "order of descent", "descent")
+    words = (
+        "Certified to round-off: the refined point's gradient, the smallest eigenvalue of its Hessian with its "
+        "residual ‖Hv − λv‖, and a descent that was made: its decrease over the one predicted to leading order."
+    )
+    return Table("Certificates of the critical points", _columns(result, *names), rows, words)
+
+
+def _escapes(result: DetectResult) -> Table:
+    rows = [
+        [*_first(result, v), number(v.escape.rate), number(v.escape.predicted_rate), number(v.escape.alignment)]
+        for v in result.visits
+        if v.escape is not None and v.escape.alignment is not None
+    ]
+    names = ("rate on the path", "theory: ‖∇C(A_c)‖", "alignment with its top singular pair")
+    return Table("How the saddles are left", _columns(result, *names), rows)
+
+
+def _greedy(result: DetectResult) -> Table:
+    unit = max((v.cost for v in result.visits), default=1.0)
+    rows = [
+        [
+            *_first(result, v),
+            _cost(v.cost, unit),
+            _cost(v.greedy.cost, unit),
+            number(v.greedy.relative_difference, 2),
+            number(v.greedy.distance, 2),
+            "yes" if v.greedy.same else "no",
+        ]
+        for v in result.visits
+        if v.greedy is not None
+    ]
+    names = ("cost", "greedy", "difference", "distance", "same point")
+    return Table("Beside the greedy path, α → 0", _columns(result, *names), rows)
+
+
+def _interval(ci95: tuple[float, float] | None, digits: int = 4) -> str:
+    return "–" if ci95 is None else f"{number(ci95[0], digits)} … {number(ci95[1], digits)}"
+
+
+def _critical(result: SweepResult) -> Table:
+    c = result.critical_gamma
+    rows = [] if c is None else [[number(c.estimate, 5), _interval(c.ci95, 5), number(c.predicted)]]
+    return Table("Critical γ", ["measured", "95 % interval", "theory"], rows)
+
+
+def _exponents(result: SweepResult) -> Table:
+    def cells(e: Exponent) -> list[str]:
+        return [number(e.slope, 3), _interval(e.ci95, 3), number(e.predicted, 3), VERDICTS[e.verdict]]
+
+    rows = [
+        [number(e.gamma), e.regime, *cells(e.distance_to_minimum), *cells(e.distance_to_saddle)]
+        for e in result.exponents
+    ]
+    columns = ["γ", "regime"]
+    for name in ("d_m", "d_s"):
+        columns += [f"slope of {name}", "95 % interval", "theory", "verdict"]
+    return Table("Slopes d log(distance) / d log(width)", columns, rows, "d_m: nearest minimum; d_s: nearest saddle.")
+
+
+def _cells(result: SweepResult) -> Table:
+    rows = []
+    followed = any(c.reasons is not None for c in result.cells)
+    for c in result.cells:
+        row = [number(c.gamma), f"{c.width:.4g}", str(c.seeds)]
+        for part in (c.distance_to_minimum, c.distance_to_saddle):
+            row += [number(part.mean), number(part.sem, 2), number(part.predicted)]
+        if followed:
+            chain = [f"{t.from_rank}→{t.to_rank} ({t.starts})" for t in c.rank_transitions or ()]
+            row += [c.regime_seen or "–", ", ".join(chain) or "–"]
+        rows.append(row)
+    columns = ["γ", "width", "starts", "d_m", "± s.e.", "theory", "d_s", "± s.e.", "theory"]
+    return Table("Cells", [*columns, *(["seen", "transitions (starts)"] if followed else [])], rows)
+
+
+def _failures(result: SweepResult) -> Table:
+    rows = [[number(f.gamma), f"{f.width:.4g}", f.error] for f in result.failed]
+    return Table("Cells that failed", ["γ", "width", "what it said"], rows)
