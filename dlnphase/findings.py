@@ -101,11 +101,18 @@ class Sparsity:
 
 @dataclass(frozen=True)
 class Crossing:
-    """Where the curves of two widths cross: γ with its 95 % bootstrap interval (None with one seed)."""
+    """Where the curves of two widths cross.
+
+    Attributes:
+        estimate: γ.
+        ci95: 95 % interval over the starts, the error of interpolation included; None with one start.
+        bracket: what interpolation between the γ of the grid leaves by itself.
+    """
 
     widths: tuple[int, int]
     estimate: float
     ci95: tuple[float, float] | None
+    bracket: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -122,12 +129,15 @@ class Exponent:
     """One slope.
 
     Attributes:
-        slope: d log(distance) / d log(width) over all widths.
-        ci95: 95 % bootstrap interval; None with a single seed.
+        slope: d log(distance) / d log(width), mean over the starts, a width w weighing √w.
+        ci95: 95 % interval of the sampling error alone (Student's t over the starts); None with one start.
         predicted: as w → ∞, or None.
         local: slopes between neighbouring widths, narrowest first.
-        verdict: ``agrees`` (theory within the interval or within TOLERANCE), ``drifts`` (local slopes approach theory
-            as w grows, the power law has not set in), ``differs``, or ``open`` where theory says nothing.
+        verdict: ``agrees`` (theory lies in the interval, widened by ``finite_width`` where that is at most 0.02),
+            ``drifts`` (it does not, but the local slopes approach it as w grows: the power law has not set in),
+            ``differs``, or ``open`` where theory says nothing.
+        finite_width: by how much the local slope still changed between the two widest pairs of widths, which measures
+            the distance from the asymptote; None with fewer than three widths.
     """
 
     slope: float
@@ -135,3 +145,4 @@ class Exponent:
     predicted: float | None
     local: tuple[LocalSlope, ...]
     verdict: str
+    finite_width: float | None = None

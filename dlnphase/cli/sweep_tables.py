@@ -18,10 +18,13 @@ WIDE = 96  # columns from which the phase table has room for the ranks seen
 BOUND = {"at least": "≥ ", "at most": "≤ "}  # theory that is a bound
 MARKS = {"agrees": ("✓", "green"), "drifts": ("↗", "yellow"), "differs": ("✗", "red"), "open": ("", "")}
 LEGEND = {
-    "agrees": "✓ theory is met",
-    "drifts": "↗ the slopes between neighbouring widths still approach theory as w grows",
-    "differs": "✗ the slope differs from theory at these widths",
+    "agrees": "✓ theory lies in the interval, widened by the last change where that is at most 0.02",
+    "drifts": "↗ it does not, but the slopes between neighbouring widths approach it as w grows",
+    "differs": "✗ neither: the slope differs from theory at these widths",
 }
+
+
+LAST_CHANGE = "(last change): between the slopes of the two widest pairs of widths, a measure of how far the limit is"
 
 
 def print_sweep(console: Console, result: SweepResult, directory: Path) -> None:
@@ -31,6 +34,8 @@ def print_sweep(console: Console, result: SweepResult, directory: Path) -> None:
         console.print()
         console.print(_phases(result, console.width >= WIDE))
         console.print(Text(_legend(result), style="dim"))
+        if any(row.distance_to_minimum.finite_width is not None for row in result.exponents):
+            console.print(Text(LAST_CHANGE, style="dim"))
     widest = [c for c in result.cells if c.width == max(result.config.widths)]
     if widest:
         show(console, _distances(widest))
@@ -56,7 +61,7 @@ def _headline(result: SweepResult) -> str:
 
 def _phases(result: SweepResult, wide: bool) -> Table:
     followed = wide and any(c.reasons is not None for c in result.cells)
-    table = new_table("Slopes d log(distance) / d log(width), ± half the 95 % interval")
+    table = new_table("Slopes d log(distance) / d log(width) ± 95 % of the draws (last change)")
     table.add_column("γ", justify="right", no_wrap=True)
     table.add_column("regime", no_wrap=True)
     for name in ("to the minimum", "theory", "to the saddle", "theory"):
@@ -66,17 +71,26 @@ def _phases(result: SweepResult, wide: bool) -> Table:
     for row in result.exponents:
         cells = [Text(f"{row.gamma:g}", style=REGIME_STYLE[row.regime]), regime_text(row.regime)]
         for exponent in (row.distance_to_minimum, row.distance_to_saddle):
-            cells += [Text(_slope(exponent)), _theory(exponent)]
+            cells += [Text(_slope(exponent, wide)), _theory(exponent)]
         if followed:
             cells.append(Text(_ranks([c for c in result.cells if c.gamma == row.gamma])))
         table.add_row(*cells)
     return table
 
 
-def _slope(exponent: Exponent) -> str:
-    if exponent.ci95 is None:
-        return f"{_signed(exponent.slope)}"
-    return f"{_signed(exponent.slope)} ± {(exponent.ci95[1] - exponent.ci95[0]) / 2:.3f}"
+def _slope(exponent: Exponent, wide: bool) -> str:
+    """The slope, half the interval of the draws, and in brackets how much the slope still changes with the width."""
+    out = _signed(exponent.slope)
+    if exponent.ci95 is not None:
+        out += f" ± {_error((exponent.ci95[1] - exponent.ci95[0]) / 2)}"
+    if exponent.finite_width is None:
+        return out
+    return f"{out}{' ' if wide else chr(10)}({_error(exponent.finite_width)})"
+
+
+def _error(value: float) -> str:
+    """Three decimals, or one digit where those would be zeros."""
+    return f"{value:.3f}" if value >= 5e-4 else f"{max(value, 1e-9):.0e}".replace("e-0", "e-")
 
 
 def _theory(exponent: Exponent) -> Text:

@@ -2,6 +2,11 @@
 
 At γ = 1 every dependence on α drops out, so curves of all widths meet there, up to O(1/√w). For γ < 1 the wider network
 is relatively nearer to its minimum, for γ > 1 to its saddle.
+
+Between two γ of the grid the difference of two curves bends, from a slope of L/2 to one of 1/2 (times log(w_2/w_1)).
+Of a curve that bends downwards the chord between the two points lies below and the lines through the points on either
+side, continued, above: its zero is between theirs. So the zeros of these lines bracket the crossing, and the bracket is
+part of the interval. With two γ alone there is no line on either side, and nothing is told.
 """
 
 from __future__ import annotations
@@ -13,22 +18,17 @@ import numpy as np
 
 from dlnphase.findings import Crossing
 
-DRAWS = 1000
-NEAR_ZERO = 0.05  # a grid point whose difference is below this fraction of its neighbour's fixes the crossing by itself
+Line = tuple[int, int]
 
 
 def crossings(
-    gammas: Sequence[float],
-    widths: Sequence[int],
-    log_ratio: Mapping[tuple[float, int], np.ndarray],
-    rng: np.random.Generator,
+    gammas: Sequence[float], widths: Sequence[int], log_ratio: Mapping[tuple[float, int], np.ndarray]
 ) -> list[Crossing]:
     """Crossings of neighbouring widths, narrowest pair first; pairs whose curves do not cross are left out.
 
     Args:
         gammas, widths: ascending.
-        log_ratio: log(d_m/d_s) over seeds at (γ, w); points may be missing.
-        rng: of the bootstrap: seeds are resampled per width, the same ones for every γ, as the same draws are scaled.
+        log_ratio: log(d_m/d_s) over the same starts at every (γ, w); points may be missing.
     """
     out = []
     for low, high in pairwise(widths):
@@ -36,55 +36,67 @@ def crossings(
         if len(shared) < 2:
             continue
         x = np.asarray(shared)
-        narrow = np.stack([log_ratio[g, low] for g in shared])
-        wide = np.stack([log_ratio[g, high] for g in shared])
-        estimate = crossing_point(x, wide.mean(1) - narrow.mean(1))
-        if estimate is None:
+        difference = np.stack([log_ratio[g, high] - log_ratio[g, low] for g in shared])
+        found = crossing_point(x, difference.mean(1))
+        if found is None:
             continue
-        out.append(Crossing((int(low), int(high)), estimate, _interval(x, narrow, wide, rng)))
+        estimate, bracket = found
+        out.append(Crossing((int(low), int(high)), estimate, _interval(x, difference), bracket))
     return out
 
 
-def crossing_point(gammas: np.ndarray, difference: np.ndarray) -> float | None:
-    """γ at which the difference of two curves goes from negative to positive; None where it does not.
+def sign_change(difference: np.ndarray) -> int | None:
+    """The i after which the difference of two curves goes from negative to positive most closely; None: nowhere."""
+    rising = [i for i in range(len(difference) - 1) if difference[i] < 0 <= difference[i + 1]]
+    return min(rising, key=lambda k: abs(difference[k]) + abs(difference[k + 1])) if rising else None
 
-    Between two grid points the curve bends at the crossing (its slope is L/2 on one side and 1/2 on the other, times
-    log(w_2/w_1)), so unless one of them is nearly on it the lines of either side are continued to zero and averaged.
+
+def crossing_point(gammas: np.ndarray, difference: np.ndarray) -> tuple[float, tuple[float, float]] | None:
+    """Where the difference of two curves is zero, and the bracket that interpolation leaves.
+
+    None where it does not go from negative to positive, or where no γ beside the two around the crossing is known.
+    The estimate is the mean of the zeros of the lines on either side, of which the chord is the other bound.
     """
-    rising = [i for i in range(len(gammas) - 1) if difference[i] < 0 <= difference[i + 1]]
-    if not rising:
+    lines = _lines(difference)
+    if lines is None:
         return None
-    i = min(rising, key=lambda k: abs(difference[k]) + abs(difference[k + 1]))
-    a, b, fa, fb = gammas[i], gammas[i + 1], difference[i], difference[i + 1]
-    straight = float(a - fa * (b - a) / (fb - fa))
-    if min(abs(fa), abs(fb)) <= NEAR_ZERO * max(abs(fa), abs(fb)) or i == 0 or i + 2 >= len(gammas):
-        return straight
-    sides = []
-    for k, m in ((i - 1, i), (i + 2, i + 1)):
-        slope = (difference[m] - difference[k]) / (gammas[m] - gammas[k])
-        if slope <= 0:
-            return straight
-        sides.append(gammas[m] - difference[m] / slope)
-    return float(np.clip(np.mean(sides), a, b))
+    zeros = [_zero(gammas, difference, line) for line in lines]
+    low, high = gammas[lines[0][0]], gammas[lines[0][1]]
+    clipped = np.clip(zeros, low, high)
+    sides = clipped[1:] if len(clipped) == 3 else clipped
+    return float(np.mean(sides)), (float(clipped.min()), float(clipped.max()))
 
 
-def _interval(
-    gammas: np.ndarray, narrow: np.ndarray, wide: np.ndarray, rng: np.random.Generator
-) -> tuple[float, float] | None:
-    if min(narrow.shape[1], wide.shape[1]) < 2:
+def _lines(difference: np.ndarray) -> list[Line] | None:
+    """The chord, and the lines on its left and right where they rise; None without any of those."""
+    i = sign_change(difference)
+    if i is None:
         return None
-    found = []
-    for _ in range(DRAWS):
-        means = []
-        for sample in (narrow, wide):
-            count = sample.shape[1]
-            centre = sample.mean(1)
-            picked = sample[:, rng.integers(0, count, size=count)].mean(1)
-            means.append(centre + (picked - centre) * np.sqrt(count / (count - 1)))
-        point = crossing_point(gammas, means[1] - means[0])
-        if point is not None:
-            found.append(point)
-    if len(found) < 0.9 * DRAWS:
+    sides = [(k, m) for k, m in ((i - 1, i), (i + 1, i + 2)) if k >= 0 and m < len(difference)]
+    sides = [(k, m) for k, m in sides if difference[m] > difference[k]]
+    return [(i, i + 1), *sides] if sides else None
+
+
+def _zero(gammas: np.ndarray, difference: np.ndarray, line: Line) -> float:
+    k, m = line
+    return float(gammas[k] - difference[k] * (gammas[m] - gammas[k]) / (difference[m] - difference[k]))
+
+
+def _interval(gammas: np.ndarray, difference: np.ndarray) -> tuple[float, float] | None:
+    """The bracket, widened at each end by Student's interval of that zero (jackknife over the starts)."""
+    from scipy.special import stdtrit
+
+    count = difference.shape[1]
+    mean = difference.mean(1)
+    lines = _lines(mean)
+    if count < 2 or lines is None:
         return None
-    low, high = np.quantile(found, [0.025, 0.975])
-    return float(low), float(high)
+    low, high = gammas[lines[0][0]], gammas[lines[0][1]]
+    without = [(count * mean - column) / (count - 1) for column in difference.T]
+    ends = []
+    for line in lines:
+        left_out = np.array([_zero(gammas, one, line) for one in without])
+        half = float(stdtrit(count - 1, 0.975) * np.sqrt((count - 1) * left_out.var()))
+        zero = float(np.clip(_zero(gammas, mean, line), low, high))
+        ends.append((zero - half, zero + half))
+    return min(e[0] for e in ends), max(e[1] for e in ends)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+BARS = "Bars: 95 % of the draws; grey: by how much the slope still changes with the width at the widest networks."
 NAMES = {
     "distance_to_minimum": r"$\mathrm{d}\log d_m / \mathrm{d}\log w$",
     "distance_to_saddle": r"$\mathrm{d}\log d_s / \mathrm{d}\log w$",
@@ -47,7 +48,7 @@ def figure(sources: Sequence[Source], look: Look, arrangement: Arrangement | Non
     axes[2].set_ylabel("slope − theory")
     legend_of_all(fig, axes[:2])
     letters(axes)
-    captioned(fig, look, [*caption_lines(sweeps), *_critical_words(sweeps), "Bars: 95 % bootstrap intervals."])
+    captioned(fig, look, [*caption_lines(sweeps), *_critical_words(sweeps), BARS])
     return fig
 
 
@@ -105,6 +106,12 @@ def draw(axes: Axes, result: SweepResult, name: str, position: int = 0, label: s
         gammas, slopes, yerr=errors, color=colour, marker=MARKERS[position], linestyle="none", capsize=2,
         elinewidth=0.9, label=f"{prefix}all widths", gid="slope",
     )  # fmt: skip
+    finite = np.array([p.finite_width or 0.0 for p in parts])
+    if finite.any():
+        axes.errorbar(
+            gammas, slopes, yerr=finite, ecolor=FAINT, marker="none", linestyle="none", elinewidth=3.0, alpha=0.6,
+            zorder=0, gid="finite-width",
+        )  # fmt: skip
     widest = [p.local[-1] for p in parts if len(p.local) > 1]
     if len(widest) == len(parts):
         axes.plot(

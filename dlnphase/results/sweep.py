@@ -178,12 +178,16 @@ class GammaExponents:
 
 @dataclass(frozen=True)
 class CriticalGamma:
-    """Where the curves of log(d_m/d_s) of the two widest networks cross; ``crossings`` has every neighbouring pair."""
+    """Where the curves of log(d_m/d_s) of the two widest networks cross; ``crossings`` has every neighbouring pair.
+
+    ``ci95`` holds the error of the draws and that of interpolation, ``bracket`` the latter alone.
+    """
 
     estimate: float
     ci95: tuple[float, float] | None
     predicted: float
     crossings: tuple[Crossing, ...]
+    bracket: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)

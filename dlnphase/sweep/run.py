@@ -12,10 +12,11 @@ import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
-from dlnphase.backend import Backend, resolve_backend, stream
+from dlnphase.backend import Backend, resolve_backend
 from dlnphase.costs.tasks import Task
 from dlnphase.distances import (
     GAMMA_CRITICAL,
@@ -27,6 +28,7 @@ from dlnphase.distances import (
     predicted_regime,
     saddle_exponent,
 )
+from dlnphase.distances.crossing import sign_change
 from dlnphase.distances.facts import facts_of
 from dlnphase.results import Clock
 from dlnphase.results.sweep import Cell, CriticalGamma, Failure, GammaExponents, SweepResult
@@ -35,6 +37,7 @@ from dlnphase.setup.build import build_backend, build_task, few_threads, task_in
 from dlnphase.sweep.cells import CellJob, run_cell
 from dlnphase.sweep.executors import Outcome, run_dask, run_here, run_processes
 
+SEEN = 1e-4  # brackets narrower than what is printed are not
 SMALL = 12  # cells up to which other processes are not worth their start
 
 
@@ -141,25 +144,18 @@ def _execute(settings: SweepSettings, jobs: list[CellJob], should_stop: Callable
 
 def summarise(result: SweepResult) -> SweepResult:
     """Exponents and critical γ from the cells: the same cells give the same numbers, in whatever order they came."""
-    depth, seed = result.config.depth, result.config.seed
+    depth = result.config.depth
     exponents = []
-    for row, gamma in enumerate(result.config.gammas):
+    for gamma in result.config.gammas:
         cells = [c for c in result.cells if c.gamma == gamma]
         if len(cells) < 2:
             continue
         widths = [c.width for c in cells]
         fits = [
-            fit_exponent(
-                widths,
-                [np.asarray(getattr(c, name).values) for c in cells],
-                stream(seed, "bootstrap", row, k),
-                predicted,
-            )
-            for k, (name, predicted) in enumerate(
-                (
-                    ("distance_to_minimum", minimum_exponent(gamma, depth)),
-                    ("distance_to_saddle", saddle_exponent(gamma)),
-                )
+            fit_exponent(widths, [np.asarray(getattr(c, name).values) for c in cells], predicted)
+            for name, predicted in (
+                ("distance_to_minimum", minimum_exponent(gamma, depth)),
+                ("distance_to_saddle", saddle_exponent(gamma)),
             )
         ]
         exponents.append(GammaExponents(gamma, measured_regime(*fits), predicted_regime(gamma), *fits))
@@ -167,16 +163,33 @@ def summarise(result: SweepResult) -> SweepResult:
 
 
 def _critical_gamma(result: SweepResult) -> CriticalGamma | None:
-    ratios = {
-        (c.gamma, c.width): np.log(np.asarray(c.distance_to_minimum.values) / np.asarray(c.distance_to_saddle.values))
-        for c in result.cells
-    }
-    rng = stream(result.config.seed, "bootstrap", len(result.config.gammas))
-    found = crossings(result.config.gammas, result.config.widths, ratios, rng)
+    found = crossings(result.config.gammas, result.config.widths, _log_ratios(result))
     if not found:
         return None
     widest = found[-1]
-    return CriticalGamma(widest.estimate, widest.ci95, GAMMA_CRITICAL, tuple(found))
+    return CriticalGamma(widest.estimate, widest.ci95, GAMMA_CRITICAL, tuple(found), widest.bracket)
+
+
+def _log_ratios(result: SweepResult) -> dict[tuple[float, int], np.ndarray]:
+    return {
+        (c.gamma, c.width): np.log(np.asarray(c.distance_to_minimum.values) / np.asarray(c.distance_to_saddle.values))
+        for c in result.cells
+    }
+
+
+def _no_crossing(result: SweepResult) -> str:
+    """Why no critical γ is told."""
+    ratios = _log_ratios(result)
+    for low, high in reversed(list(pairwise(result.config.widths))):
+        shared = [g for g in result.config.gammas if (g, low) in ratios and (g, high) in ratios]
+        step = sign_change(np.array([float((ratios[g, high] - ratios[g, low]).mean()) for g in shared]))
+        if step is not None:
+            a, b = shared[step], shared[step + 1]
+            return (
+                f"cross between γ = {a:g} and {b:g}; where is told with a further γ below {a:g} or above {b:g}, "
+                f"the more exactly the closer the grid (such as --gammas 0.8:1.2:0.1)."
+            )
+    return "do not cross between these γ: no critical γ."
 
 
 def _notes(task: Task, depth: int) -> tuple[str, ...]:
@@ -209,8 +222,12 @@ def sweep_sentence(result: SweepResult) -> str:
     critical = result.critical_gamma
     lead = "The" if result.complete else f"{len(result.cells)} of {len(result.config.cells)} cells are done; the"
     if critical is None:
-        return f"{lead} curves of log(d_m/d_s) of different widths do not cross between these γ: no critical γ."
-    interval = "" if critical.ci95 is None else f" (95 % interval {critical.ci95[0]:.4f} to {critical.ci95[1]:.4f})"
+        return f"{lead} curves of log(d_m/d_s) of different widths {_no_crossing(result)}"
+    interval = "" if critical.ci95 is None else f" (95 % interval {critical.ci95[0]:.4f} to {critical.ci95[1]:.4f}"
+    if interval and critical.bracket is not None and critical.bracket[1] - critical.bracket[0] >= SEEN:
+        interval += f", of which the grid of γ leaves {critical.bracket[0]:.4f} to {critical.bracket[1]:.4f})"
+    elif interval:
+        interval += ")"
     low, high = critical.crossings[-1].widths
     return (
         f"{lead} curves of log(d_m/d_s) at w = {low:g} and {high:g} cross at the critical γ = "
