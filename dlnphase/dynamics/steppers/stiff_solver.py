@@ -25,6 +25,9 @@ from dlnphase.dynamics.framed_cost import FramedCost
 from dlnphase.networks.chain import Network, kronecker_sum
 
 
+ALIGNED = 2.0  # size of the layers along a mode, relative to the mode, up to which they are its factors
+
+
 class Point:
     """Everything a step needs at θ: products, end-to-end matrix, cost gradient, NTK.
 
@@ -110,14 +113,11 @@ def _rank_curvature(point: Point) -> Tensor | None:
     size = max(out.shape[1], inp.shape[1])
     k = min(size, d_out, d_in)
     both = out[:, :k] & inp[:, :k]
-    block = torch.where(
-        both.unsqueeze(-1) & both.unsqueeze(-2),
-        point.a[:, :k, :k],
-        torch.eye(k, dtype=point.a.dtype, device=point.a.device),
-    )
-    inverse = torch.linalg.inv_ex(block)[0].mT * (both.unsqueeze(-1) & both.unsqueeze(-2))
+    both = both & _carried(point, _inverse(point.a, both), k)
+    if not bool(both.any()):
+        return None
     t = torch.zeros_like(point.a)
-    t[:, :k, :k] = inverse
+    t[:, :k, :k] = _inverse(point.a, both)
     g = point.g.clone()
     g[:, :k] *= ~both.unsqueeze(-1)
     g[:, :, :k] *= ~both.unsqueeze(-2)
@@ -125,3 +125,29 @@ def _rank_curvature(point: Point) -> Tensor | None:
     q = torch.einsum("nib,naj->nijab", g, t)
     q = q + torch.einsum("nib,naj->nijab", t, g)
     return q.reshape(point.a.shape[0], d_out * d_in, d_out * d_in)
+
+
+def _inverse(a: Tensor, axes: Tensor) -> Tensor:
+    """(A_k⁺)ᵀ on the chosen ones of the first k axes, shape (B, k, k), zero on the others."""
+    k = axes.shape[-1]
+    chosen = axes.unsqueeze(-1) & axes.unsqueeze(-2)
+    block = torch.where(chosen, a[:, :k, :k], torch.eye(k, dtype=a.dtype, device=a.device))
+    return torch.linalg.inv_ex(block)[0].mT * chosen
+
+
+def _carried(point: Point, t: Tensor, k: int) -> Tensor:
+    """Which axes carry a mode of A as large as their layers allow, boolean (B, k).
+
+    Layers are written off as the factors of A_k: moving W_L by δ_L and what is below by δ changes A by δ_L δ, and
+    δ_L P A_k⁺ W_L δ stands for it, P the product below. P A_k⁺ W_L is the projection on the hidden directions of
+    what was learned, of norm one where layers are aligned. Where they are large and their product is small, as at
+    the end of a run whose target lacks rank, it is no such thing: it grows as A_k⁺ does, and Q, of size |G|/s,
+    would hold the path where the gradient is not zero.
+    """
+    tops = ((point.suffixes[-2], point.prefixes[-2]), (point.suffixes[0], point.prefixes[1]))
+    inverse = t.diagonal(dim1=-2, dim2=-1).abs()
+    good = torch.ones_like(inverse, dtype=torch.bool)
+    for above, below in tops:
+        size = torch.linalg.vector_norm(above[:, :k], dim=-1) * torch.linalg.vector_norm(below[..., :k], dim=-2)
+        good &= inverse * size < ALIGNED
+    return good
