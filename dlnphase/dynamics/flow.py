@@ -72,7 +72,8 @@ def gradient_flow(
         cost: convex cost on the end-to-end matrix.
         rtol: error allowed in one step, relative to the size of each pair of aligned directions.
         max_time: stop there (reason ``max_time``); None: no limit short of ``END_OF_TIME``.
-        tol: stop (reason ``converged``) when C − C_min is at most tol times its first value; 0 = never.
+        tol: stop (reason ``converged``) when C − C_min is at most tol times its value at the start, or at A = 0 where
+            that is less; 0 = never. The last step is cut to end where that happens.
             C_min is the minimum over matrices that fit through the narrowest layer, where that is known.
         max_steps: accepted steps before reason ``max_steps``.
         output_times: increasing times at which a step must end, so that a record lies exactly there.
@@ -93,7 +94,7 @@ def gradient_flow(
             f"method: the stiff method solves systems of size d_out·d_in = {size}, above {LARGEST_SOLVE}; "
             "use auto or stabilised"
         )
-    limits = Limits.of(cost, min(network.dims), tol, max_time, max_steps, output_times)
+    limits = Limits.of(cost, network, tol, max_time, max_steps, output_times)
     rest: list[int] = list(range(network.batch))
     states: dict[int, Handover] = {}
     if method in ("auto", "stabilised"):
@@ -165,7 +166,7 @@ class _Flow:
             if not self.told:
                 record = self._record(point)
                 if count == 0:
-                    self.threshold = self.limits.tol * (record.excess - self.limits.offset)
+                    self.threshold = np.array([self.limits.threshold(e) for e in record.excess])
                 self._watch(record)
                 record.reasons = self._reasons(record)
                 yield record
@@ -205,15 +206,31 @@ class _Flow:
             theta, error = self.method.step(point, self.framed, self._tensor(h), self.scales, exact, self.growing)
             self.evaluations += self.method.STAGES
             accepted = control.judge(h, self._host(error) / self.rtol, lands)
+            there = Point(self.network.with_theta(theta), self.framed, self.learned)
+            accepted &= ~self._aims(accepted, point, there, h)
             if accepted.any() or (control.h < SMALLEST_STEP).any():
                 break
         self._tick(accepted, h, lands, end)
         if accepted.all():
-            self.network = self.network.with_theta(theta)
-        else:
-            mask = torch.as_tensor(accepted, device=theta.device).unsqueeze(-1)
-            self.network = self.network.with_theta(torch.where(mask, theta, self.network.theta))
+            self.network = there.network
+            return there
+        mask = torch.as_tensor(accepted, device=theta.device).unsqueeze(-1)
+        self.network = self.network.with_theta(torch.where(mask, theta, self.network.theta))
         return self._point()
+
+    def _aims(self, accepted: np.ndarray, here: Point, there: Point, h: np.ndarray) -> np.ndarray:
+        """Which members have stepped past the end of their run; they try again with a step that ends there."""
+        out = np.zeros_like(accepted)
+        excess = self._host(there.excess)
+        past = accepted & (excess - self.limits.offset < self.threshold)
+        if past.any():
+            ends = [np.stack([self._host(p.excess), self._host(p.gradient_norm())], -1) for p in (here, there)]
+            for i in np.flatnonzero(past):
+                before, after = (tuple(end[i]) for end in ends)
+                aim = self.limits.aim(before, after, float(self.threshold[i]), float(h[i]))
+                if aim is not None:
+                    self.control.h[i], out[i] = aim, True
+        return out
 
     def _tick(self, accepted: np.ndarray, h: np.ndarray, lands: np.ndarray, end: np.ndarray) -> None:
         """Advance the clocks. A burst can be shorter than one unit in the last place of t: the rest is kept apart."""

@@ -82,7 +82,7 @@ class Mild:
         self.time, self.steps, self.evaluations, self.outputs = 0.0, 0, 1, 0
         self.last_excess, self.last_change = np.inf, 0
         self.plateau_excess, self.plateau_start = 0.0, 0
-        self.threshold = limits.tol * (self.stepper.excess - limits.offset)
+        self.threshold = limits.threshold(self.stepper.excess)
         self.curvature, self.a, self.speed, self.drift, self.rise = np.nan, self.chain.a + 0.0, 0.0, np.inf, 1.0
         self.handover: Handover | None = None
 
@@ -145,6 +145,7 @@ class Mild:
         """Try steps until one is accepted; False where none can be found."""
         limits, stepper, control = self.limits, self.stepper, self.control
         end = min(limits.max_time, limits.outputs[self.outputs])
+        start = stepper.excess, stepper.size(stepper.slope)
         while True:
             lands = bool(control.h[0] >= (end - self.time) * (1 - 1e-12))
             h = end - self.time if lands else float(control.h[0])
@@ -154,7 +155,10 @@ class Mild:
             self.evaluations += self.method.stages
             ratio = max(self._relative(stepper.error) / self.rtol, self._noise())
             if control.judge(np.array([h]), np.array([ratio]), np.array([lands]))[0]:
-                break
+                aim = limits.aim(start, (stepper.excess, stepper.new_slope()), self.threshold, h)
+                if aim is None or self.time + aim == self.time:
+                    break
+                control.h[0] = aim
             self._choose_method()
         stepper.accept()
         moved = self.chain.size_of(self.chain.a - self.a)

@@ -9,6 +9,7 @@ import numpy as np
 
 from dlnphase.costs.quadratic import Cost
 from dlnphase.errors import InputError
+from dlnphase.networks.chain import Network
 
 SAFETY, SHRINK, GROW = 0.9, 0.2, 4.0  # step-size control: margin, and the least and largest change in one step
 FIRST_STEP = 0.05  # first step, as a fraction of the time in which θ changes by its own size
@@ -16,6 +17,8 @@ SMALLEST_STEP = 1e-250
 END_OF_TIME = 1e100  # a flow that has not converged by then never will
 STALL = 2500  # steps without any fall of the excess cost after which round-off, not the flow, sets the step
 STALL_CHANGE = 1e-6
+BISECTIONS = 40
+LANDED = 0.98  # share of the excess cost asked for by tol that a last step may reach down to: it says when it was met
 
 
 class StepControl:
@@ -69,11 +72,13 @@ class Limits:
     """When a run is over, and where steps must end.
 
     Attributes:
-        tol: converged once C − C_reachable is at most tol times its first value; 0: never.
+        tol: converged once C − C_reachable is at most tol times its value at the start, or at A = 0 where that is less;
+            0: never.
         offset: C_reachable − C_min, the least excess cost of matrices that fit through the narrowest layer.
         max_time: time at which to stop.
         max_steps: accepted steps after which to stop.
         outputs: times at which a step must end, increasing, the last one infinite.
+        at_zero: C(0) − C_min.
     """
 
     tol: float
@@ -81,12 +86,13 @@ class Limits:
     max_time: float
     max_steps: int
     outputs: np.ndarray
+    at_zero: float
 
     @classmethod
     def of(
         cls,
         cost: Cost,
-        narrowest: int,
+        network: Network,
         tol: float,
         max_time: float | None,
         max_steps: int,
@@ -100,16 +106,32 @@ class Limits:
         outputs = np.asarray(() if output_times is None else output_times, dtype=float)
         if (np.diff(outputs) <= 0).any() or (outputs < 0).any():
             raise InputError("output_times: expected increasing times of at least 0")
-        reachable = cost.minimum_at_rank(narrowest)
-        offset = 0.0 if reachable is None else reachable - cost.minimum
+        offset, at_zero = excess_out_of_reach(cost, network), excess_at_zero(cost, network)
         end = END_OF_TIME if max_time is None else max_time
-        return cls(tol, offset, end, max_steps, np.append(outputs[outputs > 0], np.inf))
+        return cls(tol, offset, end, max_steps, np.append(outputs[outputs > 0], np.inf), at_zero)
+
+    def threshold(self, first: float) -> float:
+        """The excess cost above ``offset`` at which a run has converged that starts with excess cost ``first``."""
+        return self.tol * yardstick(first - self.offset, self.at_zero - self.offset)
+
+    def aim(self, before: tuple[float, float], after: tuple[float, float], threshold: float, h: float) -> float | None:
+        """The shorter step that ends where the excess cost meets the threshold; None where this step is good enough.
+
+        Args:
+            before, after: (excess cost, ‖∇𝓛‖) at both ends of a step of size h, which has lowered the excess cost.
+        """
+        end = after[0] - self.offset
+        if not (self.tol > 0 and end < LANDED * threshold) or not before[0] - self.offset > threshold:
+            return None
+        ends = [(excess - self.offset, gradient * gradient * h) for excess, gradient in (before, after)]
+        share = passing(*ends, (1 + LANDED) / 2 * threshold)
+        return share * h if share < LANDED else None
 
     def reason(self, excess: float, threshold: float, h: float, idle: int, time: float, steps: int) -> str | None:
         """Why a member is over, one of :data:`dlnphase.dynamics.records.REASONS`, or None.
 
         Args:
-            threshold: tol times the first excess cost above ``offset``.
+            threshold: excess cost above ``offset`` at which it has converged, see :meth:`threshold`.
             idle: steps since the excess cost was last lower than ever before.
         """
         if not np.isfinite(excess) or h < SMALLEST_STEP:
@@ -123,3 +145,39 @@ class Limits:
         if steps >= self.max_steps:
             return "max_steps"
         return None
+
+
+def yardstick(first: float, at_zero: float) -> float:
+    """What ``tol`` is a share of: the excess cost at the start, or at A = 0 where that is less.
+
+    A start of large scale has a cost that says nothing about the task. Where A = 0 is a minimum, it is that of the start.
+    """
+    return min(first, at_zero) if at_zero > 0 else first
+
+
+def excess_at_zero(cost: Cost, network: Network) -> float:
+    """C(0) − C_min."""
+    return float(cost.excess(network.theta.new_zeros((1, *network.shape)))[0])
+
+
+def excess_out_of_reach(cost: Cost, network: Network) -> float:
+    """The least C − C_min of matrices that fit through the narrowest layer, where that is known; else 0."""
+    reachable = cost.minimum_at_rank(min(network.dims))
+    return 0.0 if reachable is None else reachable - cost.minimum
+
+
+def passing(before: tuple[float, float], after: tuple[float, float], level: float) -> float:
+    """The share of a step at which a falling quantity passes a level, from (value, −slope) at both ends.
+
+    Its logarithm is interpolated by the cubic of these values and slopes.
+    """
+    floor = np.finfo(float).tiny
+    (y0, m0), (y1, m1) = ((np.log(max(v, floor)), -s / max(v, floor)) for v, s in (before, after))
+    goal = np.log(level)
+    low, high = 0.0, 1.0
+    for _ in range(BISECTIONS):
+        u = (low + high) / 2
+        w = 1 - u
+        value = y0 * w * w * (1 + 2 * u) + m0 * u * w * w + y1 * u * u * (3 - 2 * u) - m1 * u * u * w
+        low, high = (u, high) if value > goal else (low, u)
+    return high

@@ -25,7 +25,7 @@ from dlnphase.dynamics.framed_cost import FramedCost
 from dlnphase.networks.chain import Network, kronecker_sum
 
 
-ALIGNED = 2.0  # size of the layers along a mode, relative to the mode, up to which they are its factors
+OBLIQUE = 3.0  # ‖·‖_F² beyond its rank, up to which the projection on learned hidden directions is one: 60 degrees
 
 
 class Point:
@@ -113,11 +113,8 @@ def _rank_curvature(point: Point) -> Tensor | None:
     size = max(out.shape[1], inp.shape[1])
     k = min(size, d_out, d_in)
     both = out[:, :k] & inp[:, :k]
-    both = both & _carried(point, _inverse(point.a, both), k)
-    if not bool(both.any()):
-        return None
     t = torch.zeros_like(point.a)
-    t[:, :k, :k] = _inverse(point.a, both)
+    t[:, :k, :k] = _inverse(point, both)
     g = point.g.clone()
     g[:, :k] *= ~both.unsqueeze(-1)
     g[:, :, :k] *= ~both.unsqueeze(-2)
@@ -127,16 +124,8 @@ def _rank_curvature(point: Point) -> Tensor | None:
     return q.reshape(point.a.shape[0], d_out * d_in, d_out * d_in)
 
 
-def _inverse(a: Tensor, axes: Tensor) -> Tensor:
-    """(A_k⁺)ᵀ on the chosen ones of the first k axes, shape (B, k, k), zero on the others."""
-    k = axes.shape[-1]
-    chosen = axes.unsqueeze(-1) & axes.unsqueeze(-2)
-    block = torch.where(chosen, a[:, :k, :k], torch.eye(k, dtype=a.dtype, device=a.device))
-    return torch.linalg.inv_ex(block)[0].mT * chosen
-
-
-def _carried(point: Point, t: Tensor, k: int) -> Tensor:
-    """Which axes carry a mode of A as large as their layers allow, boolean (B, k).
+def _inverse(point: Point, axes: Tensor) -> Tensor:
+    """(A_m⁺)ᵀ of the largest modes on some of the first k axes, boolean (B, k), that their layers carry; (B, k, k).
 
     Layers are written off as the factors of A_k: moving W_L by δ_L and what is below by δ changes A by δ_L δ, and
     δ_L P A_k⁺ W_L δ stands for it, P the product below. P A_k⁺ W_L is the projection on the hidden directions of
@@ -144,10 +133,24 @@ def _carried(point: Point, t: Tensor, k: int) -> Tensor:
     the end of a run whose target lacks rank, it is no such thing: it grows as A_k⁺ does, and Q, of size |G|/s,
     would hold the path where the gradient is not zero.
     """
-    tops = ((point.suffixes[-2], point.prefixes[-2]), (point.suffixes[0], point.prefixes[1]))
-    inverse = t.diagonal(dim1=-2, dim2=-1).abs()
-    good = torch.ones_like(inverse, dtype=torch.bool)
-    for above, below in tops:
-        size = torch.linalg.vector_norm(above[:, :k], dim=-1) * torch.linalg.vector_norm(below[..., :k], dim=-2)
-        good &= inverse * size < ALIGNED
-    return good
+    k = axes.shape[-1]
+    chosen = axes.unsqueeze(-1) & axes.unsqueeze(-2)
+    block = point.a[:, :k, :k]
+    eye = torch.eye(k, dtype=block.dtype, device=block.device)
+    # Exact for small entries of a graded block, as the one by singular values is not.
+    inverse = torch.linalg.inv_ex(torch.where(chosen, block, eye))[0].mT * chosen
+    u, s, vt = torch.linalg.svd((block * chosen).nan_to_num(0.0, 0.0, 0.0))
+    carried = s > 0
+    rank = torch.arange(1, k + 1, device=s.device)
+    for above, below in zip(point.suffixes[:-1], point.prefixes[1:-1], strict=True):
+        left, right = (u.mT @ above[:, :k]) / s.unsqueeze(-1), (vt @ below[..., :k].mT) / s.unsqueeze(-1)
+        terms = (left @ left.mT) * (right @ right.mT) * (s.unsqueeze(-1) * s.unsqueeze(-2))
+        square = terms.cumsum(-1).cumsum(-2).diagonal(dim1=-2, dim2=-1)  # ‖P A_m⁺ W‖_F² for the m largest modes
+        carried = carried & (square - rank < OBLIQUE)
+    count = (carried * rank).amax(-1, keepdim=True)
+    carried = rank <= count
+    whole = carried.sum(-1) == axes.sum(-1)
+    if bool(whole.all()):
+        return inverse
+    part = (u * torch.where(carried, 1 / s, 0.0).unsqueeze(-2)) @ vt
+    return torch.where(whole.view(-1, 1, 1), inverse, part)

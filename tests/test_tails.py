@@ -1,0 +1,103 @@
+"""The tail of the cost where width and dimensions are equal and the target lacks rank: SciPy tells when it passes a level."""
+
+import numpy as np
+import pytest
+from problems import product
+from scipy.integrate import DOP853
+from scipy.optimize import brentq
+
+from dlnphase.backend import resolve_backend
+from dlnphase.costs.quadratic import factorization
+from dlnphase.dynamics import gradient_flow
+from dlnphase.networks.sampling import gaussian_network
+
+CPU = resolve_backend("cpu")
+TOL = 1e-8
+# (depth, dimension, singular values, γ, seed): what is left over decays over 10 to 500 units of time
+CASES = {
+    "two layers, rank 1": (2, 4, (2.0,), 0.5, 4),
+    "two layers, rank 2": (2, 5, (1.76, 1.61), 1.0, 55),
+    "two layers, rank 3 of 10": (2, 10, (10.0, 6.0, 3.0), 0.5, 0),
+    "three layers, small": (3, 4, (1.0,), 1.0, 0),
+    "three layers, lazy": (3, 4, (2.0,), 0.75, 0),
+    "four layers": (4, 3, (1.26,), 0.75, 27),
+}
+
+
+def problem(name):
+    depth, d, values, gamma, seed = CASES[name]
+    rng = np.random.default_rng(seed)
+    u, v = (np.linalg.qr(rng.standard_normal((d, d)))[0][:, : len(values)] for _ in range(2))
+    network = gaussian_network((d,) * (depth + 1), d ** (-gamma / 2), CPU, seed=seed)
+    return network, (u * values) @ v.T
+
+
+def loss_along(layers, target):
+    """(t, C(t), its interpolant) after each step of Dormand and Prince's method of order 8."""
+    shapes, cuts = [w.shape for w in layers], np.cumsum([w.size for w in layers])[:-1]
+
+    def split(y):
+        return [part.reshape(shape) for part, shape in zip(np.split(y, cuts), shapes, strict=True)]
+
+    def slope(_, y):
+        weights = split(y)
+        below = [np.eye(target.shape[1])]
+        for w in weights:
+            below.append(w @ below[-1])
+        back, out = target - below[-1], []
+        for w, p in zip(reversed(weights), reversed(below[:-1]), strict=True):
+            out.append((back @ p.T).ravel())
+            back = w.T @ back
+        return np.concatenate(out[::-1])
+
+    def loss(y):
+        return 0.5 * np.sum((product(split(y)) - target) ** 2)
+
+    solver = DOP853(slope, 0.0, np.concatenate([w.ravel() for w in layers]), 1e6, rtol=1e-11, atol=1e-14)
+    while solver.status == "running":
+        solver.step()
+        between = solver.dense_output()
+        yield solver.t_old, solver.t, loss(solver.y), lambda t, at=between: loss(at(t))
+
+
+def passed(layers, target, levels):
+    """Times at which the cost passes decreasing levels."""
+    left, out = list(levels), []
+    for before, now, cost, between in loss_along(layers, target):
+        while left and cost <= left[0]:
+            level = left.pop(0)
+            out.append(brentq(lambda t, at=between, c=level: np.log(at(t) / c), before, now))
+        if not left:
+            return np.array(out)
+    raise AssertionError("the reference did not get there")
+
+
+@pytest.fixture(scope="module")
+def references():
+    return {}
+
+
+@pytest.mark.parametrize("method", ["auto", "stiff", "stabilised"])
+@pytest.mark.parametrize("name", list(CASES))
+def test_every_level_of_the_cost_is_passed_when_scipy_says(name, method, references):
+    network, target = problem(name)
+    cost = factorization(target, CPU)
+    layers = [w[0].numpy() for w in network.weights]
+    first = min(0.5 * np.sum((product(layers) - target) ** 2), 0.5 * np.sum(target**2))
+    levels = first * 10.0 ** -np.arange(1.0, 8.01)
+    if name not in references:
+        references[name] = passed(layers, target, levels)
+    times, excess = [], []
+    for record in gradient_flow(network, cost, method=method, tol=TOL):
+        times.append(float(record.time[0]))
+        excess.append(float(record.excess[0]))
+    assert record.reasons == ["converged"]
+    found = np.interp(-np.log(levels), -np.log(excess), times)
+    np.testing.assert_allclose(found, references[name], rtol=0.02)
+
+
+def test_a_zero_target_is_reached_from_a_start_of_full_rank():
+    network = gaussian_network((4, 4, 4), 0.5, CPU, seed=4)
+    reasons = {m: [r.reasons[0] for r in gradient_flow(network, factorization(np.zeros((4, 4)), CPU), method=m)][-1]
+               for m in ("auto", "stiff", "stabilised")}  # fmt: skip
+    assert set(reasons.values()) == {"converged"}
