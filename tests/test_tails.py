@@ -1,4 +1,5 @@
-"""The tail of the cost where width and dimensions are equal and the target lacks rank: SciPy tells when it passes a level."""
+"""The tail of the cost where width and dimensions are equal and the target lacks rank: SciPy tells when it passes
+a level, and so when a run has converged."""
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from scipy.optimize import brentq
 
 from dlnphase.backend import resolve_backend
 from dlnphase.costs.quadratic import factorization
-from dlnphase.dynamics import gradient_flow
+from dlnphase.dynamics import gradient_descent, gradient_flow
 from dlnphase.networks.sampling import gaussian_network
 
 CPU = resolve_backend("cpu")
@@ -94,6 +95,24 @@ def test_every_level_of_the_cost_is_passed_when_scipy_says(name, method, referen
     assert record.reasons == ["converged"]
     found = np.interp(-np.log(levels), -np.log(excess), times)
     np.testing.assert_allclose(found, references[name], rtol=0.02)
+    assert times[-1] == pytest.approx(references[name][-1], rel=0.02), "the end of a long step is no answer"
+
+
+@pytest.mark.parametrize("dynamics", ["flow", "gd"])
+def test_a_start_of_large_scale_converges_by_the_cost_of_the_task_not_by_its_own(dynamics):
+    """C(θ_0) is 10⁸ times C(0): a share of it is reached where nothing has been learned."""
+    network = gaussian_network((3, 30, 3), 3.0, CPU, seed=1)
+    target = np.diag([2.0, 1.0, 0.5])
+    cost = factorization(0.01 * target, CPU)
+    at_zero = 0.5 * np.sum((0.01 * target) ** 2)
+    first = float(cost.excess(network.product())[0])
+    assert first > 1e7 * at_zero
+    if dynamics == "flow":
+        *_, end = gradient_flow(network, cost, tol=1e-6)
+    else:
+        *_, end = gradient_descent(network, cost, lr=2e-4, max_steps=10_000, tol=1e-6)
+    assert end.reasons == ["converged"]
+    assert end.excess[0] <= 1e-6 * at_zero
 
 
 def test_a_zero_target_is_reached_from_a_start_of_full_rank():

@@ -31,7 +31,8 @@ class Path:
     Attributes:
         time, step, excess, gradient_norm: t, accepted steps, C − C_min and ‖∇𝓛‖, each of shape (T,).
         matrices: A by record number, at least at every visit and at the end.
-        tol: the part of its first excess within which the path was followed to a minimum; None for one that was not.
+        tol: the part of its first excess, or of that of A = 0 where it is less, within which the path was followed to a
+            minimum; None for one that was not.
     """
 
     time: np.ndarray
@@ -119,7 +120,9 @@ def _end(path: Path, host: HostCost) -> MatrixPoint | None:
     assert path.tol is not None
     last = len(path.time) - 1
     a = path.matrices[last]
-    enough = max(path.tol * path.excess[0], path.excess[last])
+    zero = host.excess(np.zeros_like(a))
+    start = min(path.excess[0], zero) if zero > 0 else path.excess[0]
+    enough = max(path.tol * start, path.excess[last])
     u, s, vt = np.linalg.svd(a, full_matrices=False)
     for rank in range(len(s) + 1):
         if host.excess((u[:, :rank] * s[:rank]) @ vt[:rank]) > TRUNCATED * enough:

@@ -10,6 +10,7 @@ import torch
 from dlnphase.backend import stream
 from dlnphase.costs.quadratic import Cost
 from dlnphase.dynamics.records import Record
+from dlnphase.dynamics.step_control import excess_at_zero, excess_out_of_reach, yardstick
 from dlnphase.errors import InputError
 from dlnphase.networks.chain import Network
 
@@ -36,8 +37,8 @@ def gradient_descent(
         network: where to start; not modified.
         lr: step η; record times are step·η.
         max_steps: steps before reason ``max_steps``.
-        tol: stop when C − C_min is at most tol times its first value; 0 = never. C_min is the minimum over
-            matrices that fit through the narrowest layer, where that is known.
+        tol: stop when C − C_min is at most tol times its value at the start, or at A = 0 where that is less; 0 = never.
+            C_min is the minimum over matrices that fit through the narrowest layer, where that is known.
         record_every: record every so many steps; None records when something changed by 2 %, or the step
             count grew by 5 %.
 
@@ -56,8 +57,7 @@ def _descend(
     net: Network, cost: Cost, lr: float, max_steps: int, tol: float, record_every: int | None
 ) -> Iterator[Record]:
     members = np.arange(net.batch)
-    reachable = cost.minimum_at_rank(min(net.dims))
-    offset = 0.0 if reachable is None else reachable - cost.minimum
+    offset, at_zero = excess_out_of_reach(cost, net), excess_at_zero(cost, net)
     first: np.ndarray | None = None
     seen_excess = seen_norm = np.full(net.batch, np.inf)
     seen_step = 0
@@ -69,7 +69,11 @@ def _descend(
         norm = torch.linalg.vector_norm(gradient, dim=-1).cpu().numpy().astype(float)
         if first is None:
             first = np.maximum(excess, np.finfo(float).tiny)
-        reasons = [_reason(e, f, step, offset, tol, max_steps) for e, f in zip(excess, first, strict=True)]
+        thresholds = [tol * yardstick(f - offset, at_zero - offset) if tol > 0 else -np.inf for f in first]
+        reasons = [
+            _reason(e - offset, t, DIVERGED * f, step, max_steps)
+            for e, t, f in zip(excess, thresholds, first, strict=True)
+        ]
         if record_every is not None:
             due = step % record_every == 0
         else:
@@ -91,10 +95,10 @@ def _descend(
         net = net.with_theta(net.theta.sub(gradient, alpha=lr))
 
 
-def _reason(excess: float, first: float, step: int, offset: float, tol: float, max_steps: int) -> str | None:
-    if not np.isfinite(excess) or excess > DIVERGED * first:
+def _reason(excess: float, threshold: float, bound: float, step: int, max_steps: int) -> str | None:
+    if not np.isfinite(excess) or excess > bound:
         return "diverged"
-    if tol > 0 and excess - offset <= tol * (first - offset):
+    if excess <= threshold:
         return "converged"
     return "max_steps" if step >= max_steps else None
 

@@ -123,8 +123,8 @@ class Limits:
         end = after[0] - self.offset
         if not (self.tol > 0 and end < LANDED * threshold) or not before[0] - self.offset > threshold:
             return None
-        ends = [(excess - self.offset, gradient * gradient * h) for excess, gradient in (before, after)]
-        share = passing(*ends, (1 + LANDED) / 2 * threshold)
+        first, last = ((excess - self.offset, gradient * gradient * h) for excess, gradient in (before, after))
+        share = passing(first, last, (1 + LANDED) / 2 * threshold)
         return share * h if share < LANDED else None
 
     def reason(self, excess: float, threshold: float, h: float, idle: int, time: float, steps: int) -> str | None:
@@ -150,7 +150,7 @@ class Limits:
 def yardstick(first: float, at_zero: float) -> float:
     """What ``tol`` is a share of: the excess cost at the start, or at A = 0 where that is less.
 
-    A start of large scale has a cost that says nothing about the task. Where A = 0 is a minimum, it is that of the start.
+    A start of large scale has a cost that says nothing about the task. Where A = 0 is a minimum, the start's counts.
     """
     return min(first, at_zero) if at_zero > 0 else first
 

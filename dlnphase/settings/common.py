@@ -337,7 +337,7 @@ class DynamicsSettings(Settings):
     tol: float = option(
         1e-8,
         number(0.0, below=1.0),
-        "stop when C - C_min is below this times its initial value; 0 = never",
+        "stop at this share of C - C_min at the start, or at A = 0 if that is less; 0 = never",
         panel="Dynamics",
     )
 

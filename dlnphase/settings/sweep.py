@@ -53,7 +53,10 @@ class SweepSettings(MachineSettings, TaskSettings):
     rtol: float = option(1e-4, number(positive=True, below=0.1), "relative error allowed per step", panel="Dynamics")
     max_steps: int = option(100_000, integer(1, 10**12), "stop after so many steps", panel="Dynamics")
     tol: float = option(
-        1e-8, number(0.0, below=1.0), "stop when C - C_min is below this times its initial value", panel="Dynamics"
+        1e-8,
+        number(0.0, below=1.0),
+        "stop at this share of C - C_min at the start, or at A = 0 if that is less",
+        panel="Dynamics",
     )
     task: str | None = option(
         None, choice(*TASK_NAMES), "kind of task", panel="Task", default_words="factorization",

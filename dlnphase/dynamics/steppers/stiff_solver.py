@@ -24,7 +24,6 @@ from torch import Tensor
 from dlnphase.dynamics.framed_cost import FramedCost
 from dlnphase.networks.chain import Network, kronecker_sum
 
-
 OBLIQUE = 3.0  # ‖·‖_F² beyond its rank, up to which the projection on learned hidden directions is one: 60 degrees
 
 
