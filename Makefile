@@ -39,7 +39,7 @@ lint: $(STAMP)  ## style of every Python file, and the types of the package
 docs: $(STAMP)  ## the pages, into site/
 	$(ONE_THREAD) $(BIN)/python tools/reference.py
 	$(ONE_THREAD) $(BIN)/python tools/sample.py
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "The pages are in site/: open site/index.html"
 
 bench: $(STAMP)  ## one table of the standing figures

@@ -116,17 +116,3 @@ def test_pages_are_all_in_the_navigation():
     config = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
     listed = re.findall(r"[\w-]+\.md", str(config["nav"]))
     assert sorted(listed) == sorted(p.name for p in DOCS.glob("*.md"))
-
-
-def test_the_site_builds_without_a_warning(tmp_path):
-    """Strict: a dead link, a dead anchor or a page left out of the navigation fails the build."""
-    build = pytest.importorskip("mkdocs.commands.build")
-    from mkdocs.config import load_config
-
-    config = load_config(str(ROOT / "mkdocs.yml"), strict=True, site_dir=str(tmp_path / "site"))
-    build.build(config)
-    pages = list((tmp_path / "site").glob("*.html"))
-    assert len(pages) >= len(list(DOCS.glob("*.md")))
-    for page in pages:
-        for target in re.findall(r'<img[^>]* src="([^"]+)"', page.read_text(encoding="utf-8")):
-            assert (page.parent / target).exists(), f"{page.name}: {target}"

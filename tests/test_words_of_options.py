@@ -36,44 +36,56 @@ def test_plot_offers_only_what_it_uses(run):
 def complete(words, count):
     """What bash is offered for the last of some words."""
     environment = {
-        **os.environ, "_DLNPHASE_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(count),
-    }  # fmt: skip
+        **os.environ,
+        "_DLNPHASE_COMPLETE": "complete_bash",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(count),
+    }
     code = "import sys; sys.argv[0] = 'dlnphase'; from dlnphase.cli.app import main; main()"
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
     return done.stdout.split()
 
 
-@pytest.mark.parametrize(("words", "offered"), [
-    ("train --task ", {"completion", "factorization", "sensing", "regression"}),
-    ("train --task c", {"completion"}),
-    ("train --dtype float3", {"float32"}),
-    ("train --lr ", {"auto"}),
-    ("plot --kind s", {"singular-values", "saddles"}),
-    ("plot --kind loss,ra", {"loss,rank"}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("train --task ", {"completion", "factorization", "sensing", "regression"}),
+        ("train --task c", {"completion"}),
+        ("train --dtype float3", {"float32"}),
+        ("train --lr ", {"auto"}),
+        ("plot --kind s", {"singular-values", "saddles"}),
+        ("plot --kind loss,ra", {"loss,rank"}),
+    ],
+)
 def test_values_complete_like_options(words, offered):
     found = complete(f"dlnphase {words}", words.count(" ") + 1)
     assert offered <= set(found) and len(found) < 12
     assert all(word.split(",")[-1].startswith(words.split(" ")[-1].split(",")[-1]) for word in found)
 
 
-@pytest.mark.parametrize(("line", "message"), [
-    ("train --task completoin", "--task: found completoin, expected one of .*; did you mean completion\\?"),
-    ("train --dynamics flwo", "--dynamics: found flwo, .*; did you mean flow\\?"),
-    ("plot x --kind loss,rnak", "--kind: found loss,rnak, .*; did you mean rank\\?"),
-    ("train --device gpu", "--device: found gpu, expected auto, cpu, cuda or cuda:N"),
-    ("train --lr 0.1", "--lr: found with --dynamics flow, .*"),
-    ("train --rank 4 --shape 5x3", "--rank: found 4, expected at most 3 for --shape 5x3"),
-    ("train --target a.csv --data-seed 2", "--data-seed: found beside --target, which is a task of its own; drop one"),
-    ("train --config my.yaml", "my.yaml: rank: found 4, expected at most 3 for --shape 5x3"),
-    ("train --config my.yaml --rank 5", "--rank: found 5, expected at most 3 for --shape 5x3"),
-    ("train --config no.yaml", "no.yaml: tol: found false, expected a finite number .*"),
-    ("train --seeds 2 --dynamics greedy", "--seeds: found 2 with --dynamics greedy, .*"),
-    ("train --gama 2", "No such option: --gama, did you mean --gamma\\? .*"),
-    ("trian", "No such command trian. Did you mean train\\? .*"),
-    ("train --width", "Option --width requires an argument"),
-    ("train --gamma", "Option --gamma requires an argument"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("train --task completoin", "--task: found completoin, expected one of .*; did you mean completion\\?"),
+        ("train --dynamics flwo", "--dynamics: found flwo, .*; did you mean flow\\?"),
+        ("plot x --kind loss,rnak", "--kind: found loss,rnak, .*; did you mean rank\\?"),
+        ("train --device gpu", "--device: found gpu, expected auto, cpu, cuda or cuda:N"),
+        ("train --lr 0.1", "--lr: found with --dynamics flow, .*"),
+        ("train --rank 4 --shape 5x3", "--rank: found 4, expected at most 3 for --shape 5x3"),
+        (
+            "train --target a.csv --data-seed 2",
+            "--data-seed: found beside --target, which is a task of its own; drop one",
+        ),
+        ("train --config my.yaml", "my.yaml: rank: found 4, expected at most 3 for --shape 5x3"),
+        ("train --config my.yaml --rank 5", "--rank: found 5, expected at most 3 for --shape 5x3"),
+        ("train --config no.yaml", "no.yaml: tol: found false, expected a finite number .*"),
+        ("train --seeds 2 --dynamics greedy", "--seeds: found 2 with --dynamics greedy, .*"),
+        ("train --gama 2", "No such option: --gama, did you mean --gamma\\? .*"),
+        ("trian", "No such command trian. Did you mean train\\? .*"),
+        ("train --width", "Option --width requires an argument"),
+        ("train --gamma", "Option --gamma requires an argument"),
+    ],
+)
 def test_a_message_names_the_option_as_it_was_typed(run, line, message):
     Path("my.yaml").write_text("rank: 4\nshape: 5x3\n")
     Path("no.yaml").write_text("tol: false\n")

@@ -17,6 +17,7 @@ from typing import Any, Union, get_args, get_origin
 
 import typer
 
+import dlnphase
 from dlnphase import settings as S
 from dlnphase.cli.app import COMMANDS, build_app
 from dlnphase.results.codec import type_hints
@@ -351,7 +352,34 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("<", "&lt;")
 
 
-PAGES = {"reference-commands.md": commands_page, "reference-results.md": results_page}
+PYTHON_SECTIONS = {
+    "The four verbs": lambda name: name in ("train", "sweep_gamma", "detect_saddles", "plot"),
+    "Settings": lambda name: name.endswith("Settings"),
+    "Results": lambda name: name.endswith(("Result", "Trajectory")) or name.startswith(("load", "save")),
+    "Errors": lambda name: name.endswith("Error"),
+    "Parts: networks, costs, dynamics, distances": lambda name: True,
+}
+
+
+def python_page() -> str:
+    """docs/reference-python.md: every public name, to be filled in from its docstring when the pages are built."""
+    lines = ["# Python", "", "Every name of `import dlnphase`, with its docstring.", ""]
+    left = [name for name in dlnphase.__all__ if not name.startswith("__")]
+    for title, belongs in PYTHON_SECTIONS.items():
+        names = [name for name in left if belongs(name)]
+        left = [name for name in left if name not in names]
+        lines += [f"## {title}", ""]
+        for name in names:
+            value = getattr(dlnphase, name)
+            lines += [f"::: {value.__module__}.{value.__qualname__}", ""]
+    return "\n".join(lines)
+
+
+PAGES = {
+    "reference-commands.md": commands_page,
+    "reference-results.md": results_page,
+    "reference-python.md": python_page,
+}
 
 
 def main(arguments: list[str]) -> int:
