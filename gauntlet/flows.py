@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from gauntlet.cases import Case, case_of
-from gauntlet.labels import ends_rank, visit_faults
+from gauntlet.labels import ends_rank, missed, mode_faults, visit_faults
 from gauntlet.reference.costs import Quadratic, cost_of
 from gauntlet.reference.flow import Reference, follow, rotated
 from gauntlet.verdict import Verdict
@@ -134,7 +134,10 @@ def compare(case: Case, cost: Quadratic, result: Any, verdict: Verdict, *, turn:
     _reason(result, verdict)
     if not reference.failed:
         verdict.faults += visit_faults(result, cost, reference)
+        verdict.faults += missed(result, cost, reference)
         verdict.faults += ends_rank(result, cost, width)
+        faults, verdict.numbers["mode"] = mode_faults(result, reference)
+        verdict.faults += faults
     return reference
 
 

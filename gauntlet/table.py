@@ -18,6 +18,7 @@ MEANINGS = {
     "late": "time of a level of the cost, abs log(t / t_ref)",
     "late_end": "the same below the tolerance of the run, at its last record",
     "burst": "time of a rank transition, relative",
+    "mode": "time at which a mode passes half its size, abs log(t / t_ref)",
     "matrix": "A at equal cost, ‖A − A_ref‖_F over its largest",
     "minimum_above": "d_m above the nearest found by brute force, relative",
     "minimum_below": "d_m below it",
@@ -42,7 +43,7 @@ def counts(verdicts: Sequence[Verdict]) -> str:
         of = [v for v in verdicts if group in ("all", v.group)]
         n = Counter(v.status for v in of)
         judged = len(of) - n["skipped"]
-        share = f"{100 * n['fails'] / judged:.2g} %" if judged else "–"
+        share = f"{100 * n['fails'] / judged:.1f} %" if judged else "–"
         numbers = " | ".join(str(n[status]) for status in STATUSES)
         lines.append(f"| {group} | {len(of)} | {numbers} | {share} |")
     return "\n".join(lines)

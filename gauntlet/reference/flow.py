@@ -34,6 +34,7 @@ class Reference:
         excess_at: excess cost at each of the times asked about, NaN where it was not got to.
         maxima: times of the local maxima of ‖∇𝓛‖.
         lulls: local minima of ‖∇𝓛‖ between, (time, decades below the lower of its two shoulders, A).
+        spectrum: (t, singular values of A) at every step, shapes (T,) and (T, min d).
         work: "DOP853", "DOP853+LSODA", …
         failed: why it could not go on, or "".
     """
@@ -43,6 +44,7 @@ class Reference:
     excess_at: np.ndarray
     maxima: list[float] = field(default_factory=list)
     lulls: list[tuple[float, float, np.ndarray]] = field(default_factory=list)
+    spectrum: tuple[np.ndarray, np.ndarray] | None = None
     work: str = ""
     failed: str = ""
 
@@ -167,6 +169,7 @@ class _Walk:
         if len(self.track) < 3:
             return
         t, g = np.array(self.track).T
+        self.out.spectrum = (t, np.linalg.svd(np.array(self.matrices), compute_uv=False))
         peaks = [i for i in range(1, len(g) - 1) if g[i] >= g[i - 1] and g[i] > g[i + 1]]
         self.out.maxima = [_vertex(t, g, i) for i in peaks]
         for left, right in zip([0, *peaks], [*peaks, len(g) - 1], strict=True):
