@@ -31,7 +31,7 @@ class Reference:
     Attributes:
         reached: time at which each level was reached, inf where it was not.
         matrices: A at those times, or None.
-        excess_at: excess cost at each of the times asked about, NaN where it was not got to.
+        excess_at, matrices_at: excess cost and A at each of the times asked about, NaN, None where it was not got to.
         maxima: times of the local maxima of ‖∇𝓛‖.
         lulls: local minima of ‖∇𝓛‖ between, (time, decades below the lower of its two shoulders, A).
         spectrum: (t, singular values of A) at every step, shapes (T,) and (T, min d).
@@ -42,6 +42,7 @@ class Reference:
     reached: np.ndarray
     matrices: list[np.ndarray | None]
     excess_at: np.ndarray
+    matrices_at: list[np.ndarray | None] = field(default_factory=list)
     maxima: list[float] = field(default_factory=list)
     lulls: list[tuple[float, float, np.ndarray]] = field(default_factory=list)
     spectrum: tuple[np.ndarray, np.ndarray] | None = None
@@ -147,7 +148,9 @@ class _Walk:
             return
         between = solver.dense_output()
         while self.next_time < len(self.times) and self.times[self.next_time] <= now:
-            self.out.excess_at[self.next_time] = self.excess(between(self.times[self.next_time]))
+            a = self.chain.product(between(self.times[self.next_time]))
+            self.out.matrices_at.append(a)
+            self.out.excess_at[self.next_time] = self.chain.cost.excess(a) - self.offset
             self.next_time += 1
         while self.next_level < len(self.levels) and value <= self.levels[self.next_level]:
             level = self.levels[self.next_level]
