@@ -128,14 +128,15 @@ def compare(case: Case, cost: Quadratic, result: Any, verdict: Verdict, *, turn:
         return Reference(np.zeros(0), [], np.zeros(0))
     layers = rotated(case.layers, np.random.default_rng(1)) if turn else case.layers
     reference = follow(layers, cost, excess[chosen], path.t[chosen], offset=offset, explicit=not turn)
-    _levels(path, chosen, excess, reference, verdict)
+    threshold = TOL * yardstick(float(excess[0]), cost.excess(np.zeros(cost.shape)) - offset)
+    _levels(path, chosen, excess, threshold, reference, verdict)
     _matrices(path, chosen, reference, verdict)
     _bursts(result, reference, verdict)
-    _reason(result, verdict)
+    _reason(result, float(excess[-1]), threshold, verdict)
     if not reference.failed:
         verdict.faults += visit_faults(result, cost, reference)
         verdict.faults += missed(result, cost, reference)
-        verdict.faults += ends_rank(result, cost, width)
+        verdict.faults += ends_rank(result, cost, width, threshold)
         faults, verdict.numbers["mode"] = mode_faults(result, reference)
         verdict.faults += faults
     return reference
@@ -156,7 +157,9 @@ def select(excess: np.ndarray, t: np.ndarray) -> np.ndarray:
     return out[keep]
 
 
-def _levels(path: Any, chosen: np.ndarray, excess: np.ndarray, reference: Reference, verdict: Verdict) -> None:
+def _levels(
+    path: Any, chosen: np.ndarray, excess: np.ndarray, threshold: float, reference: Reference, verdict: Verdict
+) -> None:
     """Times of levels: above the tolerance of the run as ``level``, of what lies below it as ``end``."""
     t, value, reached = path.t[chosen], excess[chosen], reference.reached
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -166,7 +169,7 @@ def _levels(path: Any, chosen: np.ndarray, excess: np.ndarray, reference: Refere
         got = np.isfinite(reached) & np.isfinite(reference.excess_at)
         t, value, reached, late, gap = (x[got] for x in (t, value, reached, late, gap))
     late, gap = (np.where(np.isfinite(x), x, UNREACHED) for x in (late, gap))
-    above = value > TOL * excess[0]
+    above = value > threshold
     falling = gap > SLOPE * late  # elsewhere the cost hardly depends on the time
     for kind, some in (("level", above), ("end", ~above)):
         if some.any():
@@ -207,6 +210,13 @@ def _bursts(result: Any, reference: Reference, verdict: Verdict) -> None:
     verdict.numbers["burst"] = worst
 
 
-def _reason(result: Any, verdict: Verdict) -> None:
+def _reason(result: Any, last: float, threshold: float, verdict: Verdict) -> None:
     if result.outcome.reason == "diverged":
         verdict.faults.append(f"reason: diverged at cost {result.outcome.cost:.3g}; the cost of a flow falls")
+    if result.outcome.reason == "converged" and last > (1 + SAME) * threshold:
+        verdict.faults.append(f"reason: converged at C − C_min = {last:.3g}, the tolerance is {threshold:.3g}")
+
+
+def yardstick(first: float, at_zero: float) -> float:
+    """What the tolerance is a share of: the excess cost at the start, or at A = 0 where that is less and not zero."""
+    return min(first, at_zero) if at_zero > 0 else first

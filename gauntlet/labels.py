@@ -94,12 +94,12 @@ def near_rank(a: np.ndarray, rank: int, cost: Quadratic) -> bool:
     return float(np.linalg.norm(a - point, 2)) <= NEAR * scale
 
 
-def ends_rank(result: Any, cost: Quadratic, width: int) -> list[str]:
+def ends_rank(result: Any, cost: Quadratic, width: int, threshold: float) -> list[str]:
     """What is wrong with the rank told at the end of a converged run."""
     outcome = result.outcome
     if outcome.reason != "converged":
         return []
-    enough = max(1.0e-8 * float(result.trajectory.excess[0]), outcome.excess)
+    enough = max(threshold, outcome.excess - (cost.least_excess(width) or 0.0))
     low, high = least_rank(result.trajectory.A[-1], cost, enough, width)
     if low <= outcome.rank <= high:
         return []
