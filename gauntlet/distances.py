@@ -25,26 +25,32 @@ def judge(name: str) -> Verdict:
     cost = cost_of(case.task, case.data)
     started = time.process_time()
     try:
-        minimum, saddle = run_package(case)
+        minimum, saddle, lower = run_package(case)
     except Exception as error:  # whatever it raises on a valid case is a finding
         verdict.status, verdict.faults = "fails", [f"raised: {type(error).__name__}: {error}"]
         return verdict
     packaged = time.process_time()
-    compare(case, cost, minimum, saddle, verdict)
+    compare(case, cost, minimum, saddle, lower, verdict)
     verdict.seconds = (packaged - started, time.process_time() - packaged)
     if verdict.faults:
         verdict.status = "fails"
     return verdict
 
 
-def compare(case: Case, cost: Quadratic, minimum: Any, saddle: Any, verdict: Verdict) -> None:
-    """Add to the verdict what brute force and the equations say of two distances."""
+def compare(case: Case, cost: Quadratic, minimum: Any, saddle: Any, lower: Any, verdict: Verdict) -> None:
+    """Add to the verdict what brute force and the equations say of two distances, and of their bounds from below."""
     rng = rng_of(case.name)
+    nearest = {}
     for kind, found, search in (("minimum", minimum, nearest_minimum), ("saddle", saddle, nearest_saddle)):
         told = float(found.distance[0])
         point = found.network.theta[0].numpy().astype(float)
         verdict.faults += _is_one(kind, case, cost, told, point)
         true = search(case.layers, cost, rng, STARTS)
+        nearest[kind] = min(told, true)
+        below = float(getattr(lower, kind)[0])
+        verdict.numbers[f"{kind}_lower"] = below / nearest[kind]
+        if below > nearest[kind]:
+            verdict.faults.append(f"{kind} bound: {below:.9g} proved, one at {nearest[kind]:.9g} exists")
         if np.isfinite(true):
             verdict.numbers[f"{kind}_above"] = max(told / true - 1, 0.0)
             verdict.numbers[f"{kind}_below"] = max(true / told - 1, 0.0)
@@ -52,14 +58,19 @@ def compare(case: Case, cost: Quadratic, minimum: Any, saddle: Any, verdict: Ver
                 verdict.faults.append(f"{kind}: told {told:.6g}, one at {true:.6g} exists")
         else:
             verdict.reference += f"no {kind} found; "
+    other = {"minimum": "saddle", "saddle": "minimum"}.get(lower.nearer[0])
+    if other is not None and nearest[other] < float(getattr(lower, lower.nearer[0])[0]):
+        verdict.faults.append(f"nearer: the {lower.nearer[0]} is proved nearer, a {other} is")
 
 
-def run_package(case: Case) -> tuple[Any, Any]:
-    """``distance_to_minimum`` and ``distance_to_saddle`` from the case's weights."""
+def run_package(case: Case) -> tuple[Any, Any, Any]:
+    """``distance_to_minimum`` and ``distance_to_saddle`` from the case's weights, and the bounds from below."""
     import dlnphase
+    from dlnphase.distances.lower import lower_bounds
 
     network, cost = package_network(case.layers), package_cost(case)
-    return dlnphase.distance_to_minimum(network, cost), dlnphase.distance_to_saddle(network, cost)
+    lower = lower_bounds(network, cost, width=max(network.dims), sigma=1.0, full=True)
+    return dlnphase.distance_to_minimum(network, cost), dlnphase.distance_to_saddle(network, cost), lower
 
 
 def _is_one(kind: str, case: Case, cost: Quadratic, told: float, point: np.ndarray) -> list[str]:

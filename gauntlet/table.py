@@ -22,6 +22,8 @@ MEANINGS = {
     "matrix": "A at equal cost, ‖A − A_ref‖_F over its largest",
     "minimum_above": "d_m above the nearest found by brute force, relative",
     "minimum_below": "d_m below it",
+    "minimum_lower": "its bound from below over it",
+    "saddle_lower": "bound of d_s from below over the nearest found",
     "saddle_above": "d_s above the nearest found by brute force, relative",
     "saddle_below": "d_s below it",
     "eigenvalue": "smallest eigenvalue of the Hessian, over the largest",

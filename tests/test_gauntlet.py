@@ -174,13 +174,24 @@ def farther(which):
 
 
 def misread(found):
-    return (replace(found[0], distance=0.99 * found[0].distance), found[1])
+    return (replace(found[0], distance=0.99 * found[0].distance), *found[1:])
+
+
+def overrated(found):
+    lower = found[2]
+    return (*found[:2], replace(lower, saddle=1.1 * found[1].distance.numpy()))
+
+
+def overruled(found):
+    minimum = found[0].distance.numpy()
+    assert minimum > found[1].distance.numpy()
+    return (*found[:2], replace(found[2], minimum=minimum, nearer=("minimum",)))
 
 
 @pytest.mark.parametrize(
     ("tamper", "kinds"),
     [(None, set()), (farther(0), {"minimum", "minimum point"}), (farther(1), {"saddle", "saddle point"}),
-     (misread, {"minimum point"})],
+     (misread, {"minimum point"}), (overrated, {"saddle bound"}), (overruled, {"nearer"})],
 )  # fmt: skip
 def test_a_wrong_distance_is_found(measured, tamper, kinds, monkeypatch):
     monkeypatch.setattr(distances, "run_package", lambda case: tamper(measured) if tamper else measured)

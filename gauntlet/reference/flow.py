@@ -101,7 +101,7 @@ def _budget(method: type, size: int) -> int:
     if method is DOP853:
         return EXPLICIT // 12
     factorisations = 3.0 if method is Radau else 0.05
-    return min(IMPLICIT, 200 + int(WORK / (factorisations * size**3 + 1e4)))
+    return min(3000 if method is Radau else IMPLICIT, 200 + int(WORK / (factorisations * size**3 + 1e4)))
 
 
 def _go(solver: DOP853 | LSODA | Radau, walk: _Walk, budget: int) -> str:
