@@ -85,13 +85,21 @@ def mode_faults(result: Any, reference: Reference) -> tuple[list[str], float]:
 
 
 def near_rank(a: np.ndarray, rank: int, cost: Quadratic) -> bool:
-    """Whether a critical matrix of this rank lies near A, on the scale of its own smallest singular value."""
+    """Whether a critical matrix of this rank lies near A, on the scale of its own smallest mode.
+
+    Lengths are those of the cost, or plain ones: either will do.
+    """
     point = critical_near(a, rank, cost)
     if point is None:
         return False
-    s = np.linalg.svd(point, compute_uv=False)
-    scale = s[rank - 1] if rank else float(np.linalg.norm(cost.solution))
-    return float(np.linalg.norm(a - point, 2)) <= NEAR * scale
+    if rank == 0:
+        last = cost.solution.reshape(a.shape)
+    else:
+        u, s, vt = np.linalg.svd(point)
+        last = s[rank - 1] * np.outer(u[:, rank - 1], vt[rank - 1])
+    off = a - point
+    seen = [float(d.ravel() @ cost.hessian @ d.ravel()) for d in (off, last)]
+    return seen[0] <= NEAR**2 * seen[1] or float(np.linalg.norm(off, 2)) <= NEAR * float(np.linalg.norm(last, 2))
 
 
 def ends_rank(result: Any, cost: Quadratic, width: int, threshold: float) -> list[str]:

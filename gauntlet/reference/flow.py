@@ -34,7 +34,7 @@ class Reference:
         excess_at, matrices_at: excess cost and A at each of the times asked about, NaN, None where it was not got to.
         maxima: times of the local maxima of ‖∇𝓛‖.
         lulls: local minima of ‖∇𝓛‖ between, (time, decades below the lower of its two shoulders, A).
-        spectrum: (t, singular values of A) at every step, shapes (T,) and (T, min d).
+        spectrum: (t, singular values of A) at the start and after every step, shapes (T,) and (T, min d).
         work: "DOP853", "DOP853+LSODA", …
         failed: why it could not go on, or "".
     """
@@ -78,7 +78,7 @@ def follow(
     chain = Chain([w.shape for w in layers], cost)
     theta = np.concatenate([w.ravel() for w in layers])
     out = Reference(np.full(len(levels), np.inf), [None] * len(levels), np.full(len(times), np.nan))
-    walk = _Walk(chain, np.asarray(levels), np.asarray(times), offset, out)
+    walk = _Walk(chain, theta, np.asarray(levels), np.asarray(times), offset, out)
     atol = 1e-12 * float(np.sqrt(np.mean(theta**2)))
     end = BEYOND * float(times[-1])
     with np.errstate(over="ignore", invalid="ignore"), warnings.catch_warnings():
@@ -119,11 +119,14 @@ def _go(solver: DOP853 | LSODA | Radau, walk: _Walk, budget: int) -> str:
 class _Walk:
     """Looks at every step a solver takes and notes what was asked for."""
 
-    def __init__(self, chain: Chain, levels: np.ndarray, times: np.ndarray, offset: float, out: Reference) -> None:
+    def __init__(
+        self, chain: Chain, theta: np.ndarray, levels: np.ndarray, times: np.ndarray, offset: float, out: Reference
+    ) -> None:
         self.chain, self.levels, self.times, self.offset, self.out = chain, levels, times, offset, out
         self.next_level, self.next_time, self.time = 0, 0, 0.0
         self.track: list[tuple[float, float]] = []
         self.matrices: list[np.ndarray] = []
+        self.first = chain.product(theta)
 
     @property
     def done(self) -> bool:
@@ -172,7 +175,8 @@ class _Walk:
         if len(self.track) < 3:
             return
         t, g = np.array(self.track).T
-        self.out.spectrum = (t, np.linalg.svd(np.array(self.matrices), compute_uv=False))
+        spectra = np.linalg.svd(np.array([self.first, *self.matrices]), compute_uv=False)
+        self.out.spectrum = (np.concatenate([[0.0], t]), spectra)
         peaks = [i for i in range(1, len(g) - 1) if g[i] >= g[i - 1] and g[i] > g[i + 1]]
         self.out.maxima = [_vertex(t, g, i) for i in peaks]
         for left, right in zip([0, *peaks], [*peaks, len(g) - 1], strict=True):
