@@ -40,7 +40,9 @@ def wait_for_cells(out: Path, count: int, process: subprocess.Popen) -> None:
 
 
 def troubled(job: str) -> str:
-    """A job that kills its process ("poison"), raises ("bad"), or gives itself back."""
+    """A job that kills its process ("poison"), raises ("bad"), takes a while ("slow…"), or gives itself back."""
+    if job.startswith("slow"):
+        time.sleep(1)
     if job == "poison":
         os.kill(os.getpid(), signal.SIGKILL)
     if job == "bad":

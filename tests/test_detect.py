@@ -185,6 +185,50 @@ def test_a_reduced_network_is_certified_at_its_true_width(tmp_path):
         assert v.escape.rate == pytest.approx(values[k], rel=0.05)
 
 
+@pytest.mark.parametrize("depth", [2, 3])
+def test_weights_of_ones_own_that_were_reduced_are_counted_at_their_true_sizes(depth, tmp_path):
+    """Negative eigenvalues against a dense autograd Hessian of the full network at balanced factors of A_c.
+
+    Critical points that factor the same matrix are carried into each other by changes of basis of the hidden spaces, a
+    congruence of their Hessians.
+    """
+    hidden = (9,) * (depth - 1)
+    layers = gaussian_network((2, *hidden, 3), 1e-3, CPU, seed=1).weights
+    np.savez(tmp_path / "own.npz", **{f"W{k}": w[0].numpy() for k, w in enumerate(layers, 1)})
+    target = torch.diag(torch.tensor([4.0, 0.5], dtype=torch.float64))
+    target = torch.cat([target, torch.zeros(1, 2, dtype=torch.float64)])
+    np.save(tmp_path / "target.npy", target.numpy())
+    files = {"init_weights": str(tmp_path / "own.npz"), "target": str(tmp_path / "target.npy")}
+    result = trained(tmp_path / "run", representation="krylov", krylov_order=1, **files)
+    assert result.network.full_hidden == hidden and max(result.network.hidden) < 9
+    found = detect_saddles(DetectSettings(source=str(tmp_path / "run")))
+    assert [v.rank for v in found.visits] == [0, 1, 2]
+
+    def loss(flat):
+        parts = flat.split([w[0].numel() for w in layers])
+        product = None
+        for part, w in zip(parts, layers, strict=True):
+            product = part.view(w[0].shape) if product is None else part.view(w[0].shape) @ product
+        return 0.5 * (product - target).square().sum()
+
+    for visit, a in zip(found.visits, found.matrices["critical"], strict=True):
+        u, s, vt = np.linalg.svd(a, full_matrices=False)
+        channels = np.zeros((9, 2))
+        channels[:2] = np.diag(s ** (1 / depth))
+        inner = np.pad(np.diag(s ** (1 / depth)), (0, 7))
+        factors = [channels @ vt, *[inner] * (depth - 2), u @ channels.T]
+        theta = torch.cat([torch.as_tensor(np.ascontiguousarray(f)).flatten() for f in factors])
+        values = torch.linalg.eigvalsh(torch.autograd.functional.hessian(loss, theta))
+        assert visit.curvature.negative_eigenvalues == int((values < -1e-9).sum()) and visit.curvature.complete
+    if depth == 2:
+        assert found.visits[0].curvature.negative_eigenvalues == 18
+
+    old = tmp_path / "run" / "run.yaml"  # a file written before the sizes were told: no more than a bound is known
+    old.write_text("".join(line for line in old.read_text().splitlines(True) if "full_hidden" not in line))
+    bounded = detect_saddles(DetectSettings(source=str(tmp_path / "run")))
+    assert not any(v.curvature.complete for v in bounded.visits) and "at least so many" in bounded.notes[-1]
+
+
 def test_an_exact_start_on_a_saddle_that_is_not_greedy_is_named(tmp_path):
     """L = 3, the second mode learned and the first not: strict, order 2."""
     target = planted_matrix((5, 4), VALUES, 0)

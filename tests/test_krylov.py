@@ -274,6 +274,17 @@ def test_auto_takes_what_is_cheap_and_good_enough():
     assert max(lazy.hidden) <= 40 and lazy.error < 5e-3
 
 
+def test_auto_takes_the_full_network_where_orders_are_too_large_to_be_compared():
+    """600 × 600 at w = 2500: order 2 would need hidden sizes of 2400, and the full network fits in memory."""
+    cost = factorization(np.eye(600), BACKEND)
+    assert choose_representation(4, 2500, (600, 600), 0.02, cost, BACKEND).kind == "full"
+    cases = ((2500, {"representation": "krylov"}, "expected full"), (10**8, {}, "smaller shape"))
+    for width, options, instead in cases:
+        with pytest.raises(InputError, match=r"^representation: no reduced network of 600x600") as refused:
+            choose_representation(4, width, (600, 600), 0.02, cost, BACKEND, **options)
+        assert instead in str(refused.value) and "krylov-order" not in str(refused.value)
+
+
 def test_the_estimate_holds_in_single_precision_and_where_nothing_can_be_promised():
     single = resolve_backend("cpu", "float32")
     cost = planted_task("completion", (10, 10), (10.0, 6.0, 3.0), single).cost

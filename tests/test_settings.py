@@ -81,6 +81,14 @@ def test_flags_win_over_the_configuration_and_void_what_they_replace():
     assert resolve(TrainSettings, config=config, flags={"dynamics": "gd"}).rtol is None
 
 
+def test_a_flag_that_says_what_the_configuration_says_replaces_nothing():
+    config = TrainSettings(observed=0.5, rank=2, dynamics="flow", rtol=1e-5).to_plain()
+    same = {"task": "completion", "rank": "2", "shape": "10x10", "dynamics": "flow"}
+    assert resolve(TrainSettings, config=config, flags=same) == resolve(TrainSettings, config=config)
+    config = TrainSettings(singular_values=(5.0, 2.0)).to_plain()
+    assert resolve(TrainSettings, config=config, flags={"rank": "2"}).singular_values == (5.0, 2.0)
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [

@@ -9,14 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from sweeping import FLAGS, LONG, LONG_CELLS, SMALL, never, numbers, spawn, troubled, wait_for_cells
 
 from dlnphase.cli import app
+from dlnphase.dynamics import gradient_flow
 from dlnphase.errors import InputError
 from dlnphase.results import json_ready, refuse_different, result_text, to_document
 from dlnphase.results.sweep import SweepFile, load_sweep
 from dlnphase.settings import SweepSettings, TrainSettings
+from dlnphase.sweep import cells
 from dlnphase.sweep.executors import run_here, run_processes
 from dlnphase.sweep.run import jobs_of, prepare, summarise, sweep_gamma, sweep_sentence
 from dlnphase.training.run import train
@@ -173,6 +176,28 @@ def test_a_job_that_takes_its_process_down_fails_alone_and_so_does_one_that_rais
     assert found[0] == ("a", None) and found[2] == ("b", None)
     assert found[1][0] is None and "process died" in found[1][1]
     assert found[3] == (None, "ValueError: a bad job")
+
+
+def test_a_job_that_takes_its_process_down_costs_no_other_its_work():
+    """Beside jobs of which one kills its process three times, another is at work each time: it is not tried again."""
+    found = {i: (value, error) for i, value, error in run_processes(troubled, ["poison", "slow", "a"], never, 2)}
+    assert found[1] == ("slow", None) and found[2] == ("a", None)
+    assert "process died" in found[0][1]
+
+
+@pytest.mark.parametrize("threads", [None, 1, 3])
+def test_the_threads_asked_for_are_those_of_every_cell_and_of_the_dynamics(threads, monkeypatch):
+    seen, before = [], torch.get_num_threads()
+
+    def noted(function):
+        return lambda *args, **kwargs: (seen.append(torch.get_num_threads()), function(*args, **kwargs))[1]
+
+    monkeypatch.setattr("dlnphase.sweep.cells.distance_to_minimum", noted(cells.distance_to_minimum))
+    monkeypatch.setattr("dlnphase.training.run.gradient_flow", noted(gradient_flow))
+    settings = {**SMALL, "gammas": "2.0", "widths": "10", "seeds": 1}
+    swept = sweep_gamma(SweepSettings(**settings, jobs=1, train=True, threads=threads))
+    assert seen == [threads or 1] * 2 and swept.provenance.threads == (threads or 1)
+    assert torch.get_num_threads() == before
 
 
 def test_a_sweep_that_is_stopped_starts_no_more_jobs():

@@ -125,6 +125,14 @@ def test_global_seeds_are_irrelevant(small):
     assert numbers(train(TrainSettings(**SMALL, seed=1))) != numbers(small)
 
 
+@pytest.mark.parametrize("threads", [None, 1, 3])
+def test_a_run_takes_the_threads_it_was_given(threads):
+    before, seen = torch.get_num_threads(), set()
+    result = train(TrainSettings(**SMALL, threads=threads), on_record=lambda _: seen.add(torch.get_num_threads()))
+    assert seen == {threads or 1} == {result.provenance.threads}
+    assert torch.get_num_threads() == before
+
+
 def test_many_seeds_are_followed_at_once_and_summed_up(small):
     result = train(TrainSettings(**SMALL, seeds=4))
     assert [m.member for m in result.members] == [0, 1, 2, 3]

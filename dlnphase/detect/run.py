@@ -178,7 +178,7 @@ def _judge(item: _Seen, source: Source, host: HostCost, greedy: list[GreedyPoint
             _spectrum(point.A),
             visited.form if visited is not None and weights else "matrix",
         ),
-        curvature=_curvature(certificate),
+        curvature=_curvature(certificate, source.true_sizes),
         kind=certificate.kind if certificate is not None else _plain_kind(point),
         escape=_escape(point, certificate, escape),
         greedy=_compared(item, host, greedy) if point.converged else None,
@@ -221,11 +221,11 @@ def _plain_kind(point: MatrixPoint) -> str:
     return "global-minimum" if point.next_mode == 0 else "uncertified"
 
 
-def _curvature(certificate: Certificate | None) -> CurvatureInfo | None:
+def _curvature(certificate: Certificate | None, true_sizes: bool) -> CurvatureInfo | None:
     if certificate is None or certificate.curvature is None:
         return None
     c = certificate.curvature
-    return CurvatureInfo(c.min_eigenvalue, c.negative_eigenvalues, c.residual, c.complete)
+    return CurvatureInfo(c.min_eigenvalue, c.negative_eigenvalues, c.residual, c.complete and true_sizes)
 
 
 def _escape(point: MatrixPoint, certificate: Certificate | None, escape: Escape | None) -> EscapeInfo | None:
@@ -282,6 +282,8 @@ def _notes(source: Source, greedy: list[GreedyPoint]) -> tuple[str, ...]:
         out.append(
             f"no weights in the source: ‖∇𝓛‖ is {source.info.gradient}; kinds are those of balanced factors of A"
         )
+    if not source.true_sizes:
+        out.append("the run does not tell the sizes of the network it reduced: eigenvalues below 0: at least so many")
     if source.info.reason not in (None, "converged"):
         out.append(f"the run ended as {source.info.reason}: its last visit may be the place where it was stopped")
     out += [f"greedy path: {g.note}" for g in greedy if g.ties > 1]

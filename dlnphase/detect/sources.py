@@ -27,7 +27,7 @@ from dlnphase.networks.chain import Network
 from dlnphase.results import settle
 from dlnphase.results.detect import PathInfo
 from dlnphase.results.files import in_range, read_npz
-from dlnphase.results.train import RUN_FILE, TrainResult, load_train
+from dlnphase.results.train import RUN_FILE, NetworkInfo, TrainResult, load_train
 from dlnphase.settings.detect import DetectSettings
 from dlnphase.setup.build import build_task
 
@@ -60,12 +60,16 @@ class MemberTrace:
 
 @dataclass(frozen=True)
 class Source:
-    """What SOURCE holds: the paths, the task they were trained on, and what is known of the network."""
+    """What SOURCE holds: the paths, the task they were trained on, and what is known of the network.
+
+    ``true_sizes`` is False where the hidden sizes are those of a reduction of a larger network, whose own nobody told.
+    """
 
     traces: tuple[MemberTrace, ...]
     task: Task
     info: PathInfo
     settings: DetectSettings
+    true_sizes: bool = True
 
 
 def read_source(settings: DetectSettings) -> Source:
@@ -101,15 +105,23 @@ def _from_run(path: Path, settings: DetectSettings) -> Source:
     task, _ = build_task(result.config, resolve_backend("cpu"))
     if task.shape != result.trajectory.A.shape[1:]:
         raise InputError(f"SOURCE: {path}: the trajectory has matrices of another shape than the task {task.shape}")
-    width = result.network.width
-    hidden = result.network.hidden if width is None else (width,) * (result.network.depth - 1)
+    hidden, known = _true_sizes(result.network)
     members = tuple(dict.fromkeys(int(m) for m in result.trajectory.member))
     traces = tuple(_trace_of(result, member) for member in members)
     info = PathInfo(
         "dlnphase train", len(result.trajectory.t), members, result.network.depth, hidden, "recorded",
         result.outcome.reason,
     )  # fmt: skip
-    return Source(traces, task, info, settings)
+    return Source(traces, task, info, settings, known)
+
+
+def _true_sizes(network: NetworkInfo) -> tuple[tuple[int, ...], bool]:
+    """The hidden sizes of the network itself, and whether they are known: older files tell those of a reduced one."""
+    if network.full_hidden is not None:
+        return network.full_hidden, True
+    if network.width is not None:
+        return (network.width,) * (network.depth - 1), True
+    return network.hidden, network.representation == "full"
 
 
 def _trace_of(result: TrainResult, member: int) -> MemberTrace:

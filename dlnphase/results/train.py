@@ -109,6 +109,7 @@ class NetworkInfo:
         representation: ``full`` or ``krylov``.
         hidden: sizes of the hidden layers as computed with.
         krylov_order, truncation_error: of a reduced network: the order, and the estimated relative error of A(t).
+        full_hidden: sizes of the hidden layers of the network itself, reduced or not; None in files older than this.
     """
 
     depth: int
@@ -120,6 +121,7 @@ class NetworkInfo:
     hidden: tuple[int, ...]
     krylov_order: int | None = None
     truncation_error: float | None = None
+    full_hidden: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)

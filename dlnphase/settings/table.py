@@ -202,9 +202,10 @@ def resolve(
             given[key] = parse_value(
                 row, label.format(key.replace("_", "-") if layer is flags else key), value, default_of(cls, key)
             )
-        for key in given:
-            for void in rows[key].replaces:
-                merged.pop(void, None)
+        for key, value in given.items():
+            if value != merged.get(key):  # what says the same again replaces nothing
+                for void in rows[key].replaces:
+                    merged.pop(void, None)
         merged.update(given)
     return cls(**merged)
 

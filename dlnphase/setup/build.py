@@ -49,15 +49,15 @@ class Start:
 
 @contextlib.contextmanager
 def few_threads(threads: int | None, parameters: int = 0) -> Iterator[None]:
-    """Run the body on one CPU thread where more would only wait for each other, unless the user chose a number.
+    """Run the body on the CPU threads the user chose; else on one where more would only wait for each other.
 
     Args:
         threads: the user's choice, or None.
         parameters: numbers in the batch of networks; above THREADS_PAY torch's own choice stands.
     """
     before = torch.get_num_threads()
-    if threads is None and parameters <= THREADS_PAY:
-        torch.set_num_threads(1)
+    if threads is not None or parameters <= THREADS_PAY:
+        torch.set_num_threads(threads or 1)
     try:
         yield
     finally:
@@ -171,7 +171,7 @@ def build_start(settings: NetworkSettings, cost: QuadraticCost, backend: Backend
     if chosen.kind == "krylov" and chosen.order is not None:
         rest = unrevealed_square_norm(depth, width, cost.shape, sigma, chosen.order, seed=seed, members=settings.seeds)
         norm = norm + rest
-    info = NetworkInfo(depth, width, gamma, sigma, alpha, **_how(chosen))
+    info = NetworkInfo(depth, width, gamma, sigma, alpha, **_how(chosen), full_hidden=(width,) * (depth - 1))
     return Start(network, info, np.asarray(settings.seeds), norm, _notes(chosen))
 
 
@@ -189,7 +189,8 @@ def build_limit(settings: NetworkSettings, cost: QuadraticCost, backend: Backend
     channels = min(settings.width, *cost.shape)
     dims = (cost.shape[1], *([channels] * (settings.depth - 1)), cost.shape[0])
     network = Network(backend.tensor(np.zeros((1, parameter_count(dims)))), dims)
-    info = NetworkInfo(settings.depth, settings.width, None, 0.0, 0.0, "full", network.hidden)
+    full = (settings.width,) * (settings.depth - 1)
+    info = NetworkInfo(settings.depth, settings.width, None, 0.0, 0.0, "full", network.hidden, full_hidden=full)
     return Start(network, info, np.array([0]), np.zeros(1))
 
 
@@ -203,7 +204,7 @@ def _start_from_file(settings: NetworkSettings, path: str, cost: QuadraticCost, 
     sigma = float(given.theta.square().mean().sqrt())
     alpha = sigma * float(np.sqrt(np.mean(given.hidden)))
     network, chosen = represent(given, cost, **_wish(settings))
-    info = NetworkInfo(given.depth, None, None, sigma, alpha, **_how(chosen))
+    info = NetworkInfo(given.depth, None, None, sigma, alpha, **_how(chosen), full_hidden=given.hidden)
     return Start(network, info, np.arange(given.batch), _square_norm(given), _notes(chosen))
 
 

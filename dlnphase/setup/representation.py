@@ -12,7 +12,7 @@ from dlnphase.errors import InputError
 from dlnphase.networks.chain import Network, parameter_count
 from dlnphase.networks.krylov.project import Projection, Projector, project
 from dlnphase.networks.krylov.sample import full_dims, sample
-from dlnphase.networks.krylov.sweeps import reduced_dims
+from dlnphase.networks.krylov.sweeps import SIZE_LIMIT, reduced_dims
 from dlnphase.networks.sampling import gaussian_network
 from dlnphase.setup.pilot import SAFETY, disagreement
 
@@ -210,6 +210,14 @@ def _choose(
         sizes, exact = reduced_dims(dims, 1)
         if not (exact and max(sizes[1:-1]) * WORTHWHILE <= width):
             return full
+    if not _comparable(dims):
+        if representation == "auto" and affordable:
+            return full
+        instead = "full" if affordable else "a smaller shape: the full network does not fit in memory"
+        raise InputError(
+            f"representation: no reduced network of {dims[-1]}x{dims[0]} and width {width} can be checked against the "
+            f"next order, whose hidden sizes are above {SIZE_LIMIT}; expected {instead}"
+        )
     candidates = _estimate(dims, reduced, cost, None, tolerance)
     good = [c for c in candidates if c.error is not None and c.error <= tolerance]
     chosen = good[0] if good else candidates[-1]
@@ -243,6 +251,15 @@ def _estimate(
         if last is None and known <= tolerance:
             break
     return out
+
+
+def _comparable(dims: tuple[int, ...]) -> bool:
+    """Whether orders 1 and 2, from which every estimate starts, are within what a reduced network may hold."""
+    try:
+        reduced_dims(dims, 2)
+    except InputError:
+        return False
+    return True
 
 
 def _measurable(dims: tuple[int, ...], k: int) -> bool:

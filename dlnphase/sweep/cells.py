@@ -52,7 +52,7 @@ class CellJob:
 
 
 def run_cell(job: CellJob) -> Cell:
-    """Measure one cell, on one CPU thread: the numbers do not depend on which process, or machine of a kind, does it.
+    """Measure one cell, on one CPU thread or as many as were asked for: the same numbers whichever process does it.
 
     Raises:
         InputError, RunError, or whatever the numerics raise: the cell has failed then. RunError too where a worker of
@@ -61,7 +61,7 @@ def run_cell(job: CellJob) -> Cell:
     if job.version != __version__:
         raise RunError(f"the sweep runs dlnphase {job.version} and this worker {__version__}, expected the same")
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(job.settings.threads or 1)
     try:
         return _run_cell(job)
     finally:
@@ -71,7 +71,6 @@ def run_cell(job: CellJob) -> Cell:
 def _run_cell(job: CellJob) -> Cell:
     settings, gamma, width = job.settings, job.gamma, job.width
     backend = build_backend(settings)
-    torch.set_num_threads(1)
     precise = Backend(backend.device, torch.float64)  # distances need every digit, whatever the dynamics run in
     cost = job.task.cost.to(precise)
     order = settings.krylov_order if isinstance(settings.krylov_order, int) else None
@@ -135,7 +134,7 @@ def _follow(job: CellJob, backend: Backend) -> dict[str, Any]:
         seed=settings.seed,
         device=settings.device,
         dtype=settings.dtype,
-        threads=1,
+        threads=settings.threads or 1,
         rtol=settings.rtol,
         max_steps=settings.max_steps,
         tol=settings.tol,

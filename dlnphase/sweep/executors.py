@@ -47,44 +47,42 @@ def run_here(function: Function, jobs: Sequence[Any], should_stop: Callable[[], 
 def run_processes(
     function: Function, jobs: Sequence[Any], should_stop: Callable[[], bool], workers: int
 ) -> Iterator[Outcome]:
-    """In worker processes of this machine, each started anew (spawn); they die with this process."""
+    """In worker processes of this machine, each started anew (spawn); they die with this process.
+
+    Every worker is a pool of its own: when one dies, it is known whose job it was, and no other job is tried again.
+    """
     waiting = list(range(len(jobs)))[::-1]
     attempts = [0] * len(jobs)
-    pool = _pool(workers)
-    running: dict[Future[Any], int] = {}
+    idle = [_pool() for _ in range(min(workers, len(jobs)))]
+    running: dict[Future[Any], tuple[int, ProcessPoolExecutor]] = {}
     try:
         while waiting or running:
-            while waiting and len(running) < workers:
-                index = waiting.pop()
+            while waiting and idle:
+                index, pool = waiting.pop(), idle.pop()
                 with _deaf_children():
-                    running[pool.submit(function, jobs[index])] = index
+                    running[pool.submit(function, jobs[index])] = index, pool
             done, _ = wait(running, timeout=POLL, return_when=FIRST_COMPLETED)
-            broken = []
             for future in done:
-                index = running.pop(future)
+                index, pool = running.pop(future)
                 error = future.exception()
-                if isinstance(error, BrokenProcessPool):
-                    broken.append(index)
+                died = isinstance(error, BrokenProcessPool)
+                if died:
+                    _kill(pool)
+                    attempts[index] += 1
+                idle.append(_pool() if died else pool)
+                if died and attempts[index] < ATTEMPTS:
+                    waiting.append(index)
+                elif died:
+                    yield index, None, f"its process died {ATTEMPTS} times"
                 elif error is not None:
                     yield index, None, describe(error)
                 else:
                     yield index, future.result(), None
-            if broken:
-                # Whose job it was cannot be told: all that were under way are tried again.
-                broken += running.values()
-                running.clear()
-                _kill(pool)
-                pool = _pool(workers)
-                for index in broken:
-                    attempts[index] += 1
-                    if attempts[index] < ATTEMPTS:
-                        waiting.append(index)
-                    else:
-                        yield index, None, f"its process died {ATTEMPTS} times"
             if should_stop():
                 return
     finally:
-        _kill(pool)
+        for pool in [*idle, *(pool for _, pool in running.values())]:
+            _kill(pool)
 
 
 def run_dask(
@@ -146,8 +144,9 @@ def _collect(future: Any) -> tuple[Any, str | None]:
         return None, describe(error)
 
 
-def _pool(workers: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_begin_worker)
+def _pool() -> ProcessPoolExecutor:
+    """One worker, started with its first job."""
+    return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=_begin_worker)
 
 
 @contextlib.contextmanager

@@ -87,6 +87,13 @@ def sweep_gamma(
         InputError: for settings or files that cannot work, or a cluster that does not answer.
     """
     plan = settings if isinstance(settings, Plan) else prepare(settings or SweepSettings())
+    with few_threads(plan.settings.threads):
+        return _sweep(plan, done, on_cell, should_stop or (lambda: False))
+
+
+def _sweep(
+    plan: Plan, done: Iterable[Cell], on_cell: Callable[[SweepResult], None] | None, should_stop: Callable[[], bool]
+) -> SweepResult:
     clock = Clock(plan.backend)
     wanted = plan.settings.cells
     cells = {(c.gamma, c.width): c for c in done if (c.gamma, c.width) in wanted}
@@ -107,7 +114,7 @@ def sweep_gamma(
         )
 
     with contextlib.suppress(KeyboardInterrupt):  # the second Ctrl-C: the cell under way is given up
-        for index, cell, error in _execute(plan.settings, jobs, should_stop or (lambda: False)):
+        for index, cell, error in _execute(plan.settings, jobs, should_stop):
             key = missing[index]
             if error is None:
                 cells[key] = cell
