@@ -23,6 +23,7 @@ from dlnphase.cli.app import COMMANDS, build_app
 from dlnphase.results.codec import type_hints
 from dlnphase.results.detect import DetectResult
 from dlnphase.results.plot import PlotResult
+from dlnphase.results.proof import ProofDocument
 from dlnphase.results.provenance import Provenance
 from dlnphase.results.sweep import SweepResult
 from dlnphase.results.train import TrainResult, Trajectory
@@ -39,6 +40,7 @@ RESULTS = {
     "train": ("run.yaml", TrainResult),
     "sweep-gamma": ("sweep.yaml", SweepResult),
     "detect-saddles": ("saddles.yaml", DetectResult),
+    "detect-saddles --prove": ("proof.yaml", ProofDocument),
     "plot": ("figures.yaml", PlotResult),
 }
 # Keys whose class tells about them in one sentence together, or whose name means the same everywhere.

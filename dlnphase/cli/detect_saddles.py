@@ -10,6 +10,7 @@ import typer
 from dlnphase.cli.interrupts import INTERRUPTED, Interrupts
 from dlnphase.cli.options import Call, settings_command
 from dlnphase.cli.progress import LiveLine
+from dlnphase.errors import InputError
 from dlnphase.settings import DetectSettings
 
 if TYPE_CHECKING:
@@ -28,9 +29,11 @@ def detect_saddles_cli(call: Call[DetectSettings]) -> int:
     """Find the saddles that a path visited, and certify them.
 
     SOURCE is a run of dlnphase train, or an .npz of any other code together with the task options. Each visit is
-    refined to a critical point and its kind is proved: curvature, gradient of the cost, an explicit descent. Writes
-    saddles.yaml and saddles.npz.
+    refined to a critical point and its kind is certified: curvature, gradient of the cost, an explicit descent. Writes
+    saddles.yaml and saddles.npz. With --prove the visits are proved in ball arithmetic; --check verifies such a proof.
     """
+    if call.settings.check is not None:
+        return _check(call, call.settings.check)
     with LiveLine(call.quiet) as line:
         line.now("loading PyTorch")
         from dlnphase.results import OutputDirectory, mode_of
@@ -49,6 +52,20 @@ def detect_saddles_cli(call: Call[DetectSettings]) -> int:
                 _save(result, out)
         _show(result, directory, call)
         return stop.code(0, directory) if result.complete else INTERRUPTED
+
+
+def _check(call: Call[DetectSettings], source: str) -> int:
+    """Exit code 0 when every claim of a proof file follows, 1 when one does not."""
+    from dlnphase.cli.saddle_tables import print_checked
+    from dlnphase.detect.proofs import check_proof
+    from dlnphase.results.proof import load_proof
+
+    for name in ("overwrite", "resume", "out"):
+        if getattr(call, name):
+            raise InputError(f"--{name}: found beside --check, which writes nothing; drop it")
+    checked = check_proof(load_proof(source), source)
+    print_checked(checked, source, json=call.json, quiet=call.quiet)
+    return 0 if checked.verified else 1
 
 
 def _save(result: DetectResult, out: OutputDirectory) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import asdict
+from json import dumps
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from dlnphase.cli.console import stdout_console
 from dlnphase.cli.tables import explain, new_table, number, show
+from dlnphase.detect.proofs import Checked
 from dlnphase.detect.run import detect_sentence
 from dlnphase.results.detect import DetectResult, VisitInfo
 
@@ -27,13 +32,27 @@ def print_detect(console: Console, result: DetectResult, directory: Path) -> Non
     what = f"{task.kind} {task.shape[0]}×{task.shape[1]}, L = {path.depth}"
     console.print(Text(f"{what}: {len(result.visits)} visits on {path.records} records", style="bold"))
     if result.visits:
-        for table in (_visits(result), _certificates(result), _escapes(result), _greedy(result)):
+        for table in (_visits(result), _certificates(result), _escapes(result), _greedy(result), _proofs(result)):
             if table is not None:
                 show(console, table)
     console.print("\n" + detect_sentence(result))
     for note in dict.fromkeys(v.note for v in result.visits if v.note):
         console.print(Text(f"Note: {note}.", style="dim"))
-    console.print(Text(f"Saved in {directory} (saddles.yaml, {result.files['matrices']})", style="dim"), soft_wrap=True)
+    files = ", ".join(("saddles.yaml", *result.files.values()))
+    console.print(Text(f"Saved in {directory} ({files})", style="dim"), soft_wrap=True)
+
+
+def print_checked(checked: Checked, source: str, *, json: bool, quiet: bool) -> None:
+    """What the checker found: a line per claim, whether the files were changed, the verdict."""
+    if json:
+        sys.stdout.write(dumps({"proof": source, **asdict(checked)}, ensure_ascii=False) + "\n")
+    elif not quiet:
+        console = stdout_console()
+        for line in checked.lines:
+            console.print(Text(line), soft_wrap=True)
+        if checked.changed:
+            console.print(Text("The files were changed since they were written.", style="yellow"))
+        console.print(Text(checked.words, style="bold"), soft_wrap=True)
 
 
 def _table(title: str, result: DetectResult, *columns: str) -> Table:
@@ -141,4 +160,24 @@ def _greedy(result: DetectResult) -> Table | None:
         "greedy: cost of the saddle of that rank in the limit of vanishing initial weights; difference: of the costs, "
         "over that of the origin; distance: of the matrices, over the norm of the last one",
     )
+    return table
+
+
+def _proofs(result: DetectResult) -> Table | None:
+    if not any(v.proof is not None for v in result.visits):
+        return None
+    table = _table("Proved in ball arithmetic", result)
+    table.add_column("verdict", no_wrap=True)
+    for name in ("cost", "s = ‖∇C‖", "distance"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("reason")
+    for v in result.visits:
+        p = v.proof
+        if p is None or p.cost is None or p.rate is None:
+            verdict, reason = ("–", "") if p is None else (p.verdict, p.reason)
+            table.add_row(*_first(result, v), verdict, "–", "–", "–", reason)
+            continue
+        cost = _zero(p.cost[1], _unit(result))
+        table.add_row(*_first(result, v), p.verdict, cost, number(p.rate[1], 6), number(p.distance, 3), p.reason)
+    explain(table, "An exact critical point lies within the distance, and is no minimum (where s = 0, a global one).")
     return table

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -30,10 +30,12 @@ from dlnphase.critical import (
 from dlnphase.critical.escape import Escape, escape_of
 from dlnphase.critical.greedy import GreedyPoint, greedy_path
 from dlnphase.critical.visited import Path, Visited, transitions, visited_points
+from dlnphase.detect.proofs import Prover
 from dlnphase.detect.sources import MemberTrace, Source, read_source
 from dlnphase.errors import InputError
 from dlnphase.results import Clock
 from dlnphase.results.detect import (
+    MATRICES,
     CriticalPoint,
     CurvatureInfo,
     DetectResult,
@@ -43,6 +45,7 @@ from dlnphase.results.detect import (
     Span,
     VisitInfo,
 )
+from dlnphase.results.proof import PARTS
 from dlnphase.settings.detect import DetectSettings
 from dlnphase.setup.build import task_info
 
@@ -101,6 +104,7 @@ def _detect(
     settings = source.settings
     stop = should_stop if should_stop is not None else _never
     host = HostCost(source.task.cost)
+    prover = Prover(source.task.cost) if settings.prove else None
     seen: list[_Seen] = []
     rows: list[list[RankTransition]] = []
     greedy: list[GreedyPoint] = []
@@ -116,12 +120,17 @@ def _detect(
                 whole = False
                 break
             visits.append(_judge(item, source, host, greedy))
+            if prover is not None:
+                weights = item.trace.weights(item.visit.index)
+                proof = prover.visit(item.trace.member, item.point, weights, source.info.hidden)
+                visits[-1] = replace(visits[-1], proof=proof)
             if on_visit is not None:
                 on_visit(visits[-1])
         complete = whole
+    provenance = clock.provenance()
     return DetectResult(
         config=source.settings,
-        provenance=clock.provenance(),
+        provenance=provenance,
         task=task_info(source.task.cost),
         path=source.info,
         visits=tuple(visits),
@@ -129,7 +138,9 @@ def _detect(
         greedy_path=tuple(GreedyStep(g.point.rank, g.point.cost, _spectrum(g.point.A), g.note) for g in greedy),
         complete=complete,
         notes=_notes(source, greedy),
+        files={**MATRICES, **(PARTS if prover is not None else {})},
         matrices=_matrices(seen[: len(visits)], greedy, source),
+        proof=prover.document(provenance) if prover is not None else None,
     )
 
 

@@ -13,6 +13,7 @@ from dlnphase.findings import RankTransition
 from dlnphase.results.codec import memory_only
 from dlnphase.results.files import npz_bytes
 from dlnphase.results.journal import commit
+from dlnphase.results.proof import ProofDocument, ProofInfo, proof_files
 from dlnphase.results.provenance import Provenance
 from dlnphase.results.reading import load_with_arrays, main_file
 from dlnphase.results.schema import result_text
@@ -21,6 +22,7 @@ from dlnphase.settings.detect import DetectSettings
 
 SADDLES_FILE = "saddles.yaml"
 MATRICES_FILE = "saddles.npz"
+MATRICES = {"matrices": MATRICES_FILE}
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,7 @@ class VisitInfo:
         matrix_distance: ‖A − A_c‖_F.
         critical_point, curvature, kind, escape, greedy: see there; None where not asked for or not applicable.
         note: what a reader should know, or "".
+        proof: what was proved of it, with --prove; null without.
     """
 
     member: int
@@ -129,6 +132,7 @@ class VisitInfo:
     escape: EscapeInfo | None
     greedy: GreedyInfo | None
     note: str = ""
+    proof: ProofInfo | None = None
 
 
 @dataclass(frozen=True)
@@ -179,8 +183,9 @@ class DetectResult:
     greedy_path: tuple[GreedyStep, ...] = ()
     complete: bool = True
     notes: tuple[str, ...] = ()
-    files: dict[str, str] = field(default_factory=lambda: {"matrices": MATRICES_FILE})
+    files: dict[str, str] = field(default_factory=lambda: dict(MATRICES))
     matrices: dict[str, np.ndarray] | None = memory_only()
+    proof: ProofDocument | None = memory_only()
 
 
 def save_detect(result: DetectResult, directory: Path) -> None:
@@ -191,6 +196,8 @@ def save_detect(result: DetectResult, directory: Path) -> None:
     files: dict[str, str | bytes] = {SADDLES_FILE: result_text(result)}
     if result.matrices is not None:
         files[result.files["matrices"]] = npz_bytes(result.matrices)
+    if result.proof is not None:
+        files |= proof_files(result.proof)
     commit(directory, files, main=SADDLES_FILE)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dlnphase.errors import InputError
 from dlnphase.settings.common import MachineSettings, TaskSettings, name_words
-from dlnphase.settings.parse import boolean, integer, number, path
+from dlnphase.settings.parse import boolean, choice, integer, number, path
 from dlnphase.settings.table import option, options
 
 _TASK = tuple(options(TaskSettings))
@@ -50,8 +50,24 @@ class DetectSettings(MachineSettings, TaskSettings):
         short="-w",
         default_words="the smaller of d_out and d_in",
     )
+    prove: str | None = option(
+        None,
+        choice("saddles"),
+        "prove each visit in ball arithmetic (needs python-flint): proof.yaml, proof.npz, proof.md",
+        panel="Proofs",
+    )
+    check: str | None = option(
+        None,
+        path("a proof.yaml"),
+        "derive every claim of a proof file again, without SOURCE: exit code 0 if all follow, 1 if not",
+        panel="Proofs",
+    )
 
     def _settle(self) -> None:
+        if self.check is not None:
+            if self.source is not None or self.prove is not None or self.has_task:
+                raise InputError("check: found beside SOURCE, prove or a task, expected the proof file alone")
+            return
         if self.source is None:
             raise InputError("SOURCE: missing, expected a run directory or an .npz file")
         if self.has_task:

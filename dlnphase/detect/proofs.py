@@ -1,0 +1,160 @@
+"""Proofs of the visits of a path, gathered in one document; and that document checked again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from dlnphase.costs.quadratic import QuadraticCost
+from dlnphase.critical import HostCost, MatrixPoint
+from dlnphase.errors import InputError
+from dlnphase.proofs.balls import Undecided, flint
+from dlnphase.proofs.checking import NotProved, check_minimum, check_saddle
+from dlnphase.proofs.minimum import prove_minimum
+from dlnphase.proofs.quadratic import BallCost, cost_data
+from dlnphase.proofs.saddle import SaddleProof, prove_saddle
+from dlnphase.results.proof import ProofDocument, ProofInfo, ProvedCost, VisitProof, checksums
+from dlnphase.results.provenance import Provenance
+
+Layers = list[np.ndarray]
+
+
+class Prover:
+    """Proves one visit after the other, and keeps what a checker needs.
+
+    Args:
+        cost: that the path was trained on.
+
+    Raises:
+        InputError: when python-flint is missing, or the cost is not quadratic.
+    """
+
+    def __init__(self, cost: QuadraticCost) -> None:
+        flint()
+        self._cost = BallCost(cost_data(cost))
+        self._host = HostCost(cost)
+        self._kind = cost.kind
+        self._visits: list[VisitProof] = []
+        data = self._cost.data
+        self._arrays: dict[str, np.ndarray] = {f"cost_{data.structure}": data.factor, "cost_minimizer": data.minimizer}
+
+    def visit(self, member: int, point: MatrixPoint, weights: Layers | None, hidden: Sequence[int]) -> ProofInfo:
+        """Prove what a visit is: a saddle where ∇C ≠ 0, a global minimum elsewhere."""
+        number = len(self._visits)
+        kind = "global-minimum" if point.converged and point.next_mode == 0 else "saddle"
+        try:
+            if kind == "saddle":
+                claim = self._saddle(number, point, weights, hidden)
+            else:
+                claim = self._minimum(number, weights)
+        except Undecided as reason:
+            claim = ProofInfo("refused", str(reason))
+        self._visits.append(VisitProof(number, member, kind, claim))
+        return claim
+
+    def document(self, provenance: Provenance) -> ProofDocument:
+        """Everything so far."""
+        data = self._cost.data
+        cost = ProvedCost(self._kind, data.minimum, data.difference)
+        return ProofDocument(provenance, cost, tuple(self._visits), arrays=dict(self._arrays))
+
+    def _saddle(self, number: int, point: MatrixPoint, weights: Layers | None, hidden: Sequence[int]) -> ProofInfo:
+        sizes = hidden if weights is None else [w.shape[0] for w in weights[:-1]]
+        proof = prove_saddle(point, self._cost, self._host, weights, sizes)
+        self._arrays |= saddle_arrays(f"visit{number}_", proof)
+        return ProofInfo("proved", "", proof.chart.rank, proof.cost, proof.rate, proof.distance)
+
+    def _minimum(self, number: int, weights: Layers | None) -> ProofInfo:
+        if weights is None:
+            raise Undecided("the source holds no weights there, from which a minimum could be reached")
+        proof = prove_minimum(weights, self._cost)
+        least = self._cost.data.minimum
+        for letter, layers in (("W", proof.weights), ("V", proof.near)):
+            self._arrays |= {f"visit{number}_{letter}{l}": w for l, w in enumerate(layers, 1)}
+        return ProofInfo("proved", "", None, (least, least), (0.0, 0.0), proof.distance)
+
+
+def saddle_arrays(prefix: str, proof: SaddleProof) -> dict[str, np.ndarray]:
+    """The numbers that the claims on a saddle rest on, by name."""
+    chart = proof.chart
+    arrays = {name: getattr(chart, name) for name in ("rows", "X", "Y", "X_radius", "Y_radius")}
+    arrays |= {"u": proof.pair[0], "v": proof.pair[1]}
+    arrays |= {f"R{l}": r for l, r in enumerate(proof.frames, 1) if chart.rank}
+    arrays |= {f"W{l}": w for l, w in enumerate(proof.weights, 1)}
+    return {prefix + name: array for name, array in arrays.items()}
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What the checker found.
+
+    Attributes:
+        verified: whether every claim that is made follows, and at least one is made.
+        lines: one per claim, in words.
+        changed: whether the files are not those that were written.
+    """
+
+    verified: bool
+    lines: tuple[str, ...]
+    changed: bool
+
+    @property
+    def words(self) -> str:
+        """The verdict."""
+        if self.verified:
+            return "Verified: every claim follows from the numbers in the files."
+        return "NOT verified: not every claim follows, or none is made."
+
+
+def check_proof(document: ProofDocument, where: str) -> Checked:
+    """Derive every claim of a proof file again.
+
+    Args:
+        where: its name, for messages.
+
+    Raises:
+        InputError: when the arrays are missing, or python-flint is.
+    """
+    flint()
+    if document.arrays is None:
+        raise InputError(f"{where}: {document.files.get('arrays')} is missing beside it")
+    lines, good, claims = [], True, 0
+    for visit in document.visits:
+        if visit.claim.verdict != "proved":
+            lines.append(f"visit {visit.visit}: refused when it was written ({visit.claim.reason}); nothing is claimed")
+            continue
+        claims += 1
+        try:
+            lines.append(f"visit {visit.visit}: verified, {_check_visit(visit, document)}")
+        except NotProved as why:
+            good = False
+            lines.append(f"visit {visit.visit}: NOT verified, {why}")
+    changed = checksums(replace(document, sha256={})) != document.sha256
+    return Checked(good and claims > 0, tuple(lines), changed)
+
+
+def _check_visit(visit: VisitProof, document: ProofDocument) -> str:
+    arrays, claim = document.arrays or {}, visit.claim
+    cost = {n.removeprefix("cost_"): a for n, a in arrays.items() if n.startswith("cost_")}
+    prefix = f"visit{visit.visit}_"
+    given = {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
+    least = document.cost.minimum
+    try:
+        if visit.kind == "global-minimum":
+            if claim.rank is not None or claim.distance is None:
+                raise NotProved("a rank is claimed of a global minimum, or no distance")
+            if claim.cost != (least, least) or claim.rate != (0.0, 0.0):
+                raise NotProved("another cost or rate is claimed than a global minimum has")
+            check_minimum(cost, given, distance=claim.distance)
+            return f"a global minimum within {claim.distance:.4g}"
+        if visit.kind != "saddle" or claim.rank is None or claim.cost is None or claim.rate is None:
+            raise NotProved(f"found a claim of kind {visit.kind!r} without its numbers")
+        check_saddle(
+            cost, least, given, rank=claim.rank, value=claim.cost, rate=claim.rate, distance=claim.distance
+        )  # fmt: skip
+    except (KeyError, ValueError, IndexError, TypeError, ZeroDivisionError) as error:
+        raise NotProved(f"the numbers it rests on are missing or do not fit ({error})") from None
+    near = "" if claim.distance is None else f", within {claim.distance:.4g}"
+    return f"a saddle of rank {claim.rank}{near}"
