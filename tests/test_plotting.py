@@ -100,6 +100,9 @@ def _assert_readable(figure) -> None:
         if isinstance(child, Text) and ax.get_visible() and child.get_text() == (ax.get_title("left") or None)
     ]
     assert not any(a.overlaps(b) for i, a in enumerate(titles) for b in titles[:i]), "titles overlap"
+    legends = [*figure.legends, *(ax.get_legend() for ax in figure.axes)]
+    for box in [legend.get_window_extent(renderer).padded(-1) for legend in legends if legend is not None]:
+        assert not any(box.overlaps(ax.bbox) for ax in figure.axes if ax.get_visible()), "legend in a panel"
     (caption,) = [t for t in figure.texts if t.get_gid() == "caption"]
     low = min(ax.get_tightbbox(renderer).y0 for ax in figure.axes if ax.get_visible())
     assert caption.get_window_extent(renderer).y1 <= low + 1, "caption over a panel"
@@ -444,16 +447,6 @@ def test_both_axes_of_time_stand_beside_each_other(results: Path) -> None:
     assert [ax.get_xscale() for ax in figure.axes] == ["function", "linear"]
     assert ["stretched" in ax.get_title("left") for ax in figure.axes] == [True, False]
     _assert_readable(figure)
-
-
-def test_no_legend_stands_in_a_panel(results: Path) -> None:
-    for names in SOURCES:
-        drawn, _ = draw(PlotSettings(source=[str(results / n) for n in names.split()], kind="all"))
-        for item in drawn:
-            item.figure.draw_without_rendering()
-            legends = [*item.figure.legends, *(ax.get_legend() for ax in item.figure.axes)]
-            for box in [legend.get_window_extent().padded(-1) for legend in legends if legend is not None]:
-                assert not any(box.overlaps(ax.bbox) for ax in item.figure.axes if ax.get_visible()), item.kind
 
 
 # ---- the command --------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from dlnphase.plotting import draw as drawing
 from dlnphase.plotting.distances import LABELLED
 from dlnphase.plotting.sources import MANY
 from dlnphase.plotting.style import caption_of
+from dlnphase.plotting.terminal import Canvas, cells_of
 from dlnphase.results.sweep import SweepFile
 
 EXAMPLES = Path(__file__).resolve().parent / "data" / "schemas"
@@ -88,3 +89,28 @@ def test_a_logarithmic_axis_begins_before_the_first_burst_or_where_the_cost_begi
         (tmp_path / name).mkdir()
         dlnphase.save_train(drawn, tmp_path / name)
         assert draw("loss", tmp_path / name, time="log").axes[0].get_xlim()[0] == pytest.approx(start)
+
+
+def test_curves_in_the_terminal_leave_each_other_to_be_seen():
+    drawn = []
+
+    class Recorder:
+        def scatter(self, x, y, label, marker):
+            drawn.append((np.array(x), np.array(y), label, marker))
+
+        def yticks(self, values, labels):
+            assert len(values) == len(labels)
+
+    canvas = Canvas(Recorder(), 80)
+    x = np.linspace(0, 1, 300)
+    for name, y in (("a", x), ("b", x), ("c", np.where(x < 0.5, x, 2.0))):
+        canvas.curve(x, y, name)
+    canvas.draw()
+    assert [d[2] for d in drawn] == ["a", "b", "c"] and len({d[3] for d in drawn}) == 3
+    cells = [set(zip(np.round(d[0], 9), np.round(d[1], 9), strict=True)) for d in drawn]
+    assert not (cells[0] & cells[1] or cells[1] & cells[2] or cells[0] & cells[2])
+    for k, (low, high) in enumerate(((0, 1), (0, 1), (0, 1))):
+        for part in np.linspace(low, high, 6)[:-1]:  # each is seen in every stretch it runs through
+            assert ((drawn[k][0] >= part) & (drawn[k][0] <= part + 0.2)).any()
+    (rising,) = [cells_of(np.array([[0.0, 0.0], [0.0, 7.0]]))]
+    assert rising == [(0, k) for k in range(8)]  # a jump is a whole line

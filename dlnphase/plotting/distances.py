@@ -47,12 +47,12 @@ def data(sources: Sequence[Source]) -> Data:
     rows = []
     for source in checked_sweeps(sources, "distances"):
         its = [
-            (cell.gamma, cell.width, name, part.mean, part.sem, part.predicted)
+            (cell.gamma, cell.width, name, part.mean, part.sem, part.lower, part.predicted)
             for cell in source.result.cells
             for name, part in ((name, getattr(cell, name)) for name in NAMES)
         ]
         rows.append((source, its))
-    return data_of(rows, "gamma", "width", "quantity", "mean", "sem", "predicted")
+    return data_of(rows, "gamma", "width", "quantity", "mean", "sem", "lower", "predicted")
 
 
 def checked_sweeps(sources: Sequence[Source], kind: str) -> list[Source]:

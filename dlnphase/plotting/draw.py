@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dlnphase.errors import InputError
+from dlnphase.plotting.latex import latex
 from dlnphase.plotting.sources import Source, caption_lines, labelled, read_sources
-from dlnphase.plotting.style import LOOKS, Look, caption_of, latex, save, style
+from dlnphase.plotting.style import LOOKS, Look, caption_of, save, style
 from dlnphase.plotting.tidy import tidy
 from dlnphase.plotting.timeline import Arrangement
 from dlnphase.results import Clock

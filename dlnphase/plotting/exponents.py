@@ -89,10 +89,17 @@ def draw_difference(axes: Axes, result: SweepResult, name: str, position: int = 
     if known.any():
         theory = np.array([p.predicted for p in parts if p.predicted is not None])
         axes.errorbar(
-            gammas[known], slopes[known] - theory, yerr=errors[:, known], color=COLOURS[position % len(COLOURS)],
-            marker=MARKERS[position % len(MARKERS)], markersize=2.5, linestyle="none", capsize=3, elinewidth=1.1,
+            gammas[known],
+            slopes[known] - theory,
+            yerr=errors[:, known],
+            color=COLOURS[position % len(COLOURS)],
+            marker=MARKERS[position % len(MARKERS)],
+            markersize=2.5,
+            linestyle="none",
+            capsize=3,
+            elinewidth=1.1,
             gid="difference",
-        )  # fmt: skip
+        )
 
 
 def draw(axes: Axes, result: SweepResult, name: str, position: int = 0, label: str = "") -> None:

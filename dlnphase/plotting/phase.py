@@ -47,11 +47,17 @@ def data(sources: Sequence[Source]) -> Data:
     for source in checked_sweeps(sources, "phase"):
         gammas, widths, table = ratio_table(source.result)
         its = [
-            (c.gamma, c.width, float(table[widths.index(c.width), gammas.index(c.gamma)]), c.regime_seen)
+            (
+                c.gamma,
+                c.width,
+                float(table[widths.index(c.width), gammas.index(c.gamma)]),
+                None if c.nearer is None else c.nearer.verdict,
+                c.regime_seen,
+            )
             for c in source.result.cells
         ]
         rows.append((source, its))
-    return data_of(rows, "gamma", "width", "log10_ratio", "regime_seen")
+    return data_of(rows, "gamma", "width", "log10_ratio", "nearer", "regime_seen")
 
 
 def ratio_table(result: SweepResult) -> tuple[list[float], list[int], np.ndarray]:

@@ -110,9 +110,16 @@ def _draw_shares(axes: Axes, corners: Sequence[tuple[np.ndarray, np.ndarray]]) -
     below = np.zeros(len(times))
     for rank, share, colour in zip(seen, table, ordered_colours(len(seen)), strict=True):
         axes.fill_between(
-            times, below, below + share, step="post", facecolor=colour, edgecolor="white", linewidth=0.4,
-            label=f"rank {rank}", gid=f"share{rank}",
-        )  # fmt: skip
+            times,
+            below,
+            below + share,
+            step="post",
+            facecolor=colour,
+            edgecolor="white",
+            linewidth=0.4,
+            label=f"rank {rank}",
+            gid=f"share{rank}",
+        )
         below = below + share
     axes.set_ylim(0, 1)
     axes.set_ylabel(f"share of the {len(corners)} starts")

@@ -240,9 +240,15 @@ def _log_with_zero(axes: Axes, zero: float) -> None:
     axes.set_ylim(low / strip**2, high)
     axes.axhline(low, color=FAINT, linewidth=0.7, linestyle=(0, (2, 2)), zorder=0, gid="zero")
     axes.annotate(
-        "0", (0, low / strip), xycoords=("axes fraction", "data"), xytext=(-4, 0), textcoords="offset points",
-        ha="right", va="center", gid="zero",
-    )  # fmt: skip
+        "0",
+        (0, low / strip),
+        xycoords=("axes fraction", "data"),
+        xytext=(-4, 0),
+        textcoords="offset points",
+        ha="right",
+        va="center",
+        gid="zero",
+    )
 
 
 def _rank_axis(axes: Axes) -> None:

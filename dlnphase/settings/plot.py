@@ -106,9 +106,11 @@ class PlotSettings(Settings):
     )
 
     average: str = option(
-        "median", choice("median", "mean"),
-        "several starts: median with the band that holds four of five, or mean ± standard deviation", panel="Plot",
-    )  # fmt: skip
+        "median",
+        choice("median", "mean"),
+        "several starts: median with the band that holds four of five, or mean ± standard deviation",
+        panel="Plot",
+    )
     caption: str = option(
         "figure", choice("figure", "file"), "captions in the picture, or beside it as .txt and as LaTeX", panel="Plot"
     )
@@ -116,9 +118,11 @@ class PlotSettings(Settings):
         None, optional(_size()), "of the whole picture, in inches", panel="Plot", default_words="by variant and panels"
     )
     style: str | None = option(
-        None, optional(_sheet()),
-        "a matplotlib style sheet to draw in, over the variant's settings", panel="Plot",
-    )  # fmt: skip
+        None,
+        optional(_sheet()),
+        "a matplotlib style sheet to draw in, over the variant's settings",
+        panel="Plot",
+    )
 
     def _settle(self) -> None:
         super()._settle()

@@ -156,7 +156,8 @@ def _width(picture: bytes) -> float:
 
 def _result(k: int, source: Source) -> Markup:
     result = source.result
-    sentence = element("p", _sentence(result), class_="lead")
+    words = _sentence(result)
+    sentence = element("p", words, class_="lead") if words else None
     notes = [element("p", f"Note: {note}.", class_="words") for note in getattr(result, "notes", ())]
     settings = _pairs("Settings", result.config.to_plain())
     provenance = _pairs("Provenance", encode(result.provenance))

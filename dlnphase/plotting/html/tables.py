@@ -13,6 +13,10 @@ from dlnphase.results.sweep import SweepResult
 from dlnphase.results.train import TrainResult
 
 ROUND_OFF = 1e-20  # of the largest cost: an exact fit is shown as 0
+CELL_WORDS = (
+    "d_m, d_s: measured to points that were found, means over the starts. at least: proved, the least over the starts. "
+    "nearer: proved for every start, or undecided."
+)
 VERDICTS = {"agrees": "theory is met", "drifts": "still approaches theory", "differs": "differs", "open": "–"}
 
 
@@ -241,13 +245,15 @@ def _cells(result: SweepResult) -> Table:
     for c in result.cells:
         row = [number(c.gamma), f"{c.width:.4g}", str(c.seeds)]
         for part in (c.distance_to_minimum, c.distance_to_saddle):
-            row += [number(part.mean), number(part.sem, 2), number(part.predicted)]
+            row += [number(part.mean), number(part.sem, 2), number(part.lower), number(part.predicted)]
+        row.append("–" if c.nearer is None else c.nearer.verdict)
         if followed:
             chain = [f"{t.from_rank}→{t.to_rank} ({t.starts})" for t in c.rank_transitions or ()]
             row += [c.regime_seen or "–", ", ".join(chain) or "–"]
         rows.append(row)
-    columns = ["γ", "width", "starts", "d_m", "± s.e.", "theory", "d_s", "± s.e.", "theory"]
-    return Table("Cells", [*columns, *(["seen", "transitions (starts)"] if followed else [])], rows)
+    distance = ["± s.e.", "at least", "theory"]
+    columns = ["γ", "width", "starts", "d_m", *distance, "d_s", *distance, "nearer"]
+    return Table("Cells", [*columns, *(["seen", "transitions (starts)"] if followed else [])], rows, CELL_WORDS)
 
 
 def _failures(result: SweepResult) -> Table:
