@@ -51,6 +51,7 @@ _PUBLIC = {
     "balanced_network": "dlnphase.networks.sampling",
     "gradient_flow": "dlnphase.dynamics",
     "gradient_descent": "dlnphase.dynamics",
+    "check_cost": "dlnphase.costs.check",
     "resolve_backend": "dlnphase.backend",
 }
 
@@ -58,6 +59,7 @@ __all__ = ["__version__", *sorted(_PUBLIC)]
 
 if TYPE_CHECKING:  # each name by itself, so that strict type checkers take it for exported
     from dlnphase.backend import resolve_backend as resolve_backend
+    from dlnphase.costs.check import check_cost as check_cost
     from dlnphase.costs.quadratic import QuadraticCost as QuadraticCost
     from dlnphase.costs.quadratic import completion as completion
     from dlnphase.costs.quadratic import factorization as factorization

@@ -118,3 +118,13 @@ def test_limits_of_the_task_and_of_the_network():
         next(greedy_path(zero, 3, epsilon=2.0))
     with pytest.raises(InputError, match="depth"):
         next(greedy_path(zero, 1))
+
+
+def test_an_orbit_whose_check_was_cut_by_the_budget_is_not_called_dependent():
+    """From a smaller ε the same orbit takes longer: what is left of --max-time is not enough to tell."""
+    cost = factorization(np.diag([3.0, 1.0]), CPU)
+    records, points = followed(cost, 3)
+    first = next(float(r.time[0]) for r in records if r.note)
+    _, cut = followed(cost, 3, check=True, max_time=1.05 * first)
+    assert [p.independent for p in cut[:2]] == [None, None] and "depends on epsilon" not in cut[1].note
+    assert [p.point.rank for p in cut] == [p.point.rank for p in points][:2]

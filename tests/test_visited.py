@@ -9,6 +9,7 @@ from dlnphase.backend import resolve_backend
 from dlnphase.costs.tasks import matrix_task, planted_matrix
 from dlnphase.critical import HostCost, refine_matrix
 from dlnphase.detect.run import detect_saddles
+from dlnphase.detect.speed import speed_factor
 from dlnphase.results.train import save_train
 from dlnphase.settings import DetectSettings, TrainSettings
 from dlnphase.training.run import train
@@ -85,3 +86,34 @@ def test_rounding_of_a_users_data_is_no_mode(kind, dtype, tmp_path):
     kinds = ["degenerate-saddle"] * 3 + ["global-minimum"]
     assert [(v.rank, v.kind) for v in found.visits] == list(enumerate(kinds))
     assert [(r.from_rank, r.to_rank) for r in found.transitions[0]] == [(0, 1), (1, 2), (2, 3)]
+
+
+@pytest.mark.parametrize("factor", [0.25, 1.0, 2.0])
+def test_a_constant_between_the_speed_of_a_path_and_the_gradient_is_told(factor, tmp_path):
+    """Plain descent on c times the cost, at times step × rate, as another code hands it over."""
+    target = planted_matrix((4, 3), (3.0, 1.0), 0)
+    rng = np.random.default_rng(0)
+    w1, w2 = 0.05 * rng.standard_normal((6, 3)), 0.05 * rng.standard_normal((4, 6))
+    rate, kept = 0.005 / factor, []
+    for step in range(4000):
+        if step % 4 == 0:
+            kept.append((step * rate, w1, w2))
+        g = factor * (w2 @ w1 - target)
+        w1, w2 = w1 - rate * w2.T @ g, w2 - rate * g @ w1.T
+    np.save(tmp_path / "target.npy", target)
+    arrays = dict(zip(("t", "W1", "W2"), (np.array(part) for part in zip(*kept, strict=True)), strict=True))
+    np.savez(tmp_path / "path.npz", **arrays)
+    settings = {"source": str(tmp_path / "path.npz"), "target": str(tmp_path / "target.npy"), "certify": False}
+    told = [note for note in detect_saddles(DetectSettings(**settings)).notes if "as fast as" in note]
+    assert bool(told) is (factor != 1.0)
+    assert speed_factor(*columns(arrays, target)) == pytest.approx(factor, rel=0.02)
+    np.savez(tmp_path / "path.npz", **{**arrays, "t": arrays["t"] ** 1.5})  # no constant: nothing is told
+    assert not any("as fast as" in note for note in detect_saddles(DetectSettings(**settings)).notes)
+
+
+def columns(arrays, target):
+    """t, C − C_min and ‖∇𝓛‖ of a path of two layers."""
+    w1, w2 = arrays["W1"], arrays["W2"]
+    g = w2 @ w1 - target
+    below, above = np.swapaxes(w2, 1, 2) @ g, g @ np.swapaxes(w1, 1, 2)
+    return arrays["t"], 0.5 * (g**2).sum((1, 2)), np.sqrt((below**2).sum((1, 2)) + (above**2).sum((1, 2)))

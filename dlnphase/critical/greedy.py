@@ -166,13 +166,15 @@ class _Walk:
         done = here.point.next_mode == 0 or self.cost.excess(here.point.A) <= threshold
         return done or here.point.rank >= self.channels
 
-    def _same_from_smaller(self, start: MatrixPoint, reached: np.ndarray, threshold: float) -> bool:
-        """Whether the orbit from a smaller ε ends in the same matrix."""
-        end = None
+    def _same_from_smaller(self, start: MatrixPoint, reached: np.ndarray, threshold: float) -> bool | None:
+        """Whether the orbit from a smaller ε ends in the same matrix; None where it was cut short of an end."""
+        end, reason = None, None
         rtol = max(self.rtol, CHECK_RTOL)
         for record in self._orbit(start, self.epsilon / CHECK, rtol, threshold, self.max_steps):
-            end = record.A[0]
+            end, reason = record.A[0], record.reasons[0]
         assert end is not None
+        if reason not in (None, "converged"):
+            return None
         first, second = refine_matrix(reached, self.cost).A, refine_matrix(end, self.cost).A
         return bool(np.linalg.norm(first - second) <= SAME * np.linalg.norm(first))
 

@@ -32,6 +32,7 @@ from dlnphase.critical.greedy import GreedyPoint, greedy_path
 from dlnphase.critical.visited import Path, Visited, transitions, visited_points
 from dlnphase.detect.proofs import Prover
 from dlnphase.detect.sources import MemberTrace, Source, read_source
+from dlnphase.detect.speed import CONSTANT, speed_factor
 from dlnphase.errors import InputError
 from dlnphase.results import Clock
 from dlnphase.results.detect import (
@@ -293,6 +294,14 @@ def _notes(source: Source, greedy: list[GreedyPoint]) -> tuple[str, ...]:
         out.append(
             f"no weights in the source: ‖∇𝓛‖ is {source.info.gradient}; kinds are those of balanced factors of A"
         )
+    if source.info.origin == "weights":
+        factors = [speed_factor(t.time, t.excess, t.gradient_norm) for t in source.traces]
+        out += [
+            f"the path goes {c:.3g} times as fast as −∇𝓛: the loss it followed is {c:.3g} times ours, or its times are "
+            f"not step × learning rate; multiplied by {c:.3g} they are those of our gradient flow"
+            for c in factors
+            if c is not None and abs(c - 1) > CONSTANT
+        ]
     if not source.true_sizes:
         out.append("the run does not tell the sizes of the network it reduced: eigenvalues below 0: at least so many")
     if source.info.reason not in (None, "converged"):

@@ -195,12 +195,13 @@ def _advised(outcome: Outcome, run: Run) -> Outcome:
 def _advice(reason: str, run: Run) -> str:
     """What to do about it, in one line; nothing to do about a converged run."""
     s = run.settings
+    precise = "" if s.dtype == "float64" else "--dtype float64, or "
     if reason == "diverged":
         if s.dynamics == "gd":
             return f"the step η = {run.lr:g} is too large: try --lr auto, or --lr {run.lr / 4:.2g}"  # type: ignore[operator]
-        return "numbers overflowed on the way: try --dtype float64, or a start of smaller scale (larger --gamma)"
+        return f"numbers overflowed on the way: try {precise}a start of smaller scale (larger --gamma)"
     if reason == "precision_floor":
-        return "round-off of the learned modes reached the unlearned ones: try --dtype float64, or a smaller --gamma"
+        return f"round-off of the learned modes reached the unlearned ones: try {precise}a smaller --gamma"
     if reason == "max_time" and s.max_time is None:
         return "the wait is longer than any time a float holds: try a start of larger scale (smaller --gamma)"
     if reason == "max_time":
