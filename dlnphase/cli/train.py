@@ -10,12 +10,14 @@ import typer
 from dlnphase.cli.interrupts import INTERRUPTED, Interrupts
 from dlnphase.cli.options import Call, settings_command
 from dlnphase.cli.progress import LiveLine
+from dlnphase.errors import InputError, RunError
 from dlnphase.settings import TrainSettings
 
 if TYPE_CHECKING:
     from dlnphase.dynamics.records import Record
     from dlnphase.results import OutputDirectory
     from dlnphase.results.train import TrainResult
+    from dlnphase.training.recording import Recorder
     from dlnphase.training.run import Run
 
 
@@ -44,12 +46,13 @@ def train_cli(call: Call[TrainSettings]) -> int:
     directory = call.directory(run.settings)
     with Interrupts() as stop:
         with OutputDirectory(directory, main=RUN_FILE, mode=mode) as out:
-            result = _finished(directory, run) if call.resume else None
+            path = _unanalysed(directory, run, call)
+            result = _finished(directory, run) if path is None and call.resume else None
             if result is not None:
                 LiveLine(call.quiet).say(f"nothing left to do: {directory} holds the whole run")
                 out.forget_previous(*result.files.values())
             else:
-                result = _follow(run, call.quiet, stop)
+                result = _follow(run, call.quiet, stop, path, directory)
                 _save(result, out)
         _show(result, directory, call)
         if result.outcome.reason == "interrupted":
@@ -60,13 +63,36 @@ def train_cli(call: Call[TrainSettings]) -> int:
 def _save(result: TrainResult, out: OutputDirectory) -> None:
     """Write the result; one that was interrupted does not cost the whole one that it overwrites."""
     from dlnphase.results.train import save_train
+    from dlnphase.training.keeping import forget
 
     parts = tuple(result.files.values())
     if result.outcome.reason == "interrupted":
         out.set_aside(*parts)
     save_train(result, out.path)
+    forget(out.path)
     if result.outcome.reason != "interrupted":
         out.forget_previous(*parts)
+
+
+def _unanalysed(directory: Path, run: Run, call: Call[TrainSettings]) -> Recorder | None:
+    """The path of the same run, from a process that died after it had ended and before its result was there.
+
+    Raises:
+        InputError: where the path of another run would be lost to this one.
+    """
+    from dlnphase.training.keeping import PATH_FILE, kept
+
+    if call.overwrite:
+        return None
+    try:
+        return kept(run.settings, directory)
+    except InputError:
+        if call.resume:
+            raise
+        raise InputError(
+            f"--out: {directory} holds a path of other settings that was not analysed ({PATH_FILE}); "
+            "--overwrite starts anew, another --out keeps both"
+        ) from None
 
 
 def _finished(directory: Path, run: Run) -> TrainResult | None:
@@ -81,7 +107,9 @@ def _finished(directory: Path, run: Run) -> TrainResult | None:
     return None if result.outcome.reason == "interrupted" else result
 
 
-def _follow(run: Run, quiet: bool, stop: Interrupts) -> TrainResult:
+def _follow(run: Run, quiet: bool, stop: Interrupts, path: Recorder | None, directory: Path) -> TrainResult:
+    """The result of a run, whose path is kept in the directory until it is there, or of a path that was kept."""
+    from dlnphase.training.keeping import keep
     from dlnphase.training.run import train
     from dlnphase.training.status import Status
 
@@ -97,7 +125,16 @@ def _follow(run: Run, quiet: bool, stop: Interrupts) -> TrainResult:
             if status.over:
                 line.now("the path has ended: looking for the saddles it visited")
 
-        return train(run, on_record=on_record, should_stop=stop.requested)
+        def on_recorded(recorder: Recorder) -> None:
+            try:
+                keep(recorder, run.settings, directory)
+            except RunError as error:
+                line.say(f"the path is not on disk while it is analysed: {error}")
+
+        if path is not None:
+            line.say(f"the path is there ({directory}): analysing it")
+        should_stop = stop.requested
+        return train(run, on_record=on_record, should_stop=should_stop, on_recorded=on_recorded, recorded=path)
 
 
 def _show(result: TrainResult, directory: Path, call: Call[TrainSettings]) -> None:

@@ -145,6 +145,13 @@ class WeightKeeper:
         self._low = np.inf
         self._high = 0.0
 
+    @classmethod
+    def holding(cls, kept: list[tuple[int, list[np.ndarray]]]) -> WeightKeeper:
+        """One that has been fed its whole path and kept these."""
+        keeper = cls()
+        keeper._kept = kept
+        return keeper
+
     def feed(self, index: int, gradient_norm: float, weights: Callable[[], list[np.ndarray]]) -> None:
         """Record number ``index`` with this ‖∇𝓛‖; ``weights()`` is called only if they may be needed."""
         if self._candidate is None:

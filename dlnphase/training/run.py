@@ -84,6 +84,8 @@ def train(
     *,
     on_record: Callable[[Record], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
+    on_recorded: Callable[[Recorder], None] | None = None,
+    recorded: Recorder | None = None,
 ) -> TrainResult:
     """Follow the dynamics from initialisation to the minimum.
 
@@ -91,6 +93,8 @@ def train(
         settings: what to run (the defaults are the paper's figure), or a run that is already prepared.
         on_record: called with every record, as it comes; in a notebook, by default, a line under the cell.
         should_stop: asked after every record; True ends the run with reason ``interrupted``.
+        on_recorded: called once with all that was recorded, before it is analysed.
+        recorded: a path that was recorded before with these settings; it is analysed, nothing is run.
 
     Returns:
         The result, with its trajectory; a run that diverged or was interrupted has all that was done until then.
@@ -102,11 +106,16 @@ def train(
     if on_record is None and in_notebook():
         on_record = notebook_progress(run)
     with few_threads(run.settings.threads, run.start.network.theta.numel()):
-        return _train(run, on_record, should_stop)
+        clock = Clock(run.backend)
+        if recorded is None:
+            recorded = _recorded(run, on_record, should_stop)
+            if on_recorded is not None:
+                on_recorded(recorded)
+        return _result(run, recorded, clock)
 
 
-def _train(run: Run, on_record: Callable[[Record], None] | None, should_stop: Callable[[], bool] | None) -> TrainResult:
-    clock = Clock(run.backend)
+def _recorded(run: Run, on_record: Callable[[Record], None] | None, should_stop: Callable[[], bool] | None) -> Recorder:
+    """The run itself: its records, up to its end or to where it was interrupted."""
     recorder = Recorder(run.start.network.batch)
     try:
         with np.errstate(over="ignore", invalid="ignore"), warnings.catch_warnings():
@@ -124,7 +133,7 @@ def _train(run: Run, on_record: Callable[[Record], None] | None, should_stop: Ca
         if not recorder.begun:
             raise  # there is nothing to make a result of
     recorder.stop("interrupted")
-    return _result(run, recorder, clock)
+    return recorder
 
 
 def _records(run: Run) -> Iterator[Record]:
