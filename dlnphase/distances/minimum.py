@@ -51,7 +51,12 @@ class MinimumDistance:
 def minimum_constraint(network: Network, cost: QuadraticCost) -> Constraint:
     """The equations Bᵀ vec(A_θ − Â) = 0 of the set of global minima, for every member of a batch."""
     basis = facts_of(cost, network.depth).measured
-    goal = cost.minimizer.flatten()
+    narrowest = min(network.dims)
+    goal = cost.minimizer
+    if basis is None and narrowest < min(cost.shape):  # modes at round-off do not fit, and need not
+        u, s, vh = torch.linalg.svd(goal, full_matrices=False)
+        goal = (u[:, :narrowest] * s[:narrowest]) @ vh[:narrowest]
+    goal = goal.flatten()
     goal = goal if basis is None else basis.T @ goal
     batch = network.batch
     eye = torch.eye(network.dims[0], dtype=network.theta.dtype, device=network.theta.device)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from dlnphase.costs.quadratic import QuadraticCost
+from dlnphase.distances.any_saddle import descend
 from dlnphase.distances.chains import Constraint, Term
 from dlnphase.distances.critical import CriticalMatrix
 from dlnphase.distances.deaths import Death
@@ -29,6 +30,9 @@ MARGIN = 0.98
 PATIENCE = 3  # candidates polished in vain, one after the other, before a member is done
 CHUNK = 64  # members searched in one batch
 MIXED_PATIENCE = 6
+SMALL = 80  # parameters up to which saddles of any kind are searched as well
+NARROW = 3  # … in layers of at most so many times the size of the matrix
+OTHER = "another kind"
 NEARLY = 1.2  # A = 0 is tried with mixed splits where its bound is within this factor of the nearest saddle
 
 
@@ -70,16 +74,22 @@ def distance_to_saddle(
     search = _Search(network, facts_of(cost, network.depth).saddles, tol, max_steps)
     search.run()
     ways, best, theta, chosen = search.ways, search.best, search.theta, search.chosen
+    scale = _gradient_scale(network, cost)
+    other = torch.zeros_like(best, dtype=torch.bool)
+    if theta.shape[1] <= SMALL and max(network.hidden) <= NARROW * max(cost.shape):
+        any_theta, any_distance = descend(network, cost, theta, scale)
+        other = any_distance < best * (1 - GAP)
+        best, theta = torch.where(other, any_distance, best), torch.where(other[:, None], any_theta, theta)
     point = network.with_theta(theta)
     slope = cost.gradient(point.product())
     return SaddleDistance(
         distance=best,
         gradient_norm=point.gradient(slope).norm(dim=1),
-        gradient_scale=_gradient_scale(network, cost),
+        gradient_scale=scale,
         cost_gradient_norm=slope.flatten(1).norm(dim=1),
         polished=search.polished,
-        winner=[ways[c].matrix.name if c >= 0 else "" for c in chosen],
-        layers=[ways[c].words(network.depth) if c >= 0 else "" for c in chosen],
+        winner=[OTHER if o else ways[c].matrix.name if c >= 0 else "" for o, c in zip(other, chosen, strict=True)],
+        layers=["" if o or c < 0 else ways[c].words(network.depth) for o, c in zip(other, chosen, strict=True)],
         network=point,
     )
 

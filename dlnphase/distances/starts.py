@@ -23,15 +23,14 @@ def balanced_start(network: Network, matrix: Tensor, *, backward: bool = False) 
 
     Args:
         network: θ_0, B members.
-        matrix: (d_out, d_in), or (B, d_out, d_in), of rank at most the smallest hidden size.
+        matrix: (d_out, d_in), or (B, d_out, d_in); of more modes than fit through the narrowest layer the leading ones.
         backward: begin the alignment from the output instead of the input.
     """
     if matrix.ndim == 2:
         matrix = matrix.expand(network.batch, *matrix.shape)
     u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
     rank = int((s > 1e-12 * s.amax().clamp_min(torch.finfo(s.dtype).tiny)).sum(1).amax())
-    if rank == 0:
-        rank = 1
+    rank = min(max(rank, 1), *network.dims)  # modes at round-off may be more than a narrow layer lets through
     u, s, v = u[:, :, :rank], s[:, :rank], vh[:, :rank].mT
     root = s ** (1 / network.depth)
     frames = align_frames(network, v, u, root, backward=backward)
