@@ -174,3 +174,16 @@ def test_data_of_a_user_is_a_regression_with_its_own_test():
         regression_task(x, y, CPU, x)
     with pytest.raises(InputError, match="X_test and Y_test give"):
         regression_task(x, y, CPU, x[:, :2], y)
+
+
+def test_data_with_large_means_are_told_and_centred_ones_are_not():
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((200, 3)), rng.standard_normal((200, 2))
+    assert regression_task(x, y, CPU).notes == ()
+    (note,) = regression_task(x, y + 1.0, CPU).notes
+    part = 1 - y.var(axis=0).sum() / np.mean(np.sum((y + 1.0) ** 2, axis=1))  # all but the variance
+    told = float(note.split(" % of that of Y")[0].split()[-1]) / 100
+    assert told == pytest.approx(part, abs=0.006) and "without biases" in note
+    assert "without biases" in regression_task(x + 1.0, y, CPU).notes[0]
+    ones = np.column_stack([x, np.ones(200)])
+    assert regression_task(ones, y + 1.0, CPU).notes == ()

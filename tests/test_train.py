@@ -10,7 +10,7 @@ from dlnphase.errors import InputError
 from dlnphase.results import result_text
 from dlnphase.results.train import Trajectory, load_train, save_train
 from dlnphase.settings import TrainSettings
-from dlnphase.training.run import failed, prepare, train
+from dlnphase.training.run import _advice, failed, prepare, train
 from dlnphase.training.words import train_sentence
 
 SMALL = {"task": "factorization", "shape": (4, 3), "singular_values": (3.0, 1.0), "depth": 3, "width": 20, "gamma": 3.0}
@@ -323,3 +323,10 @@ def test_an_interrupted_batch_says_how_many_starts_had_not_begun():
     result = train(settings, on_record=seen.append, should_stop=lambda: len(seen) > 3)
     assert result.outcome.reason == "interrupted"
     assert "3 of 4 starts had not begun" in result.outcome.advice and "3 of 4 starts had not begun" in result.notes
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_advice_is_something_that_is_not_done_already(dtype):
+    run = prepare(TrainSettings(**SMALL, dtype=dtype))
+    for reason in ("precision_floor", "diverged"):
+        assert ("--dtype float64" in _advice(reason, run)) is (dtype == "float32")

@@ -14,6 +14,7 @@ from dlnphase.backend import Backend, stream
 from dlnphase.costs.quadratic import QuadraticCost, completion, factorization, regression, sensing
 from dlnphase.errors import InputError
 
+OFFSET = 0.1  # part of the square of data that their mean makes up, above which it is told
 TASKS = ("completion", "factorization", "sensing", "regression")
 
 
@@ -25,11 +26,13 @@ class Task:
         cost: training cost C.
         test: cost on what training does not see (unobserved entries, the planted matrix, held-out data), or None.
         target: the planted matrix A*, shape (d_out, d_in), or None for a user's data.
+        notes: what a reader should know about the data.
     """
 
     cost: QuadraticCost
     test: QuadraticCost | None = None
     target: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -127,7 +130,23 @@ def regression_task(
     cost = regression(x, y, backend)
     if test is not None and test.shape != cost.shape:
         raise InputError(f"data: X_test and Y_test give a {test.shape} matrix, X and Y a {cost.shape} one")
-    return Task(cost, test)
+    return Task(cost, test, notes=_offsets(x, y))
+
+
+def _offsets(x: np.ndarray, y: np.ndarray) -> tuple[str, ...]:
+    """A word on data whose means are large: layers without biases learn no constant, unless an input is one."""
+    x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    shares = []
+    for values in (x, y):
+        square = float(np.mean(np.sum(values**2, axis=1)))
+        shares.append(float(np.sum(values.mean(axis=0) ** 2)) / square if square > 0 else 0.0)
+    constant = bool((np.ptp(x, axis=0) == 0).any() and (x != 0).any())
+    if max(shares) <= OFFSET or constant:
+        return ()
+    return (
+        f"the mean makes up {100 * shares[0]:.2g} % of the square of X and {100 * shares[1]:.2g} % of that of Y: a "
+        "network without biases learns no constant; centre both, or add an input that is always 1",
+    )
 
 
 def _orthonormal(rng: np.random.Generator, n: int, k: int) -> np.ndarray:

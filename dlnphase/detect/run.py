@@ -289,7 +289,7 @@ def _spectrum(a: np.ndarray) -> tuple[float, ...]:
 
 
 def _notes(source: Source, greedy: list[GreedyPoint]) -> tuple[str, ...]:
-    out = []
+    out = list(source.task.notes)
     if source.info.origin == "matrices":
         out.append(
             f"no weights in the source: ‖∇𝓛‖ is {source.info.gradient}; kinds are those of balanced factors of A"

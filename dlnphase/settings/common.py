@@ -152,7 +152,7 @@ class TaskSettings(Settings):
     data: str | None = option(
         None,
         path("an .npz file"),
-        "your data for regression: .npz with X (N x d_in), Y (N x d_out), also X_test, Y_test",
+        "your data, C = 1/(2N) sum |A x - y|^2: .npz with X (N x d_in), Y (N x d_out), also X_test, Y_test",
         panel="Task",
         replaces=("task", "dim", *_PLANTED, "target"),
     )

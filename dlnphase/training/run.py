@@ -65,7 +65,7 @@ def _prepare(settings: TrainSettings) -> Run:
         start = build_limit(settings, task.cost, backend)
     else:
         start = build_start(settings, task.cost, backend, settings.seed)
-    notes = list(start.notes)
+    notes = [*start.notes, *task.notes]
     lr: float | None = None
     if settings.dynamics == "gd":
         if settings.lr == "auto":
