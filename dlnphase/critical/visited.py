@@ -31,6 +31,7 @@ class Path:
     Attributes:
         time, step, excess, gradient_norm: t, accepted steps, C − C_min and ‖∇𝓛‖, each of shape (T,).
         matrices: A by record number, at least at every visit and at the end.
+        between: what ‖∇𝓛‖ reaches at least between each record and the next, shape (T−1,), where that is known.
         tol: the part of its first excess, or of that of A = 0 where it is less, within which the path was followed to a
             minimum; None for one that was not.
     """
@@ -41,6 +42,7 @@ class Path:
     gradient_norm: np.ndarray
     matrices: Mapping[int, np.ndarray] | np.ndarray
     tol: float | None = None
+    between: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,9 @@ def visited_points(
     A path that never moves is one visit. One that was followed to a minimum ends in a visit, however little its
     gradient had time to fall.
     """
-    visits = find_visits(path.time, path.step, path.excess, path.gradient_norm, min_prominence=min_prominence)
+    visits = find_visits(
+        path.time, path.step, path.excess, path.gradient_norm, min_prominence=min_prominence, between=path.between
+    )
     last = len(path.time) - 1
     if not visits and path.gradient_norm.max() <= STILL * host.scale:
         visits = [Visit(0, 0, last, 0.0)]
@@ -100,7 +104,7 @@ def transitions(path: Path, minimum: float, visited: Sequence[Visited]) -> list[
     return rank_transitions(
         path.time, path.step, path.gradient_norm, path.excess + minimum, [v.visit for v in real],
         [v.rank for v in real],
-        [np.linalg.svd(path.matrices[v.visit.index], compute_uv=False) for v in real],
+        [np.linalg.svd(path.matrices[v.visit.index], compute_uv=False) for v in real], path.between,
     )  # fmt: skip
 
 

@@ -50,6 +50,7 @@ def find_visits(
     gradient_norm: np.ndarray,
     *,
     min_prominence: float = MIN_PROMINENCE,
+    between: np.ndarray | None = None,
 ) -> list[Visit]:
     """Visits of one path, in order.
 
@@ -57,6 +58,8 @@ def find_visits(
         time, step, excess, gradient_norm: of the records of one member, each of shape (T,):
             t, accepted steps, C − C_min and ‖∇𝓛(θ)‖.
         min_prominence: decades of ‖∇𝓛‖ by which a visit must stand out.
+        between: what ‖∇𝓛‖ reaches at least somewhere between each record and the next, shape (T−1,);
+            None where nothing is known.
 
     Raises:
         InputError: for arrays of different lengths, numbers that are not finite, times that do not increase,
@@ -67,7 +70,8 @@ def find_visits(
         raise InputError(f"min-prominence: found {min_prominence}, expected a positive number of decades")
     if time.size < 2:
         return []
-    depth = -np.log10(np.maximum(gradient_norm, np.finfo(float).tiny))
+    # Records stand at even places, what is known of the stretches between them at odd ones: a peak is at a record.
+    depth = -np.log10(np.maximum(with_between(gradient_norm, between), np.finfo(float).tiny))
     floor = float(depth.min())
     padded = np.concatenate([[floor - _OPEN], depth, [floor - _OPEN]])
     visits = []
@@ -77,19 +81,39 @@ def find_visits(
         prominence = min(float(prominence), float(depth[peak]) - floor)
         if prominence >= min_prominence:
             enter, leave = _stretch(depth, peak, prominence)
-            visits.append(Visit(peak, enter, leave, prominence))
+            visits.append(Visit(peak // 2, (enter + 1) // 2, leave // 2, prominence))
     return _merge_round_off(visits, excess)
 
 
-def transition_times(time: np.ndarray, gradient_norm: np.ndarray, visits: Sequence[Visit]) -> list[tuple[int, float]]:
+def with_between(gradient_norm: np.ndarray, between: np.ndarray | None) -> np.ndarray:
+    """‖∇𝓛‖ of the records at even places, of the stretches between them at odd ones, shape (2T−1,).
+
+    Where nothing is known of a stretch, or less than its ends tell, the larger end stands for it.
+    """
+    out = np.empty(max(2 * len(gradient_norm) - 1, 0))
+    out[::2] = gradient_norm
+    ends = np.maximum(gradient_norm[:-1], gradient_norm[1:])
+    out[1::2] = ends if between is None else np.maximum(ends, between)
+    return out
+
+
+def transition_times(
+    time: np.ndarray, gradient_norm: np.ndarray, visits: Sequence[Visit], between: np.ndarray | None = None
+) -> list[tuple[int, float]]:
     """Between each visit and the next: the record of largest ‖∇𝓛‖, and the time of its maximum.
 
-    The time is that of the vertex of the parabola through log‖∇𝓛‖ at this record and its neighbours.
+    The time is that of the vertex of the parabola through log‖∇𝓛‖ at this record and its neighbours. Where ‖∇𝓛‖ was
+    larger still between two records (``between``, as of :func:`find_visits`), it is the middle of that stretch.
     """
     out = []
     for before, after in pairwise(visits):
         index = before.index + int(np.argmax(gradient_norm[before.index : after.index + 1]))
-        out.append((index, _vertex(time, gradient_norm, index)))
+        when = _vertex(time, gradient_norm, index)
+        if between is not None and after.index > before.index:
+            stretch = before.index + int(np.argmax(between[before.index : after.index]))
+            if between[stretch] > gradient_norm[index]:
+                index, when = stretch + 1, float(time[stretch] + time[stretch + 1]) / 2
+        out.append((index, when))
     return out
 
 
@@ -101,6 +125,7 @@ def rank_transitions(
     visits: Sequence[Visit],
     ranks: Sequence[int],
     singular_values: Sequence[np.ndarray],
+    between: np.ndarray | None = None,
 ) -> list[RankTransition]:
     """One row per transition between consecutive visits; none for a path with fewer than two.
 
@@ -109,10 +134,11 @@ def rank_transitions(
         visits: of :func:`find_visits`.
         ranks: of the refined critical point of each visit (:func:`dlnphase.critical.refine_matrix`).
         singular_values: of A at each visit.
+        between: as of :func:`find_visits`.
     """
     rows: list[RankTransition] = []
     previous = float(time[0]) if len(time) else 0.0
-    for i, (index, when) in enumerate(transition_times(time, gradient_norm, visits)):
+    for i, (index, when) in enumerate(transition_times(time, gradient_norm, visits, between)):
         rows.append(
             RankTransition(
                 from_rank=int(ranks[i]),

@@ -31,8 +31,9 @@ from dlnphase.critical.escape import Escape, escape_of
 from dlnphase.critical.greedy import GreedyPoint, greedy_path
 from dlnphase.critical.visited import Path, Visited, transitions, visited_points
 from dlnphase.detect.proofs import Prover
-from dlnphase.detect.sources import MemberTrace, Source, read_source
-from dlnphase.detect.speed import CONSTANT, speed_factor
+from dlnphase.detect.sources import Source, read_source
+from dlnphase.detect.speed import CONSTANT
+from dlnphase.detect.trace import MemberTrace
 from dlnphase.errors import InputError
 from dlnphase.results import Clock
 from dlnphase.results.detect import (
@@ -156,7 +157,8 @@ def _visits_of_all(
     seen: list[_Seen] = []
     rows: list[list[RankTransition]] = []
     for trace in source.traces:
-        path = Path(trace.time, trace.step, trace.excess, trace.gradient_norm, trace.matrices, trace.tol)
+        columns = (trace.time, trace.step, trace.excess, trace.gradient_norm, trace.matrices)
+        path = Path(*columns, tol=trace.tol, between=trace.between)
         visited = visited_points(path, host, min_prominence=source.settings.min_prominence, should_stop=stop)
         if visited is None:
             return seen, rows
@@ -294,16 +296,25 @@ def _notes(source: Source, greedy: list[GreedyPoint]) -> tuple[str, ...]:
         out.append(
             f"no weights in the source: ‖∇𝓛‖ is {source.info.gradient}; kinds are those of balanced factors of A"
         )
-    if source.info.origin == "weights":
-        factors = [speed_factor(t.time, t.excess, t.gradient_norm) for t in source.traces]
-        out += [
+    if source.info.speed is not None and abs(source.info.speed - 1) > CONSTANT:
+        c = source.info.speed
+        out.append(
             f"the path goes {c:.3g} times as fast as −∇𝓛: the loss it followed is {c:.3g} times ours, or its times are "
-            f"not step × learning rate; multiplied by {c:.3g} they are those of our gradient flow"
-            for c in factors
-            if c is not None and abs(c - 1) > CONSTANT
-        ]
+            f"not step × learning rate; multiplied by {c:.3g} they are those of our gradient flow "
+            f"(--loss-scale {c * source.settings.loss_scale:.3g})"
+        )
     if not source.true_sizes:
         out.append("the run does not tell the sizes of the network it reduced: eigenvalues below 0: at least so many")
+    if source.info.spacing is not None:
+        low, high = source.info.spacing
+        words = f"{low:.3g}" if high <= low * (1 + 1e-9) else f"{low:.3g} to {high:.3g}"
+        filled = f"; the flow was followed on {source.info.followed} stretches" if source.info.followed else ""
+        out.append(f"records are {words} of time apart: a visit shorter than that cannot be seen{filled}")
+    if source.info.strayed:
+        out.append(
+            f"on {source.info.strayed} stretches the flow from a record does not lead to the next: "
+            "this path is not gradient flow there (large steps, noise, or another --loss-scale)"
+        )
     if source.info.reason not in (None, "converged"):
         out.append(f"the run ended as {source.info.reason}: its last visit may be the place where it was stopped")
     out += [f"greedy path: {g.note}" for g in greedy if g.ties > 1]

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +22,9 @@ import torch
 from dlnphase.backend import resolve_backend
 from dlnphase.costs.quadratic import QuadraticCost
 from dlnphase.costs.tasks import Task
+from dlnphase.detect.checkpoints import checkpoint_files, read_checkpoints
+from dlnphase.detect.sparse import far_apart, followed, least_between, speed
+from dlnphase.detect.trace import Layers, MemberTrace
 from dlnphase.errors import InputError
 from dlnphase.networks.chain import Network
 from dlnphase.results import settle
@@ -30,32 +33,10 @@ from dlnphase.results.files import in_range, read_npz
 from dlnphase.results.train import RUN_FILE, NetworkInfo, TrainResult, load_train
 from dlnphase.settings.detect import DetectSettings
 from dlnphase.setup.build import build_task
+from dlnphase.setup.states import SUFFIXES
 
+FOLLOWED_RTOL = 1e-4  # of the flow between two records
 CHUNK = 1 << 24  # numbers of weights looked at in one go
-
-Layers = list[np.ndarray]
-
-
-@dataclass(frozen=True)
-class MemberTrace:
-    """The path of one network.
-
-    Attributes:
-        member: its number.
-        time, step, excess, gradient_norm: of the records, each (T,).
-        matrices: A, (T, d_out, d_in).
-        weights: record number → layers, or None where the source holds none.
-        tol: what the run converged to, relative to its start; None where it did not, or nobody says.
-    """
-
-    member: int
-    time: np.ndarray
-    step: np.ndarray
-    excess: np.ndarray
-    gradient_norm: np.ndarray
-    matrices: np.ndarray
-    weights: Callable[[int], Layers | None]
-    tol: float | None = None
 
 
 @dataclass(frozen=True)
@@ -78,28 +59,28 @@ def read_source(settings: DetectSettings) -> Source:
     Raises:
         InputError: naming the file or option, what was found and what is expected.
     """
-    assert settings.source is not None
-    path = Path(settings.source)
-    if not os.path.exists(path):
-        raise InputError(f"SOURCE: {path}: no such file or directory")
+    path = Path(settings.sources[0])
     if path.is_dir():
         settle(path)
-    if path.is_dir() or path.name == RUN_FILE:
+    if settings.is_run:
         return _from_run(path, settings)
-    if path.suffix.lower() != ".npz":
-        raise InputError(f"SOURCE: {path}: expected a run directory (with {RUN_FILE}) or an .npz file")
+    files = checkpoint_files(settings.sources)
+    if files:
+        return _from_checkpoints(files, settings)
+    for name in settings.sources:
+        if not os.path.exists(name):
+            raise InputError(f"SOURCE: {name}: no such file or directory")
+    if path.suffix.lower() != ".npz" or len(settings.sources) > 1:
+        raise InputError(
+            f"SOURCE: {path}: expected a run directory (with {RUN_FILE}), an .npz file, or checkpoints "
+            f"({', '.join(SUFFIXES)})"
+        )
     return _from_npz(path, settings)
 
 
 def _from_run(path: Path, settings: DetectSettings) -> Source:
-    if path.is_dir() and not (path / RUN_FILE).exists():
-        raise InputError(f"SOURCE: {path} holds no {RUN_FILE}, expected a directory written by dlnphase train")
-    if settings.has_task:
-        raise InputError(f"task options: found beside the run {path}, which brings its own task; drop them")
-    for name in ("depth", "width"):
-        if getattr(settings, name) is not None:
-            raise InputError(f"{name}: found beside the run {path}, which brings its own network; drop it")
     result = load_train(path)
+    _agree_with_run(settings, result, path)
     if result.trajectory is None:
         raise InputError(f"SOURCE: {path}: {result.files.get('trajectory')} is missing beside {RUN_FILE}")
     task, _ = build_task(result.config, resolve_backend("cpu"))
@@ -124,6 +105,26 @@ def _true_sizes(network: NetworkInfo) -> tuple[tuple[int, ...], bool]:
     return network.hidden, network.representation == "full"
 
 
+def _agree_with_run(settings: DetectSettings, result: TrainResult, path: Path) -> None:
+    """Options that repeat what the run says are taken; InputError for one that says something else."""
+    for name in ("lr", "times", "every", "between"):
+        if getattr(settings, name):
+            raise InputError(f"{name}: found beside the run {path}, which tells its own times; drop it")
+    if settings.loss_scale != 1.0:
+        raise InputError(f"loss-scale: found {settings.loss_scale:g} beside the run {path}, expected 1")
+    told: dict[str, Any] = {"depth": result.network.depth, "width": result.network.width}
+    asked = {name: value for name in told if (value := getattr(settings, name)) is not None}
+    config = result.config
+    told |= {name: getattr(config, name) for name in settings.given_task}
+    asked |= settings.given_task
+    if "dim" in asked:
+        told["dim"] = config.shape[0] if config.shape is not None and config.shape[0] == config.shape[1] else None
+    for name, value in asked.items():
+        if value != told[name]:
+            option = name.replace("_", "-")
+            raise InputError(f"{option}: found {value}, but the run {path} has {told[name]}; drop it")
+
+
 def _trace_of(result: TrainResult, member: int) -> MemberTrace:
     trajectory = result.trajectory
     assert trajectory is not None
@@ -141,16 +142,37 @@ def _trace_of(result: TrainResult, member: int) -> MemberTrace:
     return MemberTrace(member, t, step, excess, norm, trajectory.A[rows].astype(float), weights, tol)
 
 
-def _from_npz(path: Path, settings: DetectSettings) -> Source:
+def _needs_task(name: str, settings: DetectSettings) -> None:
     if not settings.has_task:
         raise InputError(
-            f"task: {path.name} does not say what it was trained on; give --target FILE, --data FILE, "
+            f"task: {name} does not say what it was trained on; give --target FILE, --data FILE, "
             "or --task with the options of dlnphase train"
         )
+
+
+def _from_checkpoints(files: list[Path], settings: DetectSettings) -> Source:
+    _needs_task(files[0].parent.name or "the folder", settings)
+    layers, t, step = read_checkpoints(files, settings)
+    where = f"SOURCE: {files[0].parent}"
+    rows = _checked_rows({"t": t, "step": step}, layers, where)
+    task, settings = build_task(settings, resolve_backend("cpu"))
+    return _from_weights([w for _, w in layers], rows, task, settings, where)
+
+
+def _from_npz(path: Path, settings: DetectSettings) -> Source:
+    _needs_task(path.name, settings)
+    for name in ("times", "every"):
+        if getattr(settings, name) is not None:
+            raise InputError(f"{name}: found beside {path.name}, which holds its own times; drop it")
     arrays = read_npz(path, "SOURCE")
     where = f"SOURCE: {path}"
     if "t" not in arrays:
-        raise InputError(f"{where}: found no array t, expected the times of the records")
+        if "step" not in arrays or settings.lr is None:
+            raise InputError(f"{where}: found no array t, expected the times of the records (or step, and --lr)")
+        arrays["t"] = arrays["step"] * settings.lr
+    elif settings.lr is not None:
+        raise InputError(f"lr: found beside {path.name}, which holds its own times t; drop it")
+    arrays["t"] = arrays["t"] * settings.loss_scale
     layers = _layers(arrays, where)
     if not layers and "A" not in arrays:
         raise InputError(f"{where}: found neither W1, W2, … nor A, expected weights or end-to-end matrices")
@@ -204,9 +226,12 @@ def _check_shape(shape: tuple[int, int], task: Task, where: str) -> None:
 def _from_weights(
     layers: Layers, rows: tuple[np.ndarray, np.ndarray], task: Task, settings: DetectSettings, where: str
 ) -> Source:
-    for name in ("depth", "width"):
-        if getattr(settings, name) is not None:
-            raise InputError(f"{name}: found beside weights, which tell it; drop it")
+    name = where.removeprefix("SOURCE: ")
+    if settings.depth not in (None, len(layers)):
+        raise InputError(f"depth: found {settings.depth}, but {name} has {len(layers)} layers")
+    widths = {w.shape[1] for w in layers[:-1]}
+    if settings.width is not None and widths != {settings.width}:
+        raise InputError(f"width: found {settings.width}, but {name} has {', '.join(map(str, sorted(widths)))}")
     _check_shape((layers[-1].shape[1], layers[0].shape[2]), task, where)
     t, step = rows
     size = sum(int(np.prod(w.shape[1:])) for w in layers)
@@ -218,12 +243,30 @@ def _from_weights(
         norm = torch.linalg.vector_norm(network.gradient(task.cost.gradient(a)), dim=1)
         parts.append((task.cost.excess(a).numpy(), norm.numpy(), a.numpy()))
     excess, gradient, matrices = (np.concatenate(p) for p in zip(*parts, strict=True))
+    excess = np.maximum(excess, 0.0)
     trace = MemberTrace(
-        0, t, step, np.maximum(excess, 0.0), gradient, matrices, lambda i: [w[i].astype(float) for w in layers]
-    )
+        0, t, step, excess, gradient, matrices, lambda i: [w[i].astype(float) for w in layers],
+        between=least_between(t, excess, gradient),
+    )  # fmt: skip
     hidden = tuple(w.shape[1] for w in layers[:-1])
-    info = PathInfo("weights", t.size, (0,), len(layers), hidden, "computed from the weights")
+    info = PathInfo(
+        "weights", t.size, (0,), len(layers), hidden, "computed from the weights",
+        spacing=_spacing(t), speed=_speed(trace),
+    )  # fmt: skip
+    if settings.between is not False:
+        far = far_apart(trace) if settings.between is None else np.ones(t.size - 1, dtype=bool)
+        trace, count, strayed = followed(trace, task.cost, far, rtol=FOLLOWED_RTOL)
+        info = replace(info, followed=count, strayed=strayed)
     return Source((trace,), task, info, settings)
+
+
+def _spacing(t: np.ndarray) -> tuple[float, float]:
+    """The least and the largest time between two records."""
+    return float(np.diff(t).min()), float(np.diff(t).max())
+
+
+def _speed(trace: MemberTrace) -> float | None:
+    return speed(trace.time, trace.excess, trace.gradient_norm)
 
 
 def _from_matrices(
@@ -236,9 +279,15 @@ def _from_matrices(
     a = torch.as_tensor(matrices)
     excess = np.maximum(task.cost.excess(a).numpy(), 0.0)
     width = min(task.shape) if settings.width is None else settings.width
-    trace = MemberTrace(0, t, step, excess, balanced_gradient(matrices, task.cost, settings.depth), matrices, _none)
+    if settings.between:
+        raise InputError("between: found with matrices alone, expected weights, from which the flow can be followed")
+    gradient = balanced_gradient(matrices, task.cost, settings.depth)
+    trace = MemberTrace(0, t, step, excess, gradient, matrices, _none, between=least_between(t, excess, gradient))
     hidden = (width,) * (settings.depth - 1)
-    info = PathInfo("matrices", t.size, (0,), settings.depth, hidden, "computed from A, layers taken as balanced")
+    info = PathInfo(
+        "matrices", t.size, (0,), settings.depth, hidden, "computed from A, layers taken as balanced",
+        spacing=_spacing(t), speed=_speed(trace),
+    )  # fmt: skip
     return Source((trace,), task, info, settings)
 
 

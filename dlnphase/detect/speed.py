@@ -21,12 +21,23 @@ def speed_factor(time: np.ndarray, excess: np.ndarray, gradient_norm: np.ndarray
     Args:
         time, excess, gradient_norm: t, C − C_min and ‖∇𝓛‖ at its records, each of shape (T,).
     """
+    factors = _factors(time, excess, gradient_norm)
+    if factors.size < ENOUGH:
+        return None
+    low, middle, high = (float(q) for q in np.quantile(factors, (0.1, 0.5, 0.9)))
+    return middle if high - low <= CONSTANT * middle else None
+
+
+def typical_speed(time: np.ndarray, excess: np.ndarray, gradient_norm: np.ndarray) -> float | None:
+    """The median of −dC/dt over ‖∇𝓛‖² where records are dense, whether it is a constant or not; None where none are."""
+    factors = _factors(time, excess, gradient_norm)
+    return float(np.median(factors)) if factors.size else None
+
+
+def _factors(time: np.ndarray, excess: np.ndarray, gradient_norm: np.ndarray) -> np.ndarray:
+    """The decrease over the trapezoid, of every pair of neighbours that is dense."""
     before, after = gradient_norm[:-1], gradient_norm[1:]
     fallen, elapsed = excess[:-1] - excess[1:], np.diff(time)
     slow = (after <= LITTLE * before) & (before <= LITTLE * after)
     clear = slow & (fallen > CLEAR * excess[:-1]) & (elapsed > 0) & (before > 0)
-    if clear.sum() < ENOUGH:
-        return None
-    factors = fallen[clear] / (0.5 * (before[clear] ** 2 + after[clear] ** 2) * elapsed[clear])
-    low, middle, high = (float(q) for q in np.quantile(factors, (0.1, 0.5, 0.9)))
-    return middle if high - low <= CONSTANT * middle else None
+    return fallen[clear] / (0.5 * (before[clear] ** 2 + after[clear] ** 2) * elapsed[clear])

@@ -192,7 +192,7 @@ def _train_words(result: TrainResult) -> str:
 def _detect_words(result: DetectResult) -> str:
     path, config = result.path, result.config
     words = [task_words(config, result.task.shape, result.task.kind), f"L = {path.depth}"]
-    words.append(f"{path.records} records of {Path(config.source or '').name}")
+    words.append(f"{path.records} records of {Path(config.sources[0]).name}")
     words.append(f"visits of at least {config.min_prominence:g} decades")
     return ", ".join(words)
 

@@ -157,6 +157,10 @@ class PathInfo:
         hidden: hidden sizes that channels are counted by.
         gradient: where ‖∇𝓛‖ comes from.
         reason: why the run ended, or None for another code's path.
+        spacing: least and largest time between two records of another code's path.
+        speed: c in dC/dt = −c‖∇𝓛‖² as measured on another code's path; None where its records are too far apart.
+        followed: stretches between two records that were filled in by the flow from the first to the second.
+        strayed: stretches on which that flow did not lead to the second record, and which were left as they are.
     """
 
     origin: str
@@ -166,6 +170,10 @@ class PathInfo:
     hidden: tuple[int, ...]
     gradient: str
     reason: str | None = None
+    spacing: tuple[float, float] | None = None
+    speed: float | None = None
+    followed: int = 0
+    strayed: int = 0
 
 
 @dataclass(frozen=True)

@@ -275,17 +275,17 @@ class NetworkSettings(Settings):
     )
     init_weights: str | None = option(
         None,
-        path("an .npz file or a torch state dict"),
-        "your own start: .npz with W1…WL, or a torch state dict",
+        path("an .npz file or a checkpoint"),
+        "your own start: .npz with W1…WL, a torch state dict, a checkpoint or safetensors",
         panel="Network",
         replaces=("depth", "width", "gamma", "seeds"),
     )
 
     def _settle(self) -> None:
         super()._settle()
+        if self.init_weights is not None and self.gamma is not None:
+            raise InputError("gamma: found beside init-weights, which decides the scale; drop one")
         for name, default in {"depth": 4, "width": 100, "gamma": 2.0}.items():
-            if self.init_weights is not None and getattr(self, name) is not None:
-                raise InputError(f"{name}: found beside init-weights, which decides it; drop one")
             if self.init_weights is None and getattr(self, name) is None:
                 self._set(name, default)
         if self.representation is None:

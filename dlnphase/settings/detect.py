@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dlnphase.errors import InputError
 from dlnphase.settings.common import MachineSettings, TaskSettings, name_words
-from dlnphase.settings.parse import boolean, choice, integer, number, path
+from dlnphase.settings.parse import boolean, choice, integer, number, path, paths
 from dlnphase.settings.table import option, options
 
 _TASK = tuple(options(TaskSettings))
@@ -17,15 +18,38 @@ _TASK = tuple(options(TaskSettings))
 class DetectSettings(MachineSettings, TaskSettings):
     """Which path to look at, what it was trained on, and what to say about its visits.
 
-    A run of ``dlnphase train`` brings its own task and network; an .npz of another code needs its task by options.
+    A run of ``dlnphase train`` brings its own task and network; a path of another code needs its task by options.
+    The time of another code's record is taken times ``loss_scale``: gradient descent on a loss c times ours moves c
+    times as fast.
     """
 
-    source: str | None = option(
+    source: str | tuple[str, ...] | None = option(
         None,
-        path("a run directory or an .npz file"),
-        "a run directory, or an .npz of any other code: t, and W1…WL (T x n_l x n_(l-1)) or A (T x d_out x d_in)",
+        paths("a run directory, an .npz file or checkpoints", "SOURCE"),
+        "a run directory; an .npz of any other code: t, and W1…WL (T x n_l x n_(l-1)) or A (T x d_out x d_in); or "
+        "checkpoints of one training run: a folder, a quoted pattern, or several .pt, .pth, .ckpt, .safetensors files",
         panel="Saddles",
         positional=True,
+        repeatable=True,
+    )
+    lr: float | None = option(
+        None, number(positive=True), "checkpoints: learning rate; their time is step x lr", panel="Saddles"
+    )
+    times: str | None = option(
+        None, path("an .npy, or text with a number per line"), "checkpoints: their times", panel="Saddles"
+    )
+    every: int | None = option(
+        None, integer(1), "checkpoints: training steps per number in their names", panel="Saddles", default_words="1"
+    )
+    loss_scale: float = option(
+        1.0, number(positive=True), "how many times ours the loss is that SOURCE was trained on", panel="Saddles"
+    )
+    between: bool | None = option(
+        None,
+        boolean(),
+        "follow the flow from each record with weights to the next",
+        panel="Saddles",
+        default_words="where they lie far apart",
     )
     min_prominence: float = option(
         0.5,
@@ -69,19 +93,37 @@ class DetectSettings(MachineSettings, TaskSettings):
                 raise InputError("check: found beside SOURCE, prove or a task, expected the proof file alone")
             return
         if self.source is None:
-            raise InputError("SOURCE: missing, expected a run directory or an .npz file")
-        if self.has_task:
+            raise InputError("SOURCE: missing, expected a run directory, an .npz file or checkpoints")
+        if self.times is not None and (self.lr is not None or self.every is not None):
+            raise InputError("times: found beside lr or every, which make times of steps; drop one")
+        if self.has_task and not self.is_run:
             super()._settle()
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The names given, at least one."""
+        assert self.source is not None
+        return (self.source,) if isinstance(self.source, str) else self.source
+
+    @property
+    def is_run(self) -> bool:
+        """Whether SOURCE is a run of ours, which brings its own task."""
+        path = Path(self.sources[0])
+        return len(self.sources) == 1 and (path.name == "run.yaml" or (path / "run.yaml").exists())
+
+    @property
+    def given_task(self) -> dict[str, Any]:
+        """The task options that are given, by name."""
+        return {name: getattr(self, name) for name in _TASK if getattr(self, name) is not None}
 
     @property
     def has_task(self) -> bool:
         """Whether any task option is given."""
-        return any(getattr(self, name) is not None for name in _TASK)
+        return bool(self.given_task)
 
     def slug(self) -> str:
         """A short name for the default output directory: ``detect-saddles-first``."""
-        assert self.source is not None
-        source = Path(self.source)
+        source = Path(self.sources[0])
         stem = source.stem if source.suffix in (".npz", ".yaml") else source.name
         if source.name == "run.yaml":
             stem = source.parent.name

@@ -147,6 +147,20 @@ def path(expected: str = "a file") -> Parser:
     return Parser(convert, expected, "FILE", is_path=True)
 
 
+def paths(expected: str = "files", metavar: str = "FILE") -> Parser:
+    """One file name, or several as a tuple; kept absolute like :func:`path`."""
+    one = path(expected)
+
+    def convert(value: Any) -> str | tuple[str, ...]:
+        given = [value] if isinstance(value, (str, Path)) else list(value)
+        if not given:
+            raise ValueError
+        names = tuple(one.convert(name) for name in given)
+        return names[0] if len(names) == 1 else names
+
+    return Parser(convert, expected, metavar, is_path=True)
+
+
 def shape() -> Parser:
     """``10x8``, [10, 8] or one number for a square: d_out × d_in."""
 

@@ -200,6 +200,12 @@ def _start_from_file(settings: NetworkSettings, path: str, cost: QuadraticCost, 
     if shape != cost.shape:
         wanted = f"{cost.shape[0]}x{cost.shape[1]}"
         raise InputError(f"init-weights: {path} gives a {shape[0]}x{shape[1]} matrix, expected {wanted} like the task")
+    if settings.depth not in (None, len(layers)):
+        raise InputError(f"depth: found {settings.depth}, but init-weights {path} has {len(layers)} layers")
+    widths = sorted({w.shape[1] for w in layers[:-1]})
+    if settings.width is not None and widths != [settings.width]:
+        found = ", ".join(map(str, widths))
+        raise InputError(f"width: found {settings.width}, but init-weights {path} has {found}")
     given = Network.from_weights([backend.tensor(w) for w in layers])
     sigma = float(given.theta.square().mean().sqrt())
     alpha = sigma * float(np.sqrt(np.mean(given.hidden)))

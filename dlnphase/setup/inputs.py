@@ -8,16 +8,15 @@ from __future__ import annotations
 import csv
 import math
 import re
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from dlnphase.errors import InputError
 from dlnphase.results.files import MAX_ARRAY_BYTES, check_npy_header, in_range, numeric, read_npz
 from dlnphase.results.yamlfile import read_text, regular_file
+from dlnphase.setup.states import read_state
 
 _GAPS = {"", "nan", "na", "n/a", "none", "null", "?"}
 
@@ -80,10 +79,10 @@ def read_regression(path: str | Path, option: str = "data") -> dict[str, np.ndar
 
 
 def read_weights(path: str | Path, option: str = "init-weights") -> list[np.ndarray]:
-    """Layers W_1, …, W_L, each of shape (B, n_l, n_{l-1}), from an .npz or a torch state dict.
+    """Layers W_1, …, W_L, each of shape (B, n_l, n_{l-1}), from an .npz or a checkpoint.
 
-    An .npz holds ``W1`` … ``WL``, matrices or batches of them. A state dict (``torch.save(model.state_dict(), …)``)
-    is read in its own order, as tensors only; its layers may carry no biases.
+    An .npz holds ``W1`` … ``WL``, matrices or batches of them. Any other file is a state dict, a checkpoint that holds
+    one, or safetensors (:func:`dlnphase.setup.states.read_state`).
 
     Raises:
         InputError: when layers are missing, do not chain, or hold anything but finite numbers.
@@ -94,7 +93,7 @@ def read_weights(path: str | Path, option: str = "init-weights") -> list[np.ndar
     if path.suffix.lower() == ".npz":
         named = _numbered_layers(read_npz(path, option), where)
     else:
-        named = _state_dict(path, where)
+        named = list(read_state(path, where).layers)
     return _check_chain(named, where)
 
 
@@ -212,33 +211,6 @@ def _numbered_layers(arrays: Mapping[str, np.ndarray], where: str) -> list[tuple
     if not count or sorted(numbered) != list(range(1, count + 1)):
         raise InputError(f"{where}: found {_names(arrays)}, expected W1, W2, … WL without a gap")
     return [numbered[k] for k in range(1, count + 1)]
-
-
-def _state_dict(path: Path, where: str) -> list[tuple[str, np.ndarray]]:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it talks of pickle protocols, which say nothing to the user
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a damaged or unsafe file
-        raise InputError(
-            f"{where}: not an .npz and not a torch state dict of plain tensors ({_first_line(error)})"
-        ) from None
-    if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
-        state = state["state_dict"]
-    if not isinstance(state, Mapping) or not state:
-        raise InputError(f"{where}: found a {type(state).__name__}, expected a torch state dict")
-    layers = []
-    for name, tensor in state.items():
-        if not isinstance(tensor, torch.Tensor) or not tensor.dtype.is_floating_point:
-            raise InputError(
-                f"{where}: {name} is no tensor of real numbers, expected the weight matrices of linear layers"
-            )
-        if tensor.ndim == 1:
-            raise InputError(
-                f"{where}: {name} is a bias of shape {tuple(tensor.shape)}, expected linear layers without bias"
-            )
-        layers.append((str(name), tensor.to(torch.float64).numpy()))
-    return layers
 
 
 def _check_chain(named: list[tuple[str, np.ndarray]], where: str) -> list[np.ndarray]:

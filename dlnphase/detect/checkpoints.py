@@ -1,0 +1,138 @@
+"""A path from a folder of checkpoints: which files, in what order, at what times.
+
+The step of a checkpoint is what it says itself (``global_step``), else the number in its name; its time is
+step × lr × loss scale, or what ``--times`` says: gradient descent with learning rate η on a loss that is c times ours
+moves in one step as far as our flow in time η·c.
+"""
+
+from __future__ import annotations
+
+import glob
+import re
+from pathlib import Path
+
+import numpy as np
+
+from dlnphase.errors import InputError
+from dlnphase.results.files import in_range
+from dlnphase.results.yamlfile import read_text
+from dlnphase.settings.detect import DetectSettings
+from dlnphase.setup.states import SUFFIXES, State, read_state
+
+Stack = tuple[list[tuple[str, np.ndarray]], np.ndarray, np.ndarray]
+
+
+def checkpoint_files(sources: tuple[str, ...]) -> list[Path]:
+    """The files meant by a folder, a pattern, or names; none where a single source is no such thing.
+
+    Raises:
+        InputError: for a pattern that matches nothing, or one file where several are needed.
+    """
+    found: list[Path] = []
+    for source in sources:
+        path = Path(source)
+        if path.is_dir():
+            found += [p for p in path.iterdir() if p.suffix.lower() in SUFFIXES]
+        elif path.exists():
+            found += [path] if path.suffix.lower() in SUFFIXES else []
+        elif glob.has_magic(source):
+            matches = [Path(p) for p in glob.glob(source)]
+            if not matches:
+                raise InputError(f"SOURCE: {source}: the pattern matches no file")
+            found += matches
+    return sorted(dict.fromkeys(found), key=lambda p: ([int(n) for n in re.findall(r"\d{1,18}", p.name)], p.name))
+
+
+def read_checkpoints(files: list[Path], settings: DetectSettings) -> Stack:
+    """Layers W1, W2, … of shape (T, n_l, n_{l-1}), times (T,) and steps (T,), in the order of training.
+
+    Raises:
+        InputError: naming the file that cannot be used, or the option that is missing.
+    """
+    if len(files) < 2:
+        raise InputError(f"SOURCE: {files[0]} is one checkpoint, expected several of one training run")
+    states = [read_state(path, f"SOURCE: {path}") for path in files]
+    for path, state in zip(files, states, strict=True):
+        shapes = [w.shape for _, w in state.layers]
+        wanted = [w.shape for _, w in states[0].layers]
+        if shapes != wanted:
+            raise InputError(
+                f"SOURCE: {path} has layers {_shapes(shapes)}, expected {_shapes(wanted)} like {files[0].name}"
+            )
+    steps = _steps(files, states, settings.every)
+    order = np.argsort(steps, kind="stable")
+    steps, files, states = steps[order], [files[i] for i in order], [states[i] for i in order]
+    if (np.diff(steps) == 0).any():
+        k = int(np.flatnonzero(np.diff(steps) == 0)[0])
+        raise InputError(f"SOURCE: {files[k].name} and {files[k + 1].name} are both of step {steps[k]:.0f}")
+    layers = [
+        (f"W{index + 1}", np.stack([state.layers[index][1] for state in states]).astype(_kept(states)))
+        for index in range(len(states[0].layers))
+    ]
+    return layers, _times(steps, settings), steps
+
+
+def _kept(states: list[State]) -> type[np.floating]:
+    """Single precision stays so: whoever reads the numbers should know what they are worth."""
+    return np.float32 if all(state.single for state in states) else np.float64
+
+
+def _shapes(shapes: list[tuple[int, ...]]) -> str:
+    return ", ".join("x".join(map(str, shape)) for shape in shapes)
+
+
+def _steps(files: list[Path], states: list[State], every: int | None) -> np.ndarray:
+    told = [state.step for state in states]
+    if all(step is not None for step in told):
+        if every is not None:
+            raise InputError(f"every: found {every}, but the checkpoints hold their own steps; drop it")
+        return np.array(told, dtype=float)
+    numbers = [_number(path.stem) for path in files]
+    missing = next((p for p, n in zip(files, numbers, strict=True) if n is None), None)
+    if missing is not None:
+        raise InputError(
+            f"SOURCE: {missing} holds no global_step and its name no number, expected names like step-100.pt"
+        )
+    return np.array(numbers, dtype=float) * (every or 1)
+
+
+def _number(stem: str) -> int | None:
+    """The step in a name: the number after ``step``, else the last one."""
+    labelled = re.findall(r"step[=_-]?(\d{1,15})", stem, re.IGNORECASE)
+    digits = labelled or re.findall(r"\d{1,15}", stem)
+    return int(digits[-1]) if digits else None
+
+
+def _times(steps: np.ndarray, settings: DetectSettings) -> np.ndarray:
+    if settings.times is not None:
+        return read_times(settings.times, len(steps)) * settings.loss_scale
+    if settings.lr is None:
+        raise InputError(
+            "lr: missing, expected the learning rate of the checkpoints' training (time = step x lr), or --times FILE"
+        )
+    return steps * settings.lr * settings.loss_scale
+
+
+def read_times(path: str | Path, count: int) -> np.ndarray:
+    """Times from an .npy, or from text with one number to a line.
+
+    Raises:
+        InputError: when it cannot be read, or does not hold ``count`` increasing numbers.
+    """
+    path = Path(path)
+    where = f"times: {path}"
+    try:
+        if path.suffix.lower() == ".npy":
+            times = np.load(path, allow_pickle=False)
+        else:
+            times = np.array([float(word) for word in read_text(path).replace(",", " ").split()])
+    except InputError:
+        raise
+    except Exception as error:  # NumPy raises many kinds for a damaged file
+        raise InputError(f"{where}: expected one number per checkpoint ({type(error).__name__})") from None
+    if times.ndim != 1 or times.dtype.kind not in "fiu" or len(times) != count:
+        raise InputError(f"{where}: found {times.dtype} of shape {times.shape}, expected {count} numbers")
+    in_range(times, where)
+    if (np.diff(times) < 0).any():
+        raise InputError(f"{where}: times go backwards, expected them in increasing order")
+    return times.astype(float)

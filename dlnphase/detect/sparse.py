@@ -1,0 +1,116 @@
+"""What records that lie far apart tell of the path between them.
+
+Along gradient flow dC/dt = −‖∇𝓛‖², so somewhere between two records ‖∇𝓛‖² is at least −ΔC/Δt (mean value): a burst
+that no record caught still separates two visits. A path in other units moves at c times that speed, with one c all
+along; where records are dense c is read off them, and taken out. With weights the flow itself can be followed from one
+record to the next (:func:`followed`).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from dlnphase.costs.quadratic import QuadraticCost
+from dlnphase.detect.speed import typical_speed
+from dlnphase.detect.trace import Layers, MemberTrace
+from dlnphase.dynamics import gradient_flow
+from dlnphase.networks.chain import Network
+
+ROUND_OFF = 1e-12  # falls of the cost below this share of it are not told from round-off
+JUMP = 0.5  # records between which ln ‖∇𝓛‖ changes by more, or has to rise by more, may hide a burst
+STRAYED = 0.1  # the flow leads to the next record if it misses it by no more than this share of the way
+QUIET = 1e-3  # stretches on which the excess cost falls by less than this share hold no burst, and are not followed
+
+Row = tuple[float, float, float, float, np.ndarray]  # time, step, C − C_min, ‖∇𝓛‖, A
+
+
+def least_between(time: np.ndarray, excess: np.ndarray, gradient_norm: np.ndarray) -> np.ndarray:
+    """What ‖∇𝓛‖ reaches at least between each record and the next, shape (T−1,); 0 where the cost does not fall.
+
+    A path that moves faster than ours (c > 1) is slowed down to ours first; for one that is slower the bound only
+    loses strength.
+    """
+    fall, lasted = excess[:-1] - excess[1:], np.diff(time)
+    known = (fall > ROUND_OFF * excess[:-1]) & (lasted > 0)
+    factor = max(1.0, typical_speed(time, excess, gradient_norm) or 1.0)
+    out = np.zeros(len(fall))
+    out[known] = np.sqrt(fall[known] / (lasted[known] * factor))
+    return out
+
+
+def far_apart(trace: MemberTrace) -> np.ndarray:
+    """Whether a burst may hide between each record and the next, shape (T−1,): ‖∇𝓛‖ changes much or rises there."""
+    lower, upper = trace.gradient_norm[:-1], trace.gradient_norm[1:]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        jumps = np.abs(np.log(upper / lower)) > JUMP
+    rises = np.zeros(len(lower), dtype=bool)
+    if trace.between is not None:
+        rises = trace.between > np.exp(JUMP) * np.maximum(lower, upper)
+    return jumps | rises
+
+
+def followed(
+    trace: MemberTrace, cost: QuadraticCost, which: np.ndarray, *, rtol: float
+) -> tuple[MemberTrace, int, int]:
+    """The path with the flow from a record to the next filled in.
+
+    A stretch is filled in where the flow does lead to the next record; quiet stretches stay as they are.
+
+    Args:
+        trace: with weights at every record.
+        cost: what it was trained on.
+        which: stretches to look at, shape (T−1,).
+        rtol: of the integration.
+
+    Returns:
+        The path, how many stretches were filled in, and on how many the flow strayed.
+    """
+    rows: list[Row] = []
+    layers: list[Layers] = []
+    filled = strayed = 0
+    fall = trace.excess[:-1] - trace.excess[1:] > QUIET * trace.excess[:-1]
+    wanted = which & fall & (np.diff(trace.time) > 0)
+    for index in range(len(trace.time)):
+        start = trace.weights(index)
+        assert start is not None, "followed needs weights at every record"
+        rows.append(_row(trace, index))
+        layers.append(start)
+        if index + 1 < len(trace.time) and wanted[index]:
+            more = _stretch(trace, index, start, cost, rtol)
+            filled, strayed = filled + (more is not None), strayed + (more is None)
+            for row, weights in more or []:
+                rows.append(row)
+                layers.append(weights)
+    time, step, excess, norm = (np.array([row[k] for row in rows], dtype=float) for k in range(4))
+    matrices = np.stack([row[4] for row in rows])
+    between = trace.between if not filled else least_between(time, excess, norm)
+    path = MemberTrace(trace.member, time, step, excess, norm, matrices, layers.__getitem__, trace.tol, between)
+    return path, filled, strayed
+
+
+def _stretch(
+    trace: MemberTrace, index: int, start: Layers, cost: QuadraticCost, rtol: float
+) -> list[tuple[Row, Layers]] | None:
+    """Records of the flow strictly between a record and the next; None where it does not lead there."""
+    lasted = float(trace.time[index + 1] - trace.time[index])
+    steps = float(trace.step[index + 1] - trace.step[index])
+    network = Network.from_weights([torch.as_tensor(w) for w in start])
+    out: list[tuple[Row, Layers]] = []
+    end = trace.matrices[index]
+    for record in gradient_flow(network, cost, rtol=rtol, max_time=lasted, tol=0.0):
+        share = float(record.time[0]) / lasted
+        end = record.A[0]
+        if 0 < share < 1:
+            when, step = float(trace.time[index]) + share * lasted, float(trace.step[index]) + share * steps
+            row = (when, step, float(record.excess[0]), float(record.gradient_norm[0]), end)
+            out.append((row, record.weights(0)))
+    goal = trace.matrices[index + 1]
+    near = np.linalg.norm(end - goal) <= STRAYED * np.linalg.norm(goal - trace.matrices[index])
+    return out if near else None
+
+
+def _row(trace: MemberTrace, index: int) -> Row:
+    columns = (trace.time, trace.step, trace.excess, trace.gradient_norm)
+    time, step, excess, norm = (float(column[index]) for column in columns)
+    return time, step, excess, norm, trace.matrices[index]

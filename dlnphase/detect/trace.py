@@ -1,0 +1,34 @@
+"""The path of one network, as ``detect-saddles`` looks at it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+Layers = list[np.ndarray]
+
+
+@dataclass(frozen=True)
+class MemberTrace:
+    """The path of one network.
+
+    Attributes:
+        member: its number.
+        time, step, excess, gradient_norm: of the records, each (T,).
+        matrices: A, (T, d_out, d_in).
+        weights: record number → layers, or None where the source holds none.
+        tol: what the run converged to, relative to its start; None where it did not, or nobody says.
+        between: what ‖∇𝓛‖ reaches at least between each record and the next, (T−1,); for records that lie far apart.
+    """
+
+    member: int
+    time: np.ndarray
+    step: np.ndarray
+    excess: np.ndarray
+    gradient_norm: np.ndarray
+    matrices: np.ndarray
+    weights: Callable[[int], Layers | None]
+    tol: float | None = None
+    between: np.ndarray | None = None

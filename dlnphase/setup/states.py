@@ -1,0 +1,157 @@
+"""State dicts of other people's networks: read without running anything, their linear layers found and put in order.
+
+A file may be a plain state dict (``torch.save(model.state_dict(), …)``), a checkpoint that holds one beside other
+things (Lightning's, or a dictionary with ``model_state_dict``), or safetensors. Nothing but tensors and plain values is
+ever loaded; what would need more is refused with the line that exports it safely.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from dlnphase.errors import InputError
+from dlnphase.results.yamlfile import regular_file
+
+SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")
+PREFIXES = ("module.", "_orig_mod.", "model.")  # of data parallelism, of compilation, of a wrapping module
+HOLDERS = ("state_dict", "model_state_dict", "model")  # keys of a checkpoint that hold the weights
+STEPS = ("global_step", "step", "iteration")  # keys of a checkpoint that hold the training step
+EXPORT = "torch.save(model.state_dict(), 'weights.pt')"
+
+
+@dataclass(frozen=True)
+class State:
+    """What one file holds.
+
+    Attributes:
+        layers: (name, weight of shape (n_l, n_{l-1}), float64), in the order of the network.
+        step: the training step that the file tells, or None.
+        single: whether every layer was saved in single precision or less.
+    """
+
+    layers: tuple[tuple[str, np.ndarray], ...]
+    step: int | None
+    single: bool
+
+
+def read_state(path: str | Path, where: str) -> State:
+    """The linear layers of a state dict or checkpoint.
+
+    Args:
+        path: the file; by its suffix safetensors, else what torch saves.
+        where: option and file, for messages.
+
+    Raises:
+        InputError: when it cannot be read safely, or holds anything but bias-free linear layers that follow each other.
+    """
+    path = Path(path)
+    regular_file(path, where)
+    if path.suffix.lower() == ".safetensors":
+        tensors, step = _safetensors(path, where), None
+    else:
+        tensors, step = _unwrapped(_torch(path, where), where)
+    named = [(_stripped(name), tensor) for name, tensor in tensors.items()]
+    single = all(tensor.dtype != torch.float64 for _, tensor in named)
+    weights = [(name, _weight(name, tensor, where)) for name, tensor in named]
+    return State(tuple(in_order(weights, where)), step, single)
+
+
+def in_order(named: Sequence[tuple[str, np.ndarray]], where: str) -> list[tuple[str, np.ndarray]]:
+    """Layers so that each takes what the one before gives: as saved, else by the numbers in their names, else reversed.
+
+    Raises:
+        InputError: where no order of the three makes them follow each other.
+    """
+    if len(named) < 2:
+        raise InputError(f"{where}: found {len(named)} layer, expected at least 2")
+    orders = (list(named), sorted(named, key=lambda item: _numbers(item[0])), list(reversed(named)))
+    for order in orders:
+        if all(upper.shape[1] == lower.shape[0] for (_, lower), (_, upper) in pairwise(order)):
+            return order
+    (below, lower), (name, upper) = next(
+        (pair for pair in pairwise(named) if pair[1][1].shape[1] != pair[0][1].shape[0]), (named[0], named[1])
+    )
+    raise InputError(
+        f"{where}: {name} takes {upper.shape[1]} inputs, {below} gives {lower.shape[0]}: "
+        "these layers follow each other in no order"
+    )
+
+
+def _numbers(name: str) -> tuple[int, ...]:
+    return tuple(int(digits) for digits in re.findall(r"\d{1,18}", name))
+
+
+def _stripped(name: str) -> str:
+    while True:
+        prefix = next((p for p in PREFIXES if name.startswith(p)), None)
+        if prefix is None or name == prefix:
+            return name
+        name = name.removeprefix(prefix)
+
+
+def _weight(name: str, tensor: torch.Tensor, where: str) -> np.ndarray:
+    """A layer as float64; everything that makes the network another kind is refused by name."""
+    if tensor.ndim == 2 and tensor.dtype.is_floating_point and min(tensor.shape) > 0:
+        return tensor.to(torch.float64).numpy()
+    shape = tuple(tensor.shape)
+    if tensor.ndim == 1 and name.split(".")[-1].startswith("bias"):
+        raise InputError(f"{where}: {name} is a bias of shape {shape}, expected linear layers without bias")
+    if tensor.ndim < 2:
+        raise InputError(
+            f"{where}: {name} of shape {shape} belongs to a normalisation or another nonlinear layer, "
+            "expected the weight matrices of linear layers alone"
+        )
+    raise InputError(f"{where}: {name} has shape {shape} and type {tensor.dtype}, expected a real matrix n_l x n_(l-1)")
+
+
+def _torch(path: Path, where: str) -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it talks of pickle protocols, which say nothing to the user
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a damaged or unsafe file
+        kind = type(error).__name__
+        found = "holds more than tensors" if kind == "UnpicklingError" else f"damaged ({kind})"
+        raise InputError(
+            f"{where}: {found}, expected a torch state dict, which alone is safe to load: {EXPORT} writes one"
+        ) from None
+
+
+def _safetensors(path: Path, where: str) -> dict[str, torch.Tensor]:
+    try:
+        from safetensors.torch import load_file
+    except ImportError:
+        raise InputError(f"{where}: this format needs the package safetensors: pip install safetensors") from None
+    try:
+        tensors = load_file(path)
+    except Exception as error:  # its own kinds, and those of the file system
+        raise InputError(f"{where}: not a readable safetensors file ({type(error).__name__})") from None
+    return dict(tensors)
+
+
+def _unwrapped(loaded: Any, where: str) -> tuple[dict[str, torch.Tensor], int | None]:
+    """The tensors by name, and the training step told beside them."""
+    step = None
+    if isinstance(loaded, Mapping):
+        holder = next((k for k in HOLDERS if isinstance(loaded.get(k), Mapping)), None)
+        if holder is not None:
+            told = next((loaded[k] for k in STEPS if k in loaded), None)
+            step = int(told) if isinstance(told, int) and not isinstance(told, bool) and told >= 0 else None
+            loaded = loaded[holder]
+    if not isinstance(loaded, Mapping) or not loaded:
+        raise InputError(f"{where}: found a {type(loaded).__name__}, expected a torch state dict: {EXPORT}")
+    for name, tensor in loaded.items():
+        if not isinstance(tensor, torch.Tensor):
+            raise InputError(
+                f"{where}: {name} is no tensor, expected the weight matrices of linear layers: {EXPORT}"
+            )
+    return {str(name): tensor for name, tensor in loaded.items()}, step
