@@ -36,6 +36,9 @@ _PUBLIC = {
     "DetectResult": "dlnphase.results.detect",
     "load_detect": "dlnphase.results.detect",
     "save_detect": "dlnphase.results.detect",
+    "load": "dlnphase.results.load",
+    "Recorder": "dlnphase.detect.recorder",
+    "lightning_callback": "dlnphase.detect.recorder",
     "greedy_path": "dlnphase.critical.greedy",
     "distance_to_minimum": "dlnphase.distances",
     "distance_to_saddle": "dlnphase.distances",
@@ -66,6 +69,8 @@ if TYPE_CHECKING:  # each name by itself, so that strict type checkers take it f
     from dlnphase.costs.quadratic import regression as regression
     from dlnphase.costs.quadratic import sensing as sensing
     from dlnphase.critical.greedy import greedy_path as greedy_path
+    from dlnphase.detect.recorder import Recorder as Recorder
+    from dlnphase.detect.recorder import lightning_callback as lightning_callback
     from dlnphase.detect.run import detect_saddles as detect_saddles
     from dlnphase.distances import distance_to_minimum as distance_to_minimum
     from dlnphase.distances import distance_to_saddle as distance_to_saddle
@@ -80,6 +85,7 @@ if TYPE_CHECKING:  # each name by itself, so that strict type checkers take it f
     from dlnphase.results.detect import DetectResult as DetectResult
     from dlnphase.results.detect import load_detect as load_detect
     from dlnphase.results.detect import save_detect as save_detect
+    from dlnphase.results.load import load as load
     from dlnphase.results.plot import PlotResult as PlotResult
     from dlnphase.results.plot import load_plot as load_plot
     from dlnphase.results.sweep import SweepResult as SweepResult

@@ -347,12 +347,12 @@ def test_a_source_needs_to_be_there_and_a_task_to_be_told(completion_run, torch_
     cases = [
         ([], "SOURCE: missing"),
         ([str(tmp_path / "none")], "no such file or directory"),
-        ([str(tmp_path)], "holds no run.yaml"),
+        ([str(tmp_path)], "expected a run directory"),
         ([str(torch_path / "target.npy")], "expected a run directory"),
         ([str(torch_path / "path.npz")], "does not say what it was trained on"),
-        ([str(completion_run), "--rank", "2"], "brings its own task"),
-        ([str(completion_run), "--depth", "2"], "brings its own network"),
-        ([str(torch_path / "path.npz"), "--target", str(torch_path / "target.npy"), "-L", "3"], "found beside weights"),
+        ([str(completion_run), "--rank", "9"], "rank: found 9, but the run"),
+        ([str(completion_run), "--depth", "9"], "depth: found 9, but the run"),
+        ([str(torch_path / "path.npz"), "--target", str(torch_path / "target.npy"), "-L", "9"], "depth: found 9, but"),
         ([str(completion_run), "--min-prominence", "-1"], "min-prominence"),
     ]
     for arguments, words in cases:

@@ -15,7 +15,7 @@ import numpy as np
 
 from dlnphase.errors import InputError
 from dlnphase.results.files import in_range
-from dlnphase.results.yamlfile import read_text
+from dlnphase.results.yamlfile import read_text, regular_file
 from dlnphase.settings.detect import DetectSettings
 from dlnphase.setup.states import SUFFIXES, State, read_state
 
@@ -121,6 +121,7 @@ def read_times(path: str | Path, count: int) -> np.ndarray:
     """
     path = Path(path)
     where = f"times: {path}"
+    regular_file(path, where)
     try:
         if path.suffix.lower() == ".npy":
             times = np.load(path, allow_pickle=False)

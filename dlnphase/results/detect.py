@@ -17,6 +17,7 @@ from dlnphase.results.proof import ProofDocument, ProofInfo, proof_files
 from dlnphase.results.provenance import Provenance
 from dlnphase.results.reading import load_with_arrays, main_file
 from dlnphase.results.schema import result_text
+from dlnphase.results.tabular import Tabular, columns_of
 from dlnphase.results.train import TaskInfo
 from dlnphase.settings.detect import DetectSettings
 
@@ -176,8 +177,8 @@ class PathInfo:
     strayed: int = 0
 
 
-@dataclass(frozen=True)
-class DetectResult:
+@dataclass(frozen=True, repr=False)
+class DetectResult(Tabular):
     """Everything ``dlnphase detect-saddles`` found."""
 
     SCHEMA: ClassVar[str] = "dlnphase/detect-saddles@1"
@@ -194,6 +195,28 @@ class DetectResult:
     files: dict[str, str] = field(default_factory=lambda: dict(MATRICES))
     matrices: dict[str, np.ndarray] | None = memory_only()
     proof: ProofDocument | None = memory_only()
+
+    def headline(self) -> str:
+        """``factorization 8×6, L = 3, visits at rank 0, 1, 2``."""
+        (rows, columns), first = self.task.shape, self.path.members[0] if self.path.members else 0
+        ranks = ", ".join(str(v.rank) for v in self.visits if v.member == first)
+        seen = f"visits at rank {ranks}" if ranks else "no visit"
+        more = f" (first of {len(self.path.members)} paths)" if len(self.path.members) > 1 else ""
+        return f"{self.task.kind} {rows}×{columns}, L = {self.path.depth}, {seen}{more}"
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """A row per visit: member, rank, kind, times, cost, gradient_norm, prominence, distances."""
+        return columns_of(
+            [
+                {
+                    "member": v.member, "rank": v.rank, "kind": v.kind,
+                    "enter": v.time.enter, "closest": v.time.closest, "exit": v.time.exit,
+                    "cost": v.cost, "critical_cost": v.critical_point.cost, "gradient_norm": v.gradient_norm,
+                    "prominence": v.prominence, "distance": v.distance, "matrix_distance": v.matrix_distance,
+                }
+                for v in self.visits
+            ]
+        )  # fmt: skip
 
 
 def save_detect(result: DetectResult, directory: Path) -> None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+
 from dlnphase.errors import InputError
 from dlnphase.findings import Crossing, Exponent
 from dlnphase.results.codec import encode
@@ -14,6 +16,7 @@ from dlnphase.results.journal import write_atomic
 from dlnphase.results.provenance import Provenance
 from dlnphase.results.reading import main_file
 from dlnphase.results.schema import load_result, to_document
+from dlnphase.results.tabular import Tabular, columns_of
 from dlnphase.results.train import TaskInfo
 from dlnphase.results.yamlfile import dump_yaml
 from dlnphase.settings.sweep import SweepSettings
@@ -190,8 +193,8 @@ class CriticalGamma:
     bracket: tuple[float, float] | None = None
 
 
-@dataclass(frozen=True)
-class SweepResult:
+@dataclass(frozen=True, repr=False)
+class SweepResult(Tabular):
     """Everything ``dlnphase sweep-gamma`` found; ``complete`` is false while cells are missing."""
 
     SCHEMA: ClassVar[str] = "dlnphase/sweep-gamma@1"
@@ -205,6 +208,30 @@ class SweepResult:
     failed: tuple[Failure, ...] = ()
     complete: bool = True
     notes: tuple[str, ...] = ()
+
+    def headline(self) -> str:
+        """``factorization 5×5, L = 3, 56 of 56 cells, critical γ = 1.000``."""
+        (rows, columns), critical = self.task.shape, self.critical_gamma
+        found = "" if critical is None else f", critical γ = {critical.estimate:.3f}"
+        cells = f"{len(self.cells)} of {len(self.config.cells)} cells"
+        return f"{self.task.kind} {rows}×{columns}, L = {self.config.depth}, {cells}{found}"
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """A row per cell: gamma, width, seeds, and mean, sem, predicted and lower of both distances."""
+        parts = ("distance_to_minimum", "distance_to_saddle")
+        numbers = ("mean", "sem", "predicted", "lower")
+        return columns_of(
+            [
+                {"gamma": c.gamma, "width": c.width, "seeds": c.seeds}
+                | {
+                    part if n == "mean" else f"{part}_{n}": getattr(getattr(c, part), n)
+                    for part in parts
+                    for n in numbers
+                }
+                | {"nearer": None if c.nearer is None else c.nearer.verdict}
+                for c in self.cells
+            ]
+        )
 
     def cell(self, gamma: float, width: int) -> Cell | None:
         """The cell of a γ and width, or None."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from dlnphase.results.journal import commit
 from dlnphase.results.provenance import Provenance
 from dlnphase.results.reading import load_with_arrays, main_file
 from dlnphase.results.schema import result_text
+from dlnphase.results.tabular import Tabular
 from dlnphase.settings import TrainSettings
 
 RUN_FILE = "run.yaml"
@@ -50,11 +51,11 @@ class Trajectory:
     weights: tuple[np.ndarray, ...]
     weights_index: np.ndarray
 
-    _ROWS: ClassVar[tuple[str, ...]] = ("member", "t", "step", "cost", "excess", "test_cost", "gradient_norm")
+    ROWS: ClassVar[tuple[str, ...]] = ("member", "t", "step", "cost", "excess", "test_cost", "gradient_norm")
 
     def arrays(self) -> dict[str, np.ndarray]:
         """What trajectory.npz holds, by name."""
-        out = {name: getattr(self, name) for name in (*self._ROWS, "singular_values", "A", "weights_index")}
+        out = {name: getattr(self, name) for name in (*self.ROWS, "singular_values", "A", "weights_index")}
         return out | {f"W{k}": layer for k, layer in enumerate(self.weights, 1)}
 
     def rows_of(self, member: int) -> np.ndarray:
@@ -64,12 +65,12 @@ class Trajectory:
     @classmethod
     def from_arrays(cls, arrays: dict[str, np.ndarray], where: str) -> Trajectory:
         """Check and assemble; InputError naming the array that is missing or of the wrong shape."""
-        for name in (*cls._ROWS, "singular_values", "A", "weights_index", "W1", "W2"):
+        for name in (*cls.ROWS, "singular_values", "A", "weights_index", "W1", "W2"):
             if name not in arrays:
                 raise InputError(f"{where}: {name} is missing, expected a trajectory of dlnphase")
         rows = arrays["t"].shape[0] if arrays["t"].ndim == 1 else -1
         d_out, d_in = arrays["A"].shape[-2:] if arrays["A"].ndim == 3 else (0, 0)
-        shapes: dict[str, tuple[int, ...]] = dict.fromkeys(cls._ROWS, (rows,))
+        shapes: dict[str, tuple[int, ...]] = dict.fromkeys(cls.ROWS, (rows,))
         shapes |= {"A": (rows, d_out, d_in), "singular_values": (rows, min(d_out, d_in))}
         for name, shape in shapes.items():
             if arrays[name].shape != shape:
@@ -94,7 +95,7 @@ class Trajectory:
             or (len(index) and not (0 <= index.min() <= index.max() < rows))
         ):
             raise InputError(f"{where}: weights_index does not point into the {rows} rows")
-        values = {name: arrays[name] for name in (*cls._ROWS, "singular_values", "A")}
+        values = {name: arrays[name] for name in (*cls.ROWS, "singular_values", "A")}
         return cls(**values, weights=weights, weights_index=index)
 
 
@@ -243,8 +244,8 @@ class Spread:
     dwell_std: float
 
 
-@dataclass(frozen=True)
-class TrainResult:
+@dataclass(frozen=True, repr=False)
+class TrainResult(Tabular):
     """Everything ``dlnphase train`` found.
 
     With several members ``outcome``, ``rank_transitions`` and ``modes`` hold means over the members (``reason`` the
@@ -268,6 +269,32 @@ class TrainResult:
     sparsity: Sparsity | None = None
     files: dict[str, str] = field(default_factory=lambda: {"trajectory": TRAJECTORY_FILE})
     trajectory: Trajectory | None = memory_only()
+
+    def headline(self) -> str:
+        """``completion 10×10, L = 4, saddle-to-saddle, rank 3, converged at t = 33.09``."""
+        o, (rows, columns) = self.outcome, self.task.shape
+        starts = f"{len(self.members)} starts, " if self.members else ""
+        return (
+            f"{self.task.kind} {rows}×{columns}, L = {self.network.depth}, {starts}{o.regime or 'regime not told'}, "
+            f"rank {o.rank}, {o.reason.replace('_', ' ')} at t = {o.time:.4g}"
+        )
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """The trajectory, a row per record: member, t, step, costs, gradient_norm, singular_value_1, ….
+
+        Raises:
+            InputError: where the trajectory is not at hand.
+        """
+        path = self.trajectory
+        if path is None:
+            raise InputError(f"{self.files.get('trajectory')} is not there, expected it beside {RUN_FILE}")
+        out = {name: getattr(path, name) for name in Trajectory.ROWS}
+        return out | {f"singular_value_{k + 1}": s for k, s in enumerate(path.singular_values.T)}
+
+    def display_rows(self) -> list[dict[str, Any]]:
+        """The rank transitions."""
+        names = ("from_rank", "to_rank", "time", "dwell", "cost_before", "cost_after", "prominence")
+        return [{name: getattr(row, name) for name in names} for row in self.rank_transitions]
 
 
 def save_train(result: TrainResult, directory: Path) -> None:

@@ -1,0 +1,40 @@
+"""Open any result by its directory or main file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from dlnphase.errors import InputError
+from dlnphase.results.detect import SADDLES_FILE, load_detect
+from dlnphase.results.journal import settle
+from dlnphase.results.plot import FIGURES_FILE, load_plot
+from dlnphase.results.sweep import SWEEP_FILE, load_sweep
+from dlnphase.results.train import RUN_FILE, load_train
+
+READERS: dict[str, Callable[[Path], Any]] = {
+    RUN_FILE: load_train,
+    SWEEP_FILE: load_sweep,
+    SADDLES_FILE: load_detect,
+    FIGURES_FILE: load_plot,
+}
+
+
+def load(source: Path | str) -> Any:
+    """The result in a directory, or of a main file: TrainResult, SweepResult, DetectResult or PlotResult.
+
+    Raises:
+        InputError: where there is none, or several, or a file is damaged.
+    """
+    path = Path(source)
+    if path.is_dir():
+        settle(path)
+        found = [name for name in READERS if (path / name).exists()]
+        if len(found) != 1:
+            names = ", ".join(found) or "none"
+            raise InputError(f"{path}: found {names} of {', '.join(READERS)}, expected the directory of one result")
+        return READERS[found[0]](path)
+    if path.name not in READERS:
+        raise InputError(f"{path}: expected the directory of a result, or one of {', '.join(READERS)}")
+    return READERS[path.name](path)

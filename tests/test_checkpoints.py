@@ -1,0 +1,274 @@
+"""Somebody else's checkpoints: the same visits as from dense records, and nothing in a file is ever run."""
+
+from __future__ import annotations
+
+import os
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import dlnphase
+from dlnphase.backend import resolve_backend
+from dlnphase.cli.app import run
+from dlnphase.detect.checkpoints import checkpoint_files
+from dlnphase.detect.sparse import least_between, speed
+from dlnphase.errors import InputError
+from dlnphase.networks.sampling import gaussian_network
+from dlnphase.setup.inputs import read_weights
+from dlnphase.setup.states import read_state
+
+LR = 0.02
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A plain torch run: dense records, and checkpoints every 40 steps in several formats."""
+    folder = tmp_path_factory.mktemp("trained")
+    rng = np.random.default_rng(1)
+    left, right = (np.linalg.qr(rng.standard_normal((n, 2)))[0] for n in (5, 4))
+    target = left @ np.diag([4.0, 1.8]) @ right.T
+    np.save(folder / "target.npy", target)
+    sizes = ((4, 8), (8, 8), (8, 5))
+    model = torch.nn.Sequential(*(torch.nn.Linear(n, m, bias=False, dtype=torch.float64) for n, m in sizes))
+    for layer in model:
+        layer.weight.data = torch.as_tensor(0.03 * rng.standard_normal(layer.weight.shape))
+    optimizer = torch.optim.SGD(model.parameters(), lr=LR)
+    goal, kept, times = torch.as_tensor(target).T, [], []
+    for name in ("plain", "lightning", "safe"):
+        (folder / name).mkdir()
+    for step in range(1601):
+        if step % 8 == 0:
+            times.append(step * LR)
+            kept.append([layer.weight.detach().numpy().copy() for layer in model])
+        if step % 40 == 0:
+            state = model.state_dict()
+            torch.save({f"module._orig_mod.{k}": v for k, v in state.items()}, folder / "plain" / f"step-{step}.pt")
+            whole = {"epoch": 1, "global_step": step, "state_dict": {f"model.{k}": v for k, v in state.items()}}
+            torch.save(whole, folder / "lightning" / f"epoch=1-v{step % 7}-{step:06d}.ckpt")
+            save_file(dict(state), folder / "safe" / f"weights_{step // 40}.safetensors")
+        optimizer.zero_grad()
+        (0.5 * ((model(torch.eye(4, dtype=torch.float64)) - goal) ** 2).sum()).backward()
+        optimizer.step()
+    layers = {f"W{k + 1}": np.stack([weights[k] for weights in kept]) for k in range(3)}
+    np.savez(folder / "dense.npz", t=np.array(times), **layers)
+    return folder
+
+
+def _visits(folder, source, **more):
+    settings = dlnphase.DetectSettings(source=source, target=str(folder / "target.npy"), **more)
+    return dlnphase.detect_saddles(settings)
+
+
+def test_checkpoints_of_every_format_tell_what_dense_records_tell(trained):
+    dense = _visits(trained, str(trained / "dense.npz"))
+    assert [v.rank for v in dense.visits] == [0, 1, 2]
+    plain = sorted(str(p) for p in (trained / "plain").iterdir())
+    for source, more in (
+        (str(trained / "plain"), {"lr": LR}),
+        (str(trained / "plain" / "*.pt"), {"lr": LR, "depth": 3, "width": 8}),
+        (tuple(plain), {"lr": LR}),
+        (str(trained / "lightning"), {"lr": LR}),
+        (str(trained / "safe"), {"lr": LR, "every": 40}),
+    ):
+        found = _visits(trained, source, **more)
+        assert [(v.rank, v.kind) for v in found.visits] == [(v.rank, v.kind) for v in dense.visits]
+        assert found.path.records == 41 and found.path.spacing == pytest.approx((0.8, 0.8))
+        for one, other in zip(found.transitions[0], dense.transitions[0], strict=True):
+            assert one.time == pytest.approx(other.time, abs=0.4)
+        for one, other in zip(found.visits, dense.visits, strict=True):
+            assert one.critical_point.cost == pytest.approx(other.critical_point.cost, abs=1e-9)
+
+
+def test_the_command_reads_checkpoints(trained, tmp_path, capsys):
+    arguments = ["detect-saddles", str(trained / "plain"), "--lr", str(LR), "--target", str(trained / "target.npy")]
+    assert run([*arguments, "--out", str(tmp_path / "out")]) == 0
+    assert "a visit shorter than that cannot be seen" in " ".join(capsys.readouterr().err.split())
+    again = dlnphase.load(tmp_path / "out")
+    assert [v.rank for v in again.visits] == [0, 1, 2] and again.config.lr == LR
+
+
+def test_times_may_come_from_a_file(trained, tmp_path):
+    (tmp_path / "times.txt").write_text("\n".join(str(k * 0.8) for k in range(41)))
+    one = _visits(trained, str(trained / "plain"), times=str(tmp_path / "times.txt"))
+    two = _visits(trained, str(trained / "plain"), lr=LR)
+    assert [v.time.closest for v in one.visits] == pytest.approx([v.time.closest for v in two.visits])
+
+
+def test_a_loss_of_other_units_is_told_and_taken_in(trained):
+    """The same weights with times three times too short: as if the loss were three times ours."""
+    wrong = _visits(trained, str(trained / "dense.npz"), loss_scale=1 / 3)
+    assert wrong.path.speed == pytest.approx(3.0, rel=0.02)
+    assert any("--loss-scale 1 " in note for note in wrong.notes)
+    right = _visits(trained, str(trained / "dense.npz"))
+    assert right.path.speed == pytest.approx(1.0, rel=0.02) and not any("loss-scale" in note for note in right.notes)
+
+
+def test_init_weights_come_from_the_same_files(trained):
+    for name in ("plain/step-40.pt", "safe/weights_1.safetensors"):
+        layers = read_weights(trained / name)
+        assert [w.shape for w in layers] == [(1, 8, 4), (1, 8, 8), (1, 5, 8)]
+    more = {"init_weights": str(trained / "plain" / "step-40.pt"), "target": str(trained / "target.npy")}
+    run = dlnphase.train(dlnphase.TrainSettings(**more, depth=3, width=8, max_time=1.0))
+    assert run.network.depth == 3
+    with pytest.raises(InputError, match=r"depth: found 4, but .* has 3 layers"):
+        dlnphase.train(dlnphase.TrainSettings(**more, depth=4))
+
+
+# ---- what is refused ---------------------------------------------------------------------------------------
+
+
+class _Hostile:
+    def __reduce__(self):
+        return os.system, (f"touch {_Hostile.canary}",)
+
+
+def test_a_hostile_pickle_is_refused_and_never_run(tmp_path):
+    _Hostile.canary = tmp_path / "canary"
+    with (tmp_path / "step-1.pt").open("wb") as stream:
+        pickle.dump({"0.weight": _Hostile()}, stream)
+    torch.save({"state_dict": {"0.weight": torch.ones(2, 2)}, "hook": _Hostile()}, tmp_path / "step-2.pt")
+    for name in ("step-1.pt", "step-2.pt"):
+        with pytest.raises(InputError, match=r"torch\.save\(model\.state_dict\(\)"):
+            read_state(tmp_path / name, "SOURCE")
+    assert not (tmp_path / "canary").exists()
+
+
+REFUSED = {
+    "0.bias is a bias": {"0.weight": torch.ones(3, 2), "0.bias": torch.ones(3), "1.weight": torch.ones(2, 3)},
+    "1.weight of shape": {"0.weight": torch.ones(3, 2), "1.weight": torch.ones(3)},
+    "0.weight has shape": {"0.weight": torch.ones(3, 2, 3, 3), "1.weight": torch.ones(2, 3)},
+    "in no order": {"0.weight": torch.ones(3, 2), "1.weight": torch.ones(4, 5)},
+    "at least 2": {"0.weight": torch.ones(3, 2)},
+    "expected a torch state dict": [1, 2],
+    "is no tensor": {"0.weight": 1.0},
+}
+
+
+@pytest.mark.parametrize("words", REFUSED)
+def test_other_files_are_refused_in_words(tmp_path, words):
+    torch.save(REFUSED[words], tmp_path / "w.pt")
+    with pytest.raises(InputError, match=words):
+        read_state(tmp_path / "w.pt", "SOURCE")
+
+
+def test_layers_are_found_in_any_order(tmp_path):
+    first, second, third = torch.ones(3, 2), torch.ones(5, 3), torch.ones(4, 5)
+    for order in ({"a.0": first, "a.1": second, "a.10": third}, {"a.10": third, "a.1": second, "a.0": first}):
+        torch.save(order, tmp_path / "w.pt")
+        state = read_state(tmp_path / "w.pt", "SOURCE")
+        assert [w.shape for _, w in state.layers] == [(3, 2), (5, 3), (4, 5)] and state.single
+    torch.save({"out": third, "mid": second, "in": first}, tmp_path / "w.pt")
+    assert [name for name, _ in read_state(tmp_path / "w.pt", "SOURCE").layers] == ["in", "mid", "out"]
+
+
+OPTIONS = (
+    ({}, "lr: missing"),
+    ({"lr": LR, "depth": 4}, "depth: found 4, but .* has 3 layers"),
+    ({"lr": LR, "width": 9}, "width: found 9, but .* has 8"),
+    ({"lr": LR, "times": "t.txt"}, "times: found beside lr"),
+    ({"times": "none.txt"}, "times: .*none.txt"),
+)
+
+
+@pytest.mark.parametrize(("more", "words"), OPTIONS, ids=[words for _, words in OPTIONS])
+def test_options_that_do_not_fit_are_named(trained, more, words):
+    with pytest.raises(InputError, match=words):
+        _visits(trained, str(trained / "plain"), **more)
+
+
+def test_steps_must_be_told_once(trained, tmp_path):
+    with pytest.raises(InputError, match="every: found 2"):
+        _visits(trained, str(trained / "lightning"), lr=LR, every=2)
+    state = torch.load(trained / "plain" / "step-0.pt", weights_only=True)
+    torch.save(state, tmp_path / "first.pt")
+    torch.save(state, tmp_path / "last.pt")
+    with pytest.raises(InputError, match="its name no number"):
+        _visits(trained, str(tmp_path), lr=LR)
+    (tmp_path / "first.pt").rename(tmp_path / "a1.pt")
+    (tmp_path / "last.pt").rename(tmp_path / "b1.pt")
+    with pytest.raises(InputError, match="both of step 1"):
+        _visits(trained, str(tmp_path), lr=LR)
+    with pytest.raises(InputError, match="one checkpoint"):
+        _visits(trained, str(tmp_path / "a1.pt"), lr=LR)
+    with pytest.raises(InputError, match="matches no file"):
+        checkpoint_files((str(tmp_path / "none*.pt"),))
+
+
+def test_a_run_takes_options_that_agree(tmp_path):
+    settings = dlnphase.TrainSettings(task="factorization", shape=(3, 3), rank=1, depth=2, width=5)
+    from dlnphase.results.train import save_train
+
+    save_train(dlnphase.train(settings), tmp_path)
+    same = dlnphase.DetectSettings(source=str(tmp_path), depth=2, width=5, task="factorization", dim=3)
+    assert dlnphase.detect_saddles(same).path.depth == 2
+    for more, words in (({"depth": 3}, "depth: found 3"), ({"task": "sensing"}, "task: found sensing")):
+        with pytest.raises(InputError, match=words):
+            dlnphase.detect_saddles(dlnphase.DetectSettings(source=str(tmp_path), **more))
+
+
+def test_damaged_files_are_refused_without_a_traceback(trained, tmp_path):
+    rng = np.random.default_rng(5)
+    samples = [(trained / name).read_bytes() for name in ("plain/step-40.pt", "safe/weights_1.safetensors")]
+    refused = 0
+    for k in range(200):
+        suffix = (".pt", ".safetensors")[k % 2]
+        data = bytearray(samples[k % 2])
+        if k % 5 == 0:
+            data = data[: int(rng.integers(len(data)))]
+        for _ in range(int(rng.integers(1, 6))):
+            if data:
+                data[int(rng.integers(min(len(data), 600 if k % 3 else len(data))))] = int(rng.integers(256))
+        path = tmp_path / f"damaged{suffix}"
+        path.write_bytes(bytes(data))
+        try:
+            read_weights(path)
+        except InputError as error:
+            refused += 1
+            assert "\n" not in str(error) and len(str(error)) < 400
+    assert refused > 100
+
+
+# ---- records far apart -------------------------------------------------------------------------------------
+
+
+def test_bursts_that_no_record_caught_still_separate_visits(tmp_path):
+    """L = 3, w = 40, s = (5, 3, 1.5), a record every 0.8: each burst is shorter than that."""
+    rng = np.random.default_rng(0)
+    left, right = (np.linalg.qr(rng.standard_normal((n, 3)))[0] for n in (6, 5))
+    target = left @ np.diag([5.0, 3.0, 1.5]) @ right.T
+    np.save(tmp_path / "target.npy", target)
+    backend = resolve_backend("cpu")
+    cost = dlnphase.factorization(target, backend)
+    network = gaussian_network((5, 40, 40, 6), 0.02, backend, seed=0)
+    times = np.arange(0.8, 24.0, 0.8)
+    rows = [(0.0, [w[0].numpy() for w in network.weights])]
+    for record in dlnphase.gradient_flow(network, cost, output_times=list(times), max_time=24.0, tol=0.0):
+        if np.abs(times - record.time[0]).min() < 1e-12:
+            rows.append((float(record.time[0]), record.weights(0)))
+    layers = {f"W{k + 1}": np.stack([w[k] for _, w in rows]) for k in range(3)}
+    np.savez(tmp_path / "p.npz", t=np.array([t for t, _ in rows]), **layers)
+    found = _visits(tmp_path, str(tmp_path / "p.npz"))
+    assert [v.rank for v in found.visits] == [0, 1, 2, 3]
+    assert found.path.followed > 0 and found.path.strayed == 0
+    # A path whose weights do not follow the flow is left as it is.
+    layers["W2"] = layers["W2"][:, ::-1]
+    np.savez(tmp_path / "q.npz", t=np.array([t for t, _ in rows]), **layers)
+    assert _visits(tmp_path, str(tmp_path / "q.npz")).path.followed == 0
+
+
+def test_the_mean_value_bound_holds_on_a_known_flow():
+    """One balanced mode, L = 2: a(t) logistic, ‖∇𝓛‖² = 2a(s − a)²; records so sparse in the end that it is missed."""
+    s, start = 2.0, 1e-4
+    for count in (400, 40, 6):
+        time = np.linspace(0, 8, count)
+        a = s / (1 + (s / start - 1) * np.exp(-2 * s * time))
+        fine = np.linspace(0, 8, 20 * count - 19)
+        dense = s / (1 + (s / start - 1) * np.exp(-2 * s * fine))
+        norm = np.sqrt(2 * dense) * (s - dense)
+        least = least_between(time, 0.5 * (s - a) ** 2, np.sqrt(2 * a) * (s - a))
+        largest = [norm[20 * k : 20 * k + 21].max() for k in range(count - 1)]
+        assert (least <= np.array(largest) * (1 + 1e-6)).all()
+    assert speed(time, 0.5 * (s - a) ** 2, np.sqrt(2 * a) * (s - a)) is None or count < 40
