@@ -109,6 +109,7 @@ def other_names() -> list[object]:
     return [
         dlnphase.Recorder,
         dlnphase.balanced_network,
+        dlnphase.check_cost,
         dlnphase.completion,
         dlnphase.gradient_descent,
         dlnphase.greedy_path,

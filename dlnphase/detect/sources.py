@@ -23,7 +23,8 @@ from dlnphase.backend import resolve_backend
 from dlnphase.costs.quadratic import QuadraticCost
 from dlnphase.costs.tasks import Task
 from dlnphase.detect.checkpoints import checkpoint_files, read_checkpoints
-from dlnphase.detect.sparse import far_apart, followed, least_between, speed
+from dlnphase.detect.sparse import far_apart, followed, least_between
+from dlnphase.detect.speed import speed_factor
 from dlnphase.detect.trace import Layers, MemberTrace
 from dlnphase.errors import InputError
 from dlnphase.networks.chain import Network
@@ -266,7 +267,7 @@ def _spacing(t: np.ndarray) -> tuple[float, float]:
 
 
 def _speed(trace: MemberTrace) -> float | None:
-    return speed(trace.time, trace.excess, trace.gradient_norm)
+    return speed_factor(trace.time, trace.excess, trace.gradient_norm)
 
 
 def _from_matrices(
@@ -286,7 +287,7 @@ def _from_matrices(
     hidden = (width,) * (settings.depth - 1)
     info = PathInfo(
         "matrices", t.size, (0,), settings.depth, hidden, "computed from A, layers taken as balanced",
-        spacing=_spacing(t), speed=_speed(trace),
+        spacing=_spacing(t),
     )  # fmt: skip
     return Source((trace,), task, info, settings)
 

@@ -159,7 +159,7 @@ class PathInfo:
         gradient: where ‖∇𝓛‖ comes from.
         reason: why the run ended, or None for another code's path.
         spacing: least and largest time between two records of another code's path.
-        speed: c in dC/dt = −c‖∇𝓛‖² as measured on another code's path; None where its records are too far apart.
+        speed: c in dC/dt = −c‖∇𝓛‖² as measured on weights of another code; None where it is no constant.
         followed: stretches between two records that were filled in by the flow from the first to the second.
         strayed: stretches on which that flow did not lead to the second record, and which were left as they are.
     """
