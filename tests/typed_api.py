@@ -92,6 +92,7 @@ def by_hand() -> float:
     backend = dlnphase.resolve_backend("cpu", "float64")
     cost = dlnphase.factorization(np.diag([2.0, 1.0]), backend)
     assert_type(cost, dlnphase.QuadraticCost)
+    dlnphase.check_cost(cost)
     network = dlnphase.gaussian_network((2, 6, 2), 0.05, backend)
     assert_type(network, dlnphase.Network)
     last = 0.0
