@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from dlnphase.plotting.data import Data
 from dlnphase.plotting.html import library
 from dlnphase.plotting.html.live import thinned
 from dlnphase.plotting.html.markup import Markup, element, script_data
+from dlnphase.plotting.html.page import Panel, _download
 from dlnphase.plotting.sources import read_sources
 from dlnphase.results.sweep import SweepFile
 
@@ -137,6 +139,14 @@ def test_thinning_keeps_the_ends() -> None:
 def test_numbers_of_a_table_keep_their_digits_and_words_their_commas() -> None:
     data = Data(("a", "b", "c"), [(0.1 + 0.2, "x, y", None), (3, 'say "z"', float("nan"))])
     assert data.csv() == 'a,b,c\n0.30000000000000004,"x, y",\n3,"say ""z""",\n'
+
+
+def test_a_large_table_is_compressed_and_whole() -> None:
+    data = Data(("k", "x"), [(k, 1 / (k + 1)) for k in range(20_000)])
+    link = _download(Panel("loss", (), b"", "", data))
+    (packed,) = re.findall(r'href="data:application/gzip;base64,([^"]+)"', link)
+    assert 'download="loss.csv.gz"' in link and len(packed) < len(data.csv())
+    assert gzip.decompress(base64.b64decode(packed)).decode() == data.csv()
 
 
 # ---- in a browser -------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ TITLES = {
     "exponents": "Exponents",
     "phase": "Phase diagram",
 }
+LARGE = 250_000  # bytes of a table from which its download is compressed
 LONG = 24  # letters of a cell from which it is text that wants room
 WIDE = 480.0  # points of a picture from which it takes a whole row
 LIVE = ("loss", "singular-values", "path")
@@ -130,13 +132,7 @@ def _figures(panels: Sequence[Panel], notes: Sequence[str]) -> Markup:
 def _figure(panel: Panel) -> Markup:
     picture = _base64(panel.picture)
     name, words = TITLES[panel.kind], f"{TITLES[panel.kind]}: {panel.caption}"
-    download = element(
-        "a",
-        "data (csv)",
-        href=f"data:text/csv;charset=utf-8;base64,{_base64(panel.data.csv().encode())}",
-        download=f"{panel.kind}.csv",
-        class_="download",
-    )
+    download = _download(panel)
     return element(
         "figure",
         element("h3", name),
@@ -146,6 +142,17 @@ def _figure(panel: Panel) -> Markup:
         class_="wide" if _width(panel.picture) > WIDE else None,
         data_live=panel.kind if panel.kind in LIVE else None,
     )
+
+
+def _download(panel: Panel) -> Markup:
+    """A link to the data of a figure, within the page; compressed where it is large."""
+    data, name = panel.data.csv().encode(), f"{panel.kind}.csv"
+    if len(data) <= LARGE:
+        address, words = f"data:text/csv;charset=utf-8;base64,{_base64(data)}", "data (csv)"
+    else:
+        address, words = f"data:application/gzip;base64,{_base64(gzip.compress(data, mtime=0))}", "data (csv, gzip)"
+        name += ".gz"
+    return element("a", words, href=address, download=name, class_="download")
 
 
 def _width(picture: bytes) -> float:
