@@ -18,7 +18,7 @@ from gauntlet.reference.chain import Chain
 from gauntlet.reference.costs import Quadratic
 
 RTOL = 1e-11
-EXPLICIT = 30_000  # evaluations of DOP853 before the rest goes to an implicit method
+EXPLICIT = 4_000  # evaluations of DOP853 before the rest goes to an implicit method
 IMPLICIT = 40_000  # steps of the implicit method before the reference gives up
 WORK = 4e9  # about the floating-point operations it may spend on factorisations
 BEYOND = 3.0  # a level not reached by so many times the time asked about is not waited for
