@@ -91,10 +91,12 @@ def write_page(verdicts: Sequence[Verdict], path: Path) -> None:
     text = path.read_text()
     head, rest = text.split("<!-- measured -->\n", 1)
     tail = rest.split("<!-- end -->", 1)[1]
-    parts = [_source(verdicts)]
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, one used; Python {platform.python_version()}"
+    parts = [f"Written on {datetime.datetime.now(datetime.UTC).date()}; {machine}."]
     for kind in dict.fromkeys(v.kind for v in verdicts):
         of = [v for v in verdicts if v.kind == kind]
-        parts += [f"## {kind.capitalize()}: {len(of)} cases", counts(of), "Errors over all classes:", quantiles(of)]
+        parts += [f"## {kind.capitalize()}: {len(of)} cases", _source(of), counts(of)]
+        parts += ["Errors over all classes:", quantiles(of)]
         if kind == "flow":
             parts += ["Time of a level of the cost, by class:", by_class(of, "late")]
         parts += ["What was found wrong without a word:", faults(of)]
@@ -103,7 +105,5 @@ def write_page(verdicts: Sequence[Verdict], path: Path) -> None:
 
 def _source(verdicts: Sequence[Verdict]) -> str:
     seeds = sorted({v.name.split(":")[1] for v in verdicts}, key=int)
-    commits = sorted({v.commit for v in verdicts if v.commit})
-    day = datetime.datetime.now(datetime.UTC).date()
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, one used; Python {platform.python_version()}"
-    return f"{len(verdicts)} cases, seeds {', '.join(seeds)}; {day}, commit {', '.join(commits)}; {machine}."
+    commits = list(dict.fromkeys(v.commit for v in verdicts if v.commit))
+    return f"Seeds {', '.join(seeds)}; commits {', '.join(commits) or 'not told'}."

@@ -15,6 +15,7 @@ from gauntlet.reference.costs import cost_of
 from gauntlet.reference.critical import critical_near
 from gauntlet.reference.distances import nearest_minimum, nearest_saddle
 from gauntlet.reference.flow import follow, rotated
+from gauntlet.table import write_page
 from gauntlet.verdict import Verdict, append, read
 
 REFERENCE = Path(flows.__file__).parent / "reference"
@@ -254,6 +255,23 @@ def test_results_are_read_as_written(tmp_path):
     one = Verdict("flow", "lazy:0:1", "w", "told", ["x: y"], {"late": 0.5}, (1.0, 2.0), "converged", "DOP853", "abc")
     append(tmp_path / "r", one)
     assert list(read(tmp_path / "r")) == [one]
+
+
+def test_the_page_holds_what_was_measured_between_its_marks(tmp_path):
+    page = tmp_path / "accuracy.md"
+    page.write_text("before\n<!-- measured -->\nstale\n<!-- end -->\nafter\n")
+    verdicts = [
+        Verdict("flow", "lazy:4:0", "w", "agrees", [], {"late": 0.01}, commit="abc"),
+        Verdict("flow", "lazy:4:1", "w", "fails", ["level: x"], {"late": 0.5}, commit="abc"),
+        Verdict("flow", "wide:4:0", "w", "skipped", [], {"late": 7.0}, commit="abc"),
+    ]
+    write_page(verdicts, page)
+    text = page.read_text()
+    assert text.startswith("before\n") and text.endswith("after\n") and "stale" not in text
+    assert "Seeds 4; commits abc." in text
+    assert "| lazy | 2 | 1 | 0 | 0 | 1 | 50.0 % |" in text and "| wide | 1 | 0 | 0 | 1 | 0 | – |" in text
+    assert "| 2 | 2.6e-01 | 4.5e-01 | 5.0e-01 | 5.0e-01 |" in text  # the skipped one counts for nothing
+    assert "| level | 1 | `python -m gauntlet flow --case lazy:4:1` |" in text
 
 
 @pytest.mark.parametrize("name", sorted(CERTIFICATE_CLASSES))
