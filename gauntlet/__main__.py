@@ -111,7 +111,10 @@ def _tell(verdict: Verdict) -> None:
 
 
 def _commit() -> str:
-    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT)
+    """The last commit that changed the package."""
+    done = subprocess.run(
+        ["git", "log", "-1", "--format=%h", "--", "dlnphase"], capture_output=True, text=True, cwd=ROOT
+    )
     return done.stdout.strip() if done.returncode == 0 else ""
 
 

@@ -99,6 +99,8 @@ def write_page(verdicts: Sequence[Verdict], path: Path) -> None:
         parts += ["Errors over all classes:", quantiles(of)]
         if kind == "flow":
             parts += ["Time of a level of the cost, by class:", by_class(of, "late")]
+        if kind == "interval":
+            parts += ["The share of 200 intervals that hold the truth, by class:", by_class(of, "coverage")]
         parts += ["What was found wrong without a word:", faults(of)]
     path.write_text(head + "<!-- measured -->\n" + "\n\n".join(parts) + "\n<!-- end -->" + tail)
 
