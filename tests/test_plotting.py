@@ -315,6 +315,9 @@ def test_sweep_figures_draw_the_cells(results: Path) -> None:
     for ax, name in zip(figure.axes[2:], ("distance_to_minimum", "distance_to_saddle"), strict=True):
         missed = [getattr(e, name).slope - getattr(e, name).predicted for e in sweep.exponents]
         np.testing.assert_allclose(ax.containers[0].lines[0].get_ydata(), missed)
+        (grey,) = [c.get_segments() for c in ax.containers[1].lines[2]]
+        changes = [getattr(e, name).finite_width for e in sweep.exponents]
+        np.testing.assert_allclose([np.ptp(segment[:, 1]) / 2 for segment in grey], changes, rtol=1e-6, atol=1e-12)
 
 
 def test_phase_diagram_draws_the_ratio_and_the_crossing(results: Path) -> None:

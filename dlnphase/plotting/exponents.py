@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -100,6 +100,7 @@ def draw_difference(axes: Axes, result: SweepResult, name: str, position: int = 
             elinewidth=1.1,
             gid="difference",
         )
+        _last_change(axes, gammas[known], slopes[known] - theory, [p for p in parts if p.predicted is not None])
 
 
 def draw(axes: Axes, result: SweepResult, name: str, position: int = 0, label: str = "") -> None:
@@ -113,12 +114,7 @@ def draw(axes: Axes, result: SweepResult, name: str, position: int = 0, label: s
         gammas, slopes, yerr=errors, color=colour, marker=MARKERS[position], linestyle="none", capsize=2,
         elinewidth=0.9, label=f"{prefix}all widths", gid="slope",
     )  # fmt: skip
-    finite = np.array([p.finite_width or 0.0 for p in parts])
-    if finite.any():
-        axes.errorbar(
-            gammas, slopes, yerr=finite, ecolor=FAINT, marker="none", linestyle="none", elinewidth=3.0, alpha=0.6,
-            zorder=0, gid="finite-width",
-        )  # fmt: skip
+    _last_change(axes, gammas, slopes, parts)
     widest = [p.local[-1] for p in parts if len(p.local) > 1]
     if len(widest) == len(parts):
         axes.plot(
@@ -130,6 +126,14 @@ def draw(axes: Axes, result: SweepResult, name: str, position: int = 0, label: s
     if known:
         name_once = None if any(line.get_gid() == "predicted" for line in axes.lines) else r"theory, $w\to\infty$"
         axes.plot(*np.array(known).T, **THEORY, label=name_once, gid="predicted")
+
+
+def _last_change(axes: Axes, gammas: np.ndarray, values: np.ndarray, parts: list[Exponent]) -> None:
+    """Grey bars behind: how far the asymptote is, as the last change of the slope tells; none with two widths."""
+    finite = np.array([p.finite_width or 0.0 for p in parts])
+    if finite.any():
+        look: dict[str, Any] = {"marker": "none", "linestyle": "none", "elinewidth": 5.0, "alpha": 0.6, "zorder": 0}
+        axes.errorbar(gammas, values, yerr=finite, ecolor=FAINT, gid="finite-width", **look)
 
 
 def _critical_words(sweeps: Sequence[Source]) -> list[str]:
