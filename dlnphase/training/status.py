@@ -74,7 +74,7 @@ class Status:
             return []
         done = f"{int(self._done.sum())} of {self._batch} done"
         share = self._share()
-        if share < FORESEEN:
+        if self.over or share < FORESEEN:
             return [done]
         return [f"{done}, {duration((self._clock() - self._start) * (1 - share) / share)} left"]
 
