@@ -6,6 +6,7 @@ import sys
 from dataclasses import asdict
 from json import dumps
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -13,9 +14,11 @@ from rich.text import Text
 
 from dlnphase.cli.console import stdout_console
 from dlnphase.cli.tables import explain, new_table, number, show
-from dlnphase.detect.proofs import Checked
 from dlnphase.detect.run import detect_sentence
 from dlnphase.results.detect import DetectResult, VisitInfo
+
+if TYPE_CHECKING:
+    from dlnphase.detect.proofs import Checked
 
 KIND_STYLE = {
     "strict-saddle": "magenta",

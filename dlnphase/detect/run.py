@@ -30,7 +30,6 @@ from dlnphase.critical import (
 from dlnphase.critical.escape import Escape, escape_of
 from dlnphase.critical.greedy import GreedyPoint, greedy_path
 from dlnphase.critical.visited import Path, Visited, transitions, visited_points
-from dlnphase.detect.proofs import Prover
 from dlnphase.detect.sources import Source, read_source
 from dlnphase.detect.speed import CONSTANT
 from dlnphase.detect.trace import MemberTrace
@@ -106,7 +105,11 @@ def _detect(
     settings = source.settings
     stop = should_stop if should_stop is not None else _never
     host = HostCost(source.task.cost)
-    prover = Prover(source.task.cost) if settings.prove else None
+    prover = None
+    if settings.prove:
+        from dlnphase.detect.proofs import Prover  # balls and their checks are loaded by those who ask for proofs
+
+        prover = Prover(source.task.cost)
     seen: list[_Seen] = []
     rows: list[list[RankTransition]] = []
     greedy: list[GreedyPoint] = []
