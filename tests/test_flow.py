@@ -372,6 +372,18 @@ def test_numbers_that_overflow_end_as_diverged(start, method):
     assert records[-1].reasons == ["diverged"]
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_a_cost_whose_gradient_points_uphill_ends_as_diverged(method):
+    class Uphill(LogCosh):
+        def gradient(self, a):
+            return -super().gradient(a)
+
+    network = gaussian((2, 3, 2), 0.5)
+    *_, end = gradient_flow(network, Uphill(torch.ones(2, 2, dtype=torch.float64)), method=method, max_steps=2000)
+    assert end.reasons == ["diverged"]
+    assert end.excess[0] < 1e12
+
+
 def test_a_cost_that_turns_into_nan_on_the_way_ends_as_diverged():
     class Cliff(LogCosh):
         def excess(self, a):

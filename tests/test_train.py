@@ -330,3 +330,25 @@ def test_advice_is_something_that_is_not_done_already(dtype):
     run = prepare(TrainSettings(**SMALL, dtype=dtype))
     for reason in ("precision_floor", "diverged"):
         assert ("--dtype float64" in _advice(reason, run)) is (dtype == "float32")
+
+
+def test_a_member_that_waits_for_the_others_keeps_where_it_is_when_the_batch_is_interrupted():
+    """The first start has left its mild part; while the second one is in its own, the run is stopped."""
+    seen = []
+
+    def second(record):
+        seen.append(int(record.members[0]))
+
+    settings = TrainSettings(**(SMALL | {"seeds": 2, "width": 10**6}))
+    result = train(settings, on_record=second, should_stop=lambda: seen[-1] == 1 and len(seen) > seen.index(1) + 3)
+    assert [m.outcome.reason for m in result.members] == ["interrupted", "interrupted"]
+    assert seen.count(0) == seen.index(1), "the first start was not handed over"
+    for member in result.members:
+        assert np.isfinite(member.outcome.evidence.parameter_movement)
+    path = result.trajectory
+    last = int(np.flatnonzero(path.member == 0)[-1])
+    place = int(np.flatnonzero(path.weights_index == last)[-1])
+    product = path.weights[0][place]
+    for layer in path.weights[1:]:
+        product = layer[place] @ product
+    np.testing.assert_allclose(product, path.A[last], atol=1e-12)

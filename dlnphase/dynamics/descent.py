@@ -10,13 +10,12 @@ import torch
 from dlnphase.backend import stream
 from dlnphase.costs.quadratic import Cost
 from dlnphase.dynamics.records import Record
-from dlnphase.dynamics.step_control import excess_at_zero, excess_out_of_reach, yardstick
+from dlnphase.dynamics.step_control import DIVERGED, excess_at_zero, excess_out_of_reach, yardstick
 from dlnphase.errors import InputError
 from dlnphase.networks.chain import Network
 
 RECORD_CHANGE = 0.02  # record when the excess cost or the gradient norm changed by this fraction …
 RECORD_STRETCH = 1.05  # … or the step count grew by this factor
-DIVERGED = 1e6  # excess cost over its first value that no descent with a useful step reaches
 STABILITY_MARGIN = 0.5
 LANCZOS_STEPS = 30
 

@@ -47,6 +47,7 @@ PER_MEMBER = (
     "evaluations",
     "next_output",
     "threshold",
+    "ceiling",
     "last_excess",
     "last_change",
 )
@@ -134,6 +135,7 @@ class _Flow:
         self.evaluations = np.zeros(network.batch, dtype=np.int64)
         self.next_output = np.zeros(network.batch, dtype=np.int64)
         self.threshold = np.full(network.batch, np.nan)
+        self.ceiling = np.full(network.batch, np.inf)
         self.last_excess = np.full(network.batch, np.inf)
         self.last_change = np.zeros(network.batch, dtype=np.int64)
         self.like = like
@@ -148,6 +150,7 @@ class _Flow:
             ("evaluations", [s.evaluations for s in states]),
             ("next_output", [s.outputs for s in states]),
             ("threshold", [s.threshold for s in states]),
+            ("ceiling", [s.ceiling for s in states]),
             ("last_change", [s.steps for s in states]),
         ):
             setattr(self, name, np.array(values))
@@ -167,6 +170,7 @@ class _Flow:
                 record = self._record(point)
                 if count == 0:
                     self.threshold = np.array([self.limits.threshold(e) for e in record.excess])
+                    self.ceiling = np.array([self.limits.ceiling(e) for e in record.excess])
                 self._watch(record)
                 record.reasons = self._reasons(record)
                 yield record
@@ -265,7 +269,8 @@ class _Flow:
 
     def _reasons(self, record: Record) -> list[str | None]:
         idle = self.steps - self.last_change
-        each = zip(record.excess, self.threshold, self.control.h, idle, self.time, self.steps, strict=True)
+        bounds = self.threshold, self.ceiling
+        each = zip(record.excess, *bounds, self.control.h, idle, self.time, self.steps, strict=True)
         return [self.limits.reason(*values) for values in each]
 
     def _point(self) -> Point:

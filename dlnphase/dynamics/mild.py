@@ -43,6 +43,7 @@ class Handover:
         theta: parameters, shape (P,).
         time, steps, evaluations: of the run so far.
         threshold: excess cost, above the reachable one, at which the run has converged.
+        ceiling: excess cost from which it has diverged.
         outputs: number of output times already met.
     """
 
@@ -51,6 +52,7 @@ class Handover:
     steps: int
     evaluations: int
     threshold: float
+    ceiling: float
     outputs: int
 
 
@@ -82,7 +84,7 @@ class Mild:
         self.time, self.steps, self.evaluations, self.outputs = 0.0, 0, 1, 0
         self.last_excess, self.last_change = np.inf, 0
         self.plateau_excess, self.plateau_start = 0.0, 0
-        self.threshold = limits.threshold(self.stepper.excess)
+        self.threshold, self.ceiling = (f(self.stepper.excess) for f in (limits.threshold, limits.ceiling))
         self.curvature, self.a, self.speed, self.drift, self.rise = np.nan, self.chain.a + 0.0, 0.0, np.inf, 1.0
         self.handover: Handover | None = None
 
@@ -182,7 +184,8 @@ class Mild:
         if excess < (1 - STALL_CHANGE) * self.last_excess:
             self.last_excess, self.last_change = excess, self.steps
         h = float(self.control.h[0])
-        return self.limits.reason(excess, self.threshold, h, self.steps - self.last_change, self.time, self.steps)
+        idle = self.steps - self.last_change
+        return self.limits.reason(excess, self.threshold, self.ceiling, h, idle, self.time, self.steps)
 
     # ---- sizes -----------------------------------------------------------------------------
     def _measure_sizes(self) -> bool:
@@ -240,4 +243,5 @@ class Mild:
 
     def _hand_over(self) -> None:
         theta = self.chain.tensor(self.stepper.theta.flat).clone()
-        self.handover = Handover(theta, self.time, self.steps, self.evaluations, self.threshold, self.outputs)
+        counts = self.time, self.steps, self.evaluations
+        self.handover = Handover(theta, *counts, self.threshold, self.ceiling, self.outputs)

@@ -17,6 +17,7 @@ SMALLEST_STEP = 1e-250
 END_OF_TIME = 1e100  # a flow that has not converged by then never will
 STALL = 2500  # steps without any fall of the excess cost after which round-off, not the flow, sets the step
 STALL_CHANGE = 1e-6
+DIVERGED = 1e6  # excess cost over its first value that no descent with a useful step reaches
 BISECTIONS = 40
 LANDED = 0.98  # share of the excess cost asked for by tol that a last step may reach down to: it says when it was met
 
@@ -114,6 +115,10 @@ class Limits:
         """The excess cost above ``offset`` at which a run has converged that starts with excess cost ``first``."""
         return self.tol * yardstick(first - self.offset, self.at_zero - self.offset)
 
+    def ceiling(self, first: float) -> float:
+        """The excess cost from which a run that starts with ``first`` has diverged: a flow never goes uphill."""
+        return DIVERGED * max(first, self.at_zero, float(np.finfo(float).tiny))
+
     def aim(self, before: tuple[float, float], after: tuple[float, float], threshold: float, h: float) -> float | None:
         """The shorter step that ends where the excess cost meets the threshold; None where this step is good enough.
 
@@ -127,14 +132,17 @@ class Limits:
         share = passing(first, last, (1 + LANDED) / 2 * threshold)
         return share * h if share < LANDED else None
 
-    def reason(self, excess: float, threshold: float, h: float, idle: int, time: float, steps: int) -> str | None:
+    def reason(
+        self, excess: float, threshold: float, ceiling: float, h: float, idle: int, time: float, steps: int
+    ) -> str | None:
         """Why a member is over, one of :data:`dlnphase.dynamics.records.REASONS`, or None.
 
         Args:
             threshold: excess cost above ``offset`` at which it has converged, see :meth:`threshold`.
+            ceiling: see :meth:`ceiling`.
             idle: steps since the excess cost was last lower than ever before.
         """
-        if not np.isfinite(excess) or h < SMALLEST_STEP:
+        if not excess <= ceiling or not np.isfinite(excess) or h < SMALLEST_STEP:
             return "diverged"
         if self.tol > 0 and excess - self.offset <= threshold:
             return "converged"

@@ -55,7 +55,7 @@ class Recorder:
 
     def feed(self, record: Record) -> None:
         """Keep one record; members that have not moved since their last one are passed over."""
-        self._last = record
+        self._part_with(record)
         for i, member in enumerate(record.members):
             path = self.paths[int(member)]
             row = (
@@ -77,6 +77,15 @@ class Recorder:
             self._keep(path, row, record, i, reason)
         if self._bytes > MATRIX_BYTES:
             self._thin()
+
+    def _part_with(self, record: Record) -> None:
+        """Keep the layers of a member that another one follows: it may have to wait for its next record."""
+        last, self._last = self._last, record
+        if last is not None and len(last.members) == 1 and last.members[0] not in record.members:
+            path = self.paths[int(last.members[0])]
+            if path.reason is None and path.rows:
+                path.end = last.weights(0)
+                path.matrices.setdefault(len(path.rows) - 1, np.array(last.A[0]))
 
     def _keep(
         self, path: MemberPath, row: tuple[float, int, int, float, float], record: Record, i: int, reason: str | None

@@ -11,7 +11,7 @@ from torch import Tensor
 from dlnphase.dynamics.framed_cost import FramedCost
 from dlnphase.dynamics.frames import scaled_norm, with_grown_ends
 from dlnphase.dynamics.stabilised import DORMAND_PRINCE
-from dlnphase.dynamics.steppers.stiff_solver import Point
+from dlnphase.dynamics.steppers.stiff_solver import Point, seen
 
 ORDER, EMBEDDED_ORDER = DORMAND_PRINCE.order, DORMAND_PRINCE.embedded_order
 A = ([], *DORMAND_PRINCE.a, DORMAND_PRINCE.b)
@@ -36,7 +36,8 @@ def step(
     wrong = _combine(E, slopes) * size
     if growing:
         scales = with_grown_ends(scales, network.with_theta(at), wrong)
-    return at, scaled_norm(wrong, network.dims, scales)
+    change = network.jvp(wrong, point.prefixes, point.suffixes)
+    return at, torch.maximum(scaled_norm(wrong, network.dims, scales), seen(point, cost, change))
 
 
 def _combine(coefficients: list[float], slopes: list[Tensor]) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 from dlnphase.dynamics.framed_cost import FramedCost
 from dlnphase.dynamics.frames import scaled_norm, with_grown_ends
 from dlnphase.dynamics.span import Span
-from dlnphase.dynamics.steppers.stiff_solver import Point, StiffSolver
+from dlnphase.dynamics.steppers.stiff_solver import Point, StiffSolver, seen
 
 ORDER = 3
 EMBEDDED_ORDER = 2
@@ -89,7 +89,7 @@ def step(
         if growing:
             scales = with_grown_ends(scales, network.with_theta(new), wrong)
         size = scaled_norm(wrong, network.dims, scales)
-    return new, size
+    return new, torch.maximum(size, seen(point, cost, span.jvp(error)))
 
 
 def _combine(stages: Tensor, coefficients: np.ndarray) -> Tensor:

@@ -24,6 +24,8 @@ from torch import Tensor
 from dlnphase.dynamics.framed_cost import FramedCost
 from dlnphase.networks.chain import Network, kronecker_sum
 
+SEEN = 100.0  # a step's error of A may be so many times rtol of the root of what is left of the cost
+ROUND_OFFS = 100.0  # of A, below which an error is none
 OBLIQUE = 3.0  # ‖·‖_F² beyond its rank, up to which the projection on learned hidden directions is one: 60 degrees
 
 
@@ -63,6 +65,18 @@ class Point:
         total = sum(((left @ self.g) * (self.g @ right)).sum((-2, -1)) for left, right in self.factors)
         assert isinstance(total, Tensor)
         return total.clamp_min(0.0).sqrt()
+
+
+def seen(point: Point, cost: FramedCost, change: Tensor) -> Tensor:
+    """An error of A beside what is left of the cost, √(½⟨δA, H δA⟩ / (C − C_min)), over SEEN; shape (B,).
+
+    Errors that are small beside layers can be large beside the distance to the minimum: at the end of a run, and all
+    along one whose target is small, they would be the cost that is told. Round-off of A is no error of the step.
+    """
+    info = torch.finfo(change.dtype)
+    least = ROUND_OFFS * info.eps * torch.linalg.vector_norm(point.a, dim=(-2, -1)) + info.tiny**0.5
+    lost = (0.5 * (change * cost.apply(change, point.a)).sum((-2, -1))).clamp_min(0.0).sqrt()
+    return (lost - least).clamp_min(0.0) / torch.maximum(point.excess.sqrt(), least) / SEEN
 
 
 class StiffSolver:
