@@ -309,3 +309,14 @@ def test_a_result_that_is_replaced_while_it_is_read_is_read_again(tmp_path):
     assert load_unchanged(path, read) == ("3", "3") and reads == ["1", "2"]
     with pytest.raises(InputError, match="really"):
         load_unchanged(path, lambda: (_ for _ in ()).throw(InputError("really")))
+
+
+def test_where_the_system_has_no_posix_locks_another_lock_stands_in(tmp_path, monkeypatch):
+    monkeypatch.setattr("dlnphase.results.outdir.fcntl", None)
+    monkeypatch.setattr("dlnphase.results.journal.fcntl", None)
+    with OutputDirectory(tmp_path / "out", main="run.yaml") as out:
+        with pytest.raises(InputError, match="in use by another"), OutputDirectory(tmp_path / "out", main="run.yaml"):
+            pass
+        commit(out.path, {"run.yaml": "a: 1\n", "part.txt": "b"}, main="run.yaml")
+    with OutputDirectory(tmp_path / "out", main="run.yaml", mode="overwrite") as out:
+        assert (out.path / "part.txt").read_text() == "b"

@@ -22,7 +22,7 @@ from dlnphase.errors import RunError
 
 try:
     import fcntl
-except ImportError:  # pragma: no cover - systems without POSIX locks
+except ImportError:  # pragma: no cover - filelock stands in
     fcntl = None  # type: ignore[assignment]
 
 JOURNAL = ".dlnphase.journal"
@@ -133,12 +133,18 @@ def _finish(directory: Path, main: str, staged: Mapping[str, str]) -> None:
 def _locked(path: Path) -> Iterator[None]:
     """Hold the lock of a journal; FileNotFoundError when it has gone while it was waited for."""
     descriptor = os.open(path, os.O_RDWR)
+    elsewhere: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
     try:
         if fcntl is not None:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
+        else:
+            import filelock
+
+            elsewhere = filelock.FileLock(path.with_name(f"{path.name}.lock"))
         if os.stat(path).st_ino != os.fstat(descriptor).st_ino:
             raise FileNotFoundError(path)
-        yield
+        with elsewhere:
+            yield
     finally:
         os.close(descriptor)
 

@@ -28,7 +28,7 @@ from dlnphase.results.journal import PART, remove_leftovers, settle
 
 try:
     import fcntl
-except ImportError:  # pragma: no cover - systems without POSIX locks
+except ImportError:  # pragma: no cover - filelock stands in
     fcntl = None  # type: ignore[assignment]
 
 Mode = Literal["new", "overwrite", "resume"]
@@ -62,6 +62,7 @@ class OutputDirectory:
         self.mode = mode
         self._made: list[Path] = []
         self._lock: int | None = None
+        self._portable: Any = None
 
     def __enter__(self) -> OutputDirectory:
         self._refuse_what_is_there()
@@ -146,9 +147,10 @@ class OutputDirectory:
             raise InputError(f"--out: {self.path} cannot be written ({error.strerror or error})") from None
 
     def _acquire(self) -> None:
-        if fcntl is None:  # pragma: no cover - systems without POSIX locks
-            return
         path = self.path / LOCK
+        if fcntl is None:
+            self._acquire_elsewhere(path)
+            return
         while True:
             try:
                 descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -169,7 +171,23 @@ class OutputDirectory:
         os.write(descriptor, str(os.getpid()).encode())
         self._lock = descriptor
 
+    def _acquire_elsewhere(self, path: Path) -> None:
+        """The lock of a system without POSIX locks, as filelock knows it."""
+        import filelock
+
+        lock = filelock.FileLock(path, timeout=0)
+        try:
+            lock.acquire()
+        except filelock.Timeout:
+            raise InputError(f"--out: {self.path} is in use by another dlnphase") from None
+        except (OSError, NotImplementedError) as error:
+            raise InputError(f"--out: {self.path} cannot be locked ({error})") from None
+        self._portable = lock
+
     def _release(self) -> None:
+        if self._portable is not None:
+            self._portable.release()
+            self._portable = None
         if self._lock is not None:
             with contextlib.suppress(OSError):
                 os.unlink(self.path / LOCK)
