@@ -95,11 +95,11 @@ def members_of(result: TrainResult) -> list[tuple[TrainResult | Member, np.ndarr
 def middle_and_spread(
     path: Trajectory, values: np.ndarray, rows: Sequence[np.ndarray], average: str = "median"
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Times (N,), and low, middle, high (3, N) over the members that are on their way; None for fewer than BAND.
+    """Times (N,), and low, middle, high (3, N) over the members while BAND of them are on their way; None for fewer.
 
     ``median``: with the 10 and 90 % quantiles; ``mean``: with one standard deviation to either side. Between its
-    records a member is followed as the logarithmic axis draws it; a member that has ended counts no longer, and where
-    fewer than BAND are left nothing is told.
+    records a member is followed as the logarithmic axis draws it. One that has ended keeps its last value: were it left
+    out, the rest, who are slower, would bend the curve upwards.
     """
     if len(rows) < BAND:
         return None
@@ -109,11 +109,11 @@ def middle_and_spread(
     if len(times) > 2000:
         times = times[np.linspace(0, len(times) - 1, 2000).astype(int)]
     tiny = np.finfo(float).tiny
-    logs = [np.interp(times, path.t[r], np.log(np.maximum(values[r], tiny)), right=np.nan) for r in rows]
+    logs = [np.interp(times, path.t[r], np.log(np.maximum(values[r], tiny))) for r in rows]
     table = np.exp(np.stack(logs))
     if average == "median":
-        return times, np.nanquantile(table, (0.1, 0.5, 0.9), axis=0)
-    mean, std = np.nanmean(table, axis=0), np.nanstd(table, axis=0, ddof=1)
+        return times, np.quantile(table, (0.1, 0.5, 0.9), axis=0)
+    mean, std = np.mean(table, axis=0), np.std(table, axis=0, ddof=1)
     return times, np.stack([mean - std, mean, mean + std])
 
 
