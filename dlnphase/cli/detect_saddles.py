@@ -14,8 +14,10 @@ from dlnphase.errors import InputError
 from dlnphase.settings import DetectSettings
 
 if TYPE_CHECKING:
+    from dlnphase.proofs.path import Progress
     from dlnphase.results import OutputDirectory
     from dlnphase.results.detect import DetectResult, VisitInfo
+    from dlnphase.results.proof import ProofDocument
 
 
 def register(app: typer.Typer) -> None:
@@ -48,7 +50,7 @@ def detect_saddles_cli(call: Call[DetectSettings]) -> int:
                 LiveLine(call.quiet).say(f"nothing left to do: {directory} holds the whole result")
                 out.forget_previous(*result.files.values())
             else:
-                result = _work(call, stop)
+                result = _work(call, stop, _interrupted_proof(directory) if call.resume else None)
                 _save(result, out)
         _show(result, directory, call)
         return stop.code(0, directory) if result.complete else INTERRUPTED
@@ -92,7 +94,14 @@ def _finished(directory: Path, settings: DetectSettings) -> DetectResult | None:
     return result if result.complete else None
 
 
-def _work(call: Call[DetectSettings], stop: Interrupts) -> DetectResult:
+def _interrupted_proof(directory: Path) -> ProofDocument | None:
+    """The proof that an interrupted command has left there."""
+    from dlnphase.results.proof import PROOF_FILE, load_proof
+
+    return load_proof(directory) if (directory / PROOF_FILE).exists() else None
+
+
+def _work(call: Call[DetectSettings], stop: Interrupts, before: ProofDocument | None) -> DetectResult:
     with LiveLine(call.quiet) as line:
         line.now("reading the path, looking for its visits")
         from dlnphase.detect.run import detect_saddles
@@ -101,7 +110,16 @@ def _work(call: Call[DetectSettings], stop: Interrupts) -> DetectResult:
             stop.back()
             line.update(lambda: [f"visit at t = {visit.time.closest:.4g}: rank {visit.rank}, {visit.kind}"])
 
-        result = detect_saddles(call.settings, on_visit=on_visit, should_stop=stop.requested)
+        def on_step(step: Progress) -> None:
+            stop.back()
+            line.update(lambda: [
+                f"proof at t = {step.time:.4g}", f"radius {step.radius:.1e}", f"C − C_min = {step.excess:.3g}",
+                f"{step.steps} steps", f"{53 * step.limbs} bits",
+            ])  # fmt: skip
+
+        result = detect_saddles(
+            call.settings, on_visit=on_visit, should_stop=stop.requested, on_step=on_step, earlier=before
+        )
         for note in result.notes:
             line.say(note)
     return result

@@ -35,7 +35,8 @@ def print_detect(console: Console, result: DetectResult, directory: Path) -> Non
     what = f"{task.kind} {task.shape[0]}×{task.shape[1]}, L = {path.depth}"
     console.print(Text(f"{what}: {len(result.visits)} visits on {path.records} records", style="bold"))
     if result.visits:
-        for table in (_visits(result), _certificates(result), _escapes(result), _greedy(result), _proofs(result)):
+        tables = (_visits, _certificates, _escapes, _greedy, _proofs, _theorem)
+        for table in (make(result) for make in tables):
             if table is not None:
                 show(console, table)
     console.print("\n" + detect_sentence(result))
@@ -183,4 +184,22 @@ def _proofs(result: DetectResult) -> Table | None:
         cost = _zero(p.cost[1], _unit(result))
         table.add_row(*_first(result, v), p.verdict, cost, number(p.rate[1], 6), number(p.distance, 3), p.reason)
     explain(table, "An exact critical point lies within the distance, and is no minimum (where s = 0, a global one).")
+    return table
+
+
+def _theorem(result: DetectResult) -> Table | None:
+    theorem = result.proof.theorem if result.proof is not None else None
+    if theorem is None:
+        return None
+    table = new_table("The flow from its start: " + theorem.verdict)
+    table.add_column("", no_wrap=True)
+    for name in ("time", "within"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for v in theorem.visits:
+        table.add_row(f"saddle of rank {v.rank}", number(v.time[0], 6), number(v.distance, 3))
+    end = theorem.end
+    if end.verdict == "proved" and end.time is not None:
+        table.add_row("converges to a global minimum", number(end.time[0], 6), number(end.distance, 3))
+    words = f"{theorem.steps} steps with {theorem.bits} bits; radius of the tube at the end {theorem.radius:.1e}."
+    explain(table, words + (f" Refused: {theorem.reason}." if theorem.reason else ""))
     return table

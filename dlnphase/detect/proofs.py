@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from dlnphase.costs.quadratic import QuadraticCost
 from dlnphase.critical import HostCost, MatrixPoint
+from dlnphase.detect.flow import prove_flow
+from dlnphase.detect.sources import Source
 from dlnphase.errors import InputError
 from dlnphase.proofs.balls import Undecided, flint
 from dlnphase.proofs.checking import NotProved, check_minimum, check_saddle
 from dlnphase.proofs.minimum import prove_minimum
+from dlnphase.proofs.path import Progress
+from dlnphase.proofs.path_checking import PathFile, check_end, check_steps, check_time
 from dlnphase.proofs.quadratic import BallCost, cost_data
 from dlnphase.proofs.saddle import SaddleProof, prove_saddle
-from dlnphase.results.proof import ProofDocument, ProofInfo, ProvedCost, VisitProof, checksums
+from dlnphase.results.proof import ProofDocument, ProofInfo, ProvedCost, ProvedPath, VisitProof, checksums
 from dlnphase.results.provenance import Provenance
 
 Layers = list[np.ndarray]
@@ -37,6 +41,7 @@ class Prover:
         self._host = HostCost(cost)
         self._kind = cost.kind
         self._visits: list[VisitProof] = []
+        self._theorem: ProvedPath | None = None
         data = self._cost.data
         self._arrays: dict[str, np.ndarray] = {f"cost_{data.structure}": data.factor, "cost_minimizer": data.minimizer}
 
@@ -54,11 +59,32 @@ class Prover:
         self._visits.append(VisitProof(number, member, kind, claim))
         return claim
 
+    def path(
+        self,
+        source: Source,
+        *,
+        before: ProofDocument | None = None,
+        on_step: Callable[[Progress], None] | None = None,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> bool:
+        """Prove the flow of the source from its start; False when stopped on the way.
+
+        Raises:
+            InputError: when the source is no gradient flow of a full network.
+        """
+        flow = prove_flow(source, self._cost, before=before, on_step=on_step, should_stop=should_stop)
+        self._theorem = flow.claims
+        self._arrays |= flow.arrays
+        for i, v in enumerate(flow.theorem.visits if flow.theorem is not None else ()):
+            arrays = saddle_arrays(f"path{i}_", v.saddle)
+            self._arrays |= {n: a for n, a in arrays.items() if not n.startswith(f"path{i}_W")}
+        return flow.theorem is not None or flow.claims.reason != "interrupted"
+
     def document(self, provenance: Provenance) -> ProofDocument:
         """Everything so far."""
         data = self._cost.data
         cost = ProvedCost(self._kind, data.minimum, data.difference)
-        return ProofDocument(provenance, cost, tuple(self._visits), arrays=dict(self._arrays))
+        return ProofDocument(provenance, cost, tuple(self._visits), self._theorem, arrays=dict(self._arrays))
 
     def _saddle(self, number: int, point: MatrixPoint, weights: Layers | None, hidden: Sequence[int]) -> ProofInfo:
         sizes = hidden if weights is None else [w.shape[0] for w in weights[:-1]]
@@ -131,15 +157,59 @@ def check_proof(document: ProofDocument, where: str) -> Checked:
         except NotProved as why:
             good = False
             lines.append(f"visit {visit.visit}: NOT verified, {why}")
+    if document.theorem is not None and (document.theorem.visits or document.theorem.end.verdict == "proved"):
+        claims += 1
+        try:
+            lines += _check_path(document.theorem, document)
+        except NotProved as why:
+            good = False
+            lines.append(f"path: NOT verified, {why}")
     changed = checksums(replace(document, sha256={})) != document.sha256
     return Checked(good and claims > 0, tuple(lines), changed)
 
 
+def _check_path(theorem: ProvedPath, document: ProofDocument) -> list[str]:
+    """The lines of a path whose every claim follows."""
+    arrays, lines = document.arrays or {}, []
+    cost, given = _part(arrays, "cost_"), _part(arrays, "path_")
+    try:
+        path = PathFile(given)
+        if (theorem.steps, theorem.bits, theorem.radius) != path.told():
+            raise NotProved("steps, bits or radius are not those of the nodes")
+        check_steps(cost, given)
+        rank, node = -1, -1
+        for i, v in enumerate(theorem.visits):
+            if not (v.rank > rank and v.node > node):
+                raise NotProved("the visits are not in the order of rising rank and time")
+            rank, node = v.rank, v.node
+            check_time(given, v.node, v.time)
+            own = _part(arrays, f"path{i}_") | path.leading(v.node)
+            check_saddle(
+                cost, document.cost.minimum, own, rank=v.rank, value=v.cost, rate=v.rate, distance=v.from_node
+            )  # fmt: skip
+            path.check_distance(v.node, v.from_node, v.distance)
+            lines.append(f"path: verified, a saddle of rank {v.rank} within {v.distance:.4g} at t = {v.time[0]:.6g}")
+        end = theorem.end
+        if end.verdict == "proved":
+            if end.distance is None or end.time is None:
+                raise NotProved("an end is claimed without its numbers")
+            check_time(given, len(path.steps), end.time)
+            check_end(cost, given, end.distance)
+            lines.append(f"path: verified, it converges to a global minimum within {end.distance:.4g}")
+        elif theorem.verdict == "proved":
+            raise NotProved("the theorem is claimed without an end")
+    except (KeyError, ValueError, IndexError, TypeError, ZeroDivisionError) as error:
+        raise NotProved(f"the numbers it rests on are missing or do not fit ({error})") from None
+    return lines
+
+
+def _part(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    return {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
+
+
 def _check_visit(visit: VisitProof, document: ProofDocument) -> str:
     arrays, claim = document.arrays or {}, visit.claim
-    cost = {n.removeprefix("cost_"): a for n, a in arrays.items() if n.startswith("cost_")}
-    prefix = f"visit{visit.visit}_"
-    given = {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
+    cost, given = _part(arrays, "cost_"), _part(arrays, f"visit{visit.visit}_")
     least = document.cost.minimum
     try:
         if visit.kind == "global-minimum":

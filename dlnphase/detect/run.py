@@ -34,6 +34,7 @@ from dlnphase.detect.sources import Source, read_source
 from dlnphase.detect.speed import CONSTANT
 from dlnphase.detect.trace import MemberTrace
 from dlnphase.errors import InputError
+from dlnphase.proofs.path import Progress
 from dlnphase.results import Clock
 from dlnphase.results.detect import (
     MATRICES,
@@ -46,7 +47,7 @@ from dlnphase.results.detect import (
     Span,
     VisitInfo,
 )
-from dlnphase.results.proof import PARTS
+from dlnphase.results.proof import PARTS, ProofDocument
 from dlnphase.settings.detect import DetectSettings
 from dlnphase.setup.build import task_info
 
@@ -78,6 +79,8 @@ def detect_saddles(
     *,
     on_visit: Callable[[VisitInfo], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
+    on_step: Callable[[Progress], None] | None = None,
+    earlier: ProofDocument | None = None,
 ) -> DetectResult:
     """Find, refine and certify the visits of a path.
 
@@ -85,6 +88,8 @@ def detect_saddles(
         settings: what to look at, or just the source.
         on_visit: called with every visit as it is done.
         should_stop: asked again and again; True ends with what is done (``complete`` False).
+        on_step: called after every step of a path that is proved.
+        earlier: an interrupted proof of the same path, to go on with.
 
     Raises:
         InputError: for a source or task that cannot be used.
@@ -94,14 +99,15 @@ def detect_saddles(
     # Small matrices: a second thread costs more than it brings, unless it is asked for.
     clock = Clock(resolve_backend("cpu", "float64", settings.threads or 1))
     try:
-        return _detect(read_source(settings), clock, on_visit, should_stop)
+        return _detect(read_source(settings), clock, on_visit, should_stop, on_step, earlier)
     finally:
         torch.set_num_threads(before)
 
 
 def _detect(
-    source: Source, clock: Clock, on_visit: Callable[[VisitInfo], None] | None, should_stop: Callable[[], bool] | None
-) -> DetectResult:
+    source: Source, clock: Clock, on_visit: Callable[[VisitInfo], None] | None,
+    should_stop: Callable[[], bool] | None, on_step: Callable[[Progress], None] | None, earlier: ProofDocument | None,
+) -> DetectResult:  # fmt: skip
     settings = source.settings
     stop = should_stop if should_stop is not None else _never
     host = HostCost(source.task.cost)
@@ -131,6 +137,8 @@ def _detect(
                 visits[-1] = replace(visits[-1], proof=proof)
             if on_visit is not None:
                 on_visit(visits[-1])
+        if whole and prover is not None and settings.prove == "path":
+            whole = prover.path(source, before=earlier, on_step=on_step, should_stop=stop)
         complete = whole
     provenance = clock.provenance()
     return DetectResult(

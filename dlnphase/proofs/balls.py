@@ -67,14 +67,20 @@ def around(middle: np.ndarray, radius: np.ndarray) -> Balls:
 
 def upper(ball: Ball) -> float:
     """A float that no number of the ball exceeds; infinite where there is none."""
-    value = float(ball.upper())
-    return math.nextafter(value, math.inf) if math.isfinite(value) else math.inf
+    end = ball.upper()
+    value = float(end)
+    if not math.isfinite(value):
+        return math.inf
+    return value if end <= value else math.nextafter(value, math.inf)
 
 
 def lower(ball: Ball) -> float:
     """A float that no number of the ball is below; −∞ where there is none."""
-    value = float(ball.lower())
-    return math.nextafter(value, -math.inf) if math.isfinite(value) else -math.inf
+    end = ball.lower()
+    value = float(end)
+    if not math.isfinite(value):
+        return -math.inf
+    return value if end >= value else math.nextafter(value, -math.inf)
 
 
 def interval(ball: Ball) -> tuple[float, float]:

@@ -356,9 +356,9 @@ def _positive(matrix: Any) -> bool:
     return True
 
 
-def _largest(symmetric: Any) -> Any:
+def _largest(symmetric: Any, loose: float = 1.01) -> Any:
     """A number that no eigenvalue exceeds, a little above the largest one."""
-    guess = float(np.linalg.eigvalsh(_mid(symmetric))[-1]) * 1.01
+    guess = float(np.linalg.eigvalsh(_mid(symmetric))[-1]) * loose
     bound = flint().arb(max(guess, 2.0**-500))
     if not _positive(_exact(np.eye(symmetric.nrows())) * bound - symmetric):
         raise NotProved("an eigenvalue is not certain to be bounded")

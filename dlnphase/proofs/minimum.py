@@ -36,6 +36,7 @@ from dlnphase.proofs.balls import (
 from dlnphase.proofs.quadratic import BallCost
 
 MAX_NEWTON = 60
+SLACK = 1 + 2.0**-17  # distances are written a little larger, so that another way of computing them stays below
 
 Layers = list[np.ndarray]
 
@@ -121,7 +122,7 @@ def prove_end(weights: Sequence[np.ndarray], radius: Ball, cost: BallCost) -> En
     kappa = (sigma - f * second_bound(norms, ball) * ball).lower()
     if not (kappa > 0 and start < kappa * rho):
         raise Undecided("the flow is not near enough to a minimum yet")
-    return EndProof(upper(start / kappa + radius), upper(start * start / 2))
+    return EndProof(upper((start / kappa + radius) * SLACK), upper(start * start / 2))
 
 
 class LinearPart:

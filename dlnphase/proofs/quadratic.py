@@ -14,7 +14,7 @@ import numpy as np
 from dlnphase.costs.quadratic import Cost
 from dlnphase.costs.round_off import indistinct
 from dlnphase.errors import InputError
-from dlnphase.proofs.balls import Ball, Balls, exact, flint, inner, operator_norm
+from dlnphase.proofs.balls import Ball, Balls, exact, flint, inner, operator_norm, upper
 
 
 @dataclass(frozen=True)
@@ -75,11 +75,18 @@ class BallCost:
         self.shape = data.shape
         self._minimizer = exact(data.minimizer)
         self._factor = exact(data.factor)
+        self._square: float | None = None
+        self._plain = data.structure == "mask" and bool((data.factor == 1).all())
         self._mask = data.factor.ravel().tolist() if data.structure == "mask" else None
 
     def gradient(self, a: Balls) -> Balls:
         """∇C(A) = H(A − Â), (d_out, d_in)."""
-        residual = a - self._minimizer
+        return self.apply(a - self._minimizer)
+
+    def apply(self, residual: Balls) -> Balls:
+        """H applied to a (d_out, d_in) matrix."""
+        if self._plain:
+            return residual
         if self._mask is not None:
             entries = [m * x for m, x in zip(self._mask, residual.entries(), strict=True)]
             return flint().arb_mat(*self.shape, entries)
@@ -111,6 +118,13 @@ class BallCost:
         down = self._factor.transpose()
         out = [(down * flint().arb_mat(rows[i * d_in : (i + 1) * d_in])).entries() for i in range(d_out)]
         return flint().arb_mat(d_out * down.nrows(), columns.ncols(), [x for block in out for x in block])
+
+    def square_size(self) -> float:
+        """A float that ‖H‖_op does not exceed."""
+        if self._square is None:
+            size = self.norm()
+            self._square = upper(size * size)
+        return self._square
 
     def norm(self) -> Ball:
         """An upper bound of ‖F‖_op."""

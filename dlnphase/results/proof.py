@@ -77,12 +77,76 @@ class ProvedCost:
 
 
 @dataclass(frozen=True)
+class ProvedVisit:
+    """A visit of the flow itself.
+
+    Attributes:
+        rank: of the critical matrix, exactly.
+        time: encloses a time t at which the flow is that near.
+        distance: an upper bound on ‖θ(t) − θ_c‖.
+        node: number of the node at t.
+        cost: encloses C(A_c).
+        rate: encloses s = ‖∇C(A_c)‖_op, which is above 0: no local minimum.
+        from_node: an upper bound on the distance from the node's leading floats to θ_c.
+    """
+
+    rank: int
+    time: tuple[float, float]
+    distance: float
+    node: int
+    cost: tuple[float, float]
+    rate: tuple[float, float]
+    from_node: float
+
+
+@dataclass(frozen=True)
+class ProvedEnd:
+    """Where the flow ends.
+
+    Attributes:
+        verdict: ``proved``: it converges to a global minimum; or ``refused``.
+        reason: why it was refused, or empty.
+        distance: an upper bound on the distance from the last node to that minimum.
+        time: encloses the time of the last node.
+    """
+
+    verdict: str
+    reason: str = ""
+    distance: float | None = None
+    time: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class ProvedPath:
+    """The theorem on the gradient flow from one exact start.
+
+    Attributes:
+        verdict: ``proved`` when every visit seen and the end are proved, else ``refused``.
+        reason: why, or empty.
+        member: which initialisation.
+        visits: in the order of time, the ranks rise.
+        end: where it ends.
+        steps, bits, radius: steps taken, bits of a node, and the radius of the tube at its end.
+    """
+
+    verdict: str
+    reason: str
+    member: int
+    visits: tuple[ProvedVisit, ...] = ()
+    end: ProvedEnd = ProvedEnd("refused")
+    steps: int = 0
+    bits: int = 53
+    radius: float = 0.0
+
+
+@dataclass(frozen=True)
 class ProofDocument:
     """Claims with everything a checker needs.
 
     Attributes:
         cost: which cost they are about.
         visits: the claims, one per visit.
+        theorem: on the flow from its start, with ``--prove path``; null without.
         sha256: of the claims and of the arrays, as they were written.
     """
 
@@ -91,6 +155,7 @@ class ProofDocument:
     provenance: Provenance
     cost: ProvedCost
     visits: tuple[VisitProof, ...]
+    theorem: ProvedPath | None = None
     sha256: dict[str, str] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=lambda: {"arrays": ARRAYS_FILE})
     arrays: dict[str, np.ndarray] | None = memory_only()
@@ -149,10 +214,38 @@ def proof_words(document: ProofDocument) -> str:
             f"in [{c.cost[0]!r}, {c.cost[1]!r}] and ‖∇C‖ in [{c.rate[0]!r}, {c.rate[1]!r}]. It belongs to a critical "
             f"point of the loss that is no local minimum (in networks with more than {c.rank} channels){near}."
         )
+    if document.theorem is not None:
+        out += ["", *_path_words(document.theorem)]
     out += ["", "Check it: `dlnphase detect-saddles --check proof.yaml`", ""]
     return "\n".join(out)
 
 
+def _path_words(theorem: ProvedPath) -> list[str]:
+    """The theorem on the path."""
+    out = [
+        "## The path", "",
+        f"Gradient flow dθ/dt = −∇𝓛(θ) from the exact start in {ARRAYS_FILE} (start {theorem.member}); enclosed in "
+        f"{theorem.steps} steps with {theorem.bits} bits, radius {theorem.radius:.2g} at the end.", "",
+    ]  # fmt: skip
+    for v in theorem.visits:
+        out.append(
+            f"- At a time t in [{v.time[0]!r}, {v.time[1]!r}] the flow is at most {v.distance:.4g} from a critical "
+            f"point of rank exactly {v.rank}, with C in [{v.cost[0]!r}, {v.cost[1]!r}], that is no local minimum."
+        )
+    end = theorem.end
+    if end.verdict == "proved" and end.time is not None and end.distance is not None:
+        out.append(
+            f"- The flow converges to a global minimum of the loss, at most {end.distance:.4g} from where it is at a "
+            f"time in [{end.time[0]!r}, {end.time[1]!r}]."
+        )
+    else:
+        out.append(f"- The end: refused; {end.reason}.")
+    if theorem.verdict != "proved" and theorem.reason:
+        out.append(f"- Refused: {theorem.reason}.")
+    return out
+
+
 __all__ = [
-    "ProofDocument", "ProofInfo", "ProvedCost", "VisitProof", "checksums", "load_proof", "proof_files",
+    "ProofDocument", "ProofInfo", "ProvedCost", "ProvedEnd", "ProvedPath", "ProvedVisit", "VisitProof", "checksums",
+    "load_proof", "proof_files",
 ]  # fmt: skip

@@ -76,8 +76,9 @@ class DetectSettings(MachineSettings, TaskSettings):
     )
     prove: str | None = option(
         None,
-        choice("saddles"),
-        "prove each visit in ball arithmetic (needs python-flint): proof.yaml, proof.npz, proof.md",
+        choice("saddles", "path"),
+        "prove in ball arithmetic (needs python-flint) each visit, or also the flow from its start to the minimum: "
+        "proof.yaml, proof.npz, proof.md",
         panel="Proofs",
     )
     check: str | None = option(
