@@ -89,8 +89,7 @@ def starting_weights(source: Source) -> tuple[int, Layers]:
 
 def _of_run(source: Source) -> Layers:
     """The start of a run of ours, drawn again from its settings."""
-    assert isinstance(source.settings.source, str)
-    path = Path(source.settings.source)
+    path = Path(source.settings.sources[0])
     run = load_train(path / RUN_FILE if path.is_dir() else path)
     config, trace = run.config, source.traces[0]
     for name, found, wanted in (
