@@ -243,7 +243,7 @@ def test_what_is_no_flow_of_a_full_network_is_refused(tmp_path, monkeypatch, cap
 def test_one_command_proves_a_flow_and_its_file_says_so(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     task = ["--task", "factorization", "--dim", "2", "--singular-values", "2,1", "--depth", "2", "-q"]
-    assert run(["train", *task, "--width", "3", "--gamma", "9", "--representation", "full", "--out", "r"]) == 0
+    assert run(["train", *task, "--width", "3", "--gamma", "17", "--representation", "full", "--out", "r"]) == 0
     assert run(["detect-saddles", "r", "--prove", "path", "--out", "p"]) == 0
     assert "The flow from its start: proved" in capfd.readouterr().out
     import dlnphase
