@@ -73,10 +73,19 @@ def test_visits_without_a_certificate_or_a_greedy_point_leave_gaps(run, here):
     assert "0 visits" in out and "greedy" not in out
 
 
+def known(shown, stored):
+    """What is shown, down to the keys that a file from before others has."""
+    if isinstance(stored, dict) and isinstance(shown, dict):
+        return {key: known(shown[key], value) for key, value in stored.items()}
+    if isinstance(stored, list) and isinstance(shown, list) and len(stored) == len(shown):
+        return [known(one, other) for one, other in zip(shown, stored, strict=True)]
+    return shown
+
+
 def test_a_finished_run_is_shown_as_json_and_a_quiet_one_not_at_all(run, here):
     out, _ = resumed(run, "train", "train@1", "--json")
     stored, shown = json.loads(json.dumps(yaml.safe_load(Path("train@1/run.yaml").read_text()))), json.loads(out)
-    assert {key: shown[key] for key in stored} == stored
+    assert known(shown, stored) == stored
     assert not any(shown[key] for key in shown.keys() - stored)  # keys that are younger than the file have nothing
     assert resumed(run, "sweep-gamma", "sweep-gamma@1", "-q") == ("", "")
 
