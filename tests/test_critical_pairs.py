@@ -21,6 +21,7 @@ from dlnphase.networks.chain import Network
 from dlnphase.networks.sampling import gaussian_network, hidden_dims, sigma_of
 from dlnphase.settings import SweepSettings
 from dlnphase.sweep.run import prepare, sweep_gamma
+from gauntlet.distances import judge
 
 CPU = resolve_backend("cpu")
 
@@ -175,3 +176,8 @@ def test_narrow_networks_have_nearer_saddles_of_kinds_that_are_not_listed(monkey
     assert float(found.distance) == pytest.approx(float((found.network.theta - network.theta).norm()))
     monkeypatch.setattr("dlnphase.distances.saddle.SMALL", 0)
     assert float(distance_to_saddle(network, cost).distance) == pytest.approx(listed, abs=1e-3)
+
+
+def test_a_point_that_the_search_left_on_its_way_is_no_critical_matrix():
+    """Noisy sensing whose minimum of rank 1 was not reached: what was told as a saddle had a gradient of 0.06."""
+    assert judge("noisy:1:9").status == "agrees"

@@ -124,8 +124,10 @@ def _general(cost: QuadraticCost, limit: int) -> list[CriticalMatrix]:
         seen = gradient.detach().cpu().numpy()
         if any(same(seen, other) for other in gradients):
             continue
-        gradients.append(seen)
-        out.append(_critical_matrix(cost, point, gradient))
+        matrix = _critical_matrix(cost, point, gradient)
+        if matrix is not None:
+            gradients.append(seen)
+            out.append(matrix)
     out.sort(key=lambda m: -m.dead)
     counts: Counter[int] = Counter()
     kept = []
@@ -136,12 +138,15 @@ def _general(cost: QuadraticCost, limit: int) -> list[CriticalMatrix]:
     return kept
 
 
-def _critical_matrix(cost: QuadraticCost, matrix: Tensor, gradient: Tensor) -> CriticalMatrix:
+def _critical_matrix(cost: QuadraticCost, point: Tensor, gradient: Tensor) -> CriticalMatrix | None:
+    """The structure of a critical point, or None of a point that does not vanish where ∇C is not 0, and so is none."""
     spectrum = torch.linalg.svdvals(gradient)
     left, strengths, right = _leading(gradient, int((spectrum > FAINT * spectrum[0]).sum()))
     # Only the exact structure is kept: A has to vanish on the dead directions.
-    matrix = matrix - left @ (left.mT @ matrix)
+    matrix = point - left @ (left.mT @ point)
     matrix = matrix - (matrix @ right) @ right.mT
+    if float((matrix - point).norm()) > FAINT * float(point.norm()):
+        return None
     left_kept, right_kept = _complement(left), _complement(right)
     sizes = torch.linalg.svdvals(matrix)
     rank = int((sizes > indistinct(cost.resolution) * sizes[0]).sum()) if float(sizes[0]) > 0 else 0
