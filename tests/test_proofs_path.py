@@ -255,3 +255,28 @@ def test_one_command_proves_a_flow_and_its_file_says_so(tmp_path, monkeypatch, c
     recorded = dlnphase.load_detect("p").visits[1]
     assert theorem.visits[1].time[0] == pytest.approx(recorded.time.closest, rel=0.2)
     assert "converges to a global minimum" in Path("p/proof.md").read_text()
+
+
+def test_an_interrupted_proof_is_saved_and_gone_on_with(tmp_path, monkeypatch, capfd):
+    from dlnphase.detect.run import detect_saddles
+    from dlnphase.results.detect import load_detect, save_detect
+    from dlnphase.settings import DetectSettings
+
+    monkeypatch.chdir(tmp_path)
+    task = ["--task", "factorization", "--dim", "2", "--singular-values", "2,1", "--depth", "2", "-q"]
+    assert run(["train", *task, "--width", "3", "--gamma", "4", "--representation", "full", "--out", "r"]) == 0
+    settings, seen = DetectSettings(source=str(tmp_path / "r"), prove="path"), []
+    whole = detect_saddles(settings)
+    part = detect_saddles(settings, on_step=seen.append, should_stop=lambda: len(seen) >= 5)
+    assert not part.complete and part.proof.theorem.reason == "interrupted" and len(seen) == 5
+    assert part.proof.theorem.verdict == "refused" and not part.proof.theorem.visits
+    Path("p").mkdir()
+    save_detect(part, Path("p"))
+    left = load_detect("p").proof
+    seen.clear()
+    again = detect_saddles(settings, on_step=seen.append, earlier=left)
+    assert again.proof.theorem == whole.proof.theorem
+    assert len(seen) == whole.proof.theorem.steps - 5
+    assert run(["detect-saddles", "r", "--prove", "path", "--out", "p", "--resume"]) == 0
+    assert "The flow from its start: proved" in capfd.readouterr().out
+    assert load_detect("p").proof.theorem == whole.proof.theorem

@@ -141,7 +141,8 @@ def parting_rate(layers: Layers, reach: float, cost: FloatCost) -> float:
     """
     matrix, error, slope = hessian(layers, cost)
     least, _ = eigenvalue_range(matrix, error)
-    return -least + third_bound(layer_norms(layers), reach, slope, cost.size) * reach * UP
+    rate = -least + third_bound(layer_norms(layers), reach, slope, cost.size) * reach * UP
+    return rate + abs(rate) * 2 * UNIT
 
 
 def third_bound(norms: list[float], reach: float, slope: float, size: float) -> float:

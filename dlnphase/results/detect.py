@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,7 +13,7 @@ from dlnphase.findings import RankTransition
 from dlnphase.results.codec import memory_only
 from dlnphase.results.files import npz_bytes
 from dlnphase.results.journal import commit
-from dlnphase.results.proof import ProofDocument, ProofInfo, proof_files
+from dlnphase.results.proof import PROOF_FILE, ProofDocument, ProofInfo, load_proof, proof_files
 from dlnphase.results.provenance import Provenance
 from dlnphase.results.reading import load_with_arrays, main_file
 from dlnphase.results.schema import result_text
@@ -233,12 +233,16 @@ def save_detect(result: DetectResult, directory: Path) -> None:
 
 
 def load_detect(source: Path | str) -> DetectResult:
-    """Read a result: its directory, or its saddles.yaml; with the matrices where their file is there.
+    """Read a result: its directory, or its saddles.yaml; with the matrices and the proof where their files are there.
 
     Raises:
         InputError: when it is not a result of detect-saddles, or a file is damaged.
     """
-    return load_with_arrays(main_file(source, SADDLES_FILE), DetectResult, "matrices", MATRICES_FILE, _checked)
+    path = main_file(source, SADDLES_FILE)
+    result = load_with_arrays(path, DetectResult, "matrices", MATRICES_FILE, _checked)
+    if "proof" in result.files and (path.parent / PROOF_FILE).exists():
+        return replace(result, proof=load_proof(path.parent))
+    return result
 
 
 def _checked(arrays: dict[str, np.ndarray], where: str) -> dict[str, np.ndarray]:
