@@ -1,5 +1,6 @@
 """Enclosed flows: a closed form to 50 digits inside the tube, crippled provers caught, the checker, resumption."""
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from dlnphase.backend import resolve_backend
 from dlnphase.cli.app import run
 from dlnphase.costs.quadratic import completion, factorization
 from dlnphase.critical import HostCost
+from dlnphase.detect import proofs
 from dlnphase.detect.flow import _arrays, _continued
 from dlnphase.proofs import path as prover
 from dlnphase.proofs.balls import exact, flint, middle, precision
@@ -21,7 +23,7 @@ from dlnphase.proofs.path_checking import check_end, check_steps, check_time
 from dlnphase.proofs.quadratic import BallCost, cost_data
 from dlnphase.proofs.taylor import TaylorStep
 from dlnphase.proofs.theorem import conclude
-from dlnphase.results.proof import ProofDocument, ProvedCost
+from dlnphase.results.proof import ProofDocument, ProvedCost, load_proof
 from dlnphase.results.provenance import Clock
 
 CPU = resolve_backend("cpu")
@@ -247,7 +249,6 @@ def test_one_command_proves_a_flow_and_its_file_says_so(tmp_path, monkeypatch, c
     assert run(["detect-saddles", "r", "--prove", "path", "--out", "p"]) == 0
     assert "The flow from its start: proved" in capfd.readouterr().out
     import dlnphase
-    from dlnphase.results.proof import load_proof
 
     theorem = load_proof("p").theorem
     assert theorem.verdict == "proved" and [v.rank for v in theorem.visits] == [0, 1]
@@ -280,3 +281,59 @@ def test_an_interrupted_proof_is_saved_and_gone_on_with(tmp_path, monkeypatch, c
     assert run(["detect-saddles", "r", "--prove", "path", "--out", "p", "--resume"]) == 0
     assert "The flow from its start: proved" in capfd.readouterr().out
     assert load_detect("p").proof.theorem == whole.proof.theorem
+
+
+def test_of_mutated_theorems_none_is_verified_whose_claim_does_not_follow(monkeypatch):
+    """Claims on the flow that README shows; its steps are those of the file and are checked elsewhere."""
+    monkeypatch.setattr(proofs, "check_steps", lambda cost, given: None)
+    document = load_proof(Path(__file__).resolve().parent.parent / "docs" / "data" / "flow")
+    truth = document.theorem
+    assert proofs.check_proof(document, "p").verified
+    rng = np.random.default_rng(6)
+    verified = 0
+    for _ in range(250):
+        theorem = mutated_theorem(truth, rng)
+        if not proofs.check_proof(replace(document, theorem=theorem, visits=()), "p").verified:
+            continue
+        verified += 1
+        assert (theorem.steps, theorem.bits, theorem.radius) == (truth.steps, truth.bits, truth.radius)
+        for claim, fact in zip(theorem.visits, truth.visits, strict=True):
+            assert (claim.rank, claim.node) == (fact.rank, fact.node)
+            assert claim.distance >= fact.distance * (1 - 1e-12) and claim.from_node >= fact.from_node * (1 - 1e-12)
+            assert all(
+                a[0] <= b[0] + 1e-12 and a[1] >= b[1] - 1e-12
+                for a, b in ((claim.time, fact.time), (claim.cost, fact.cost), (claim.rate, fact.rate))
+            )
+        if theorem.end.verdict == "proved":
+            assert theorem.end.distance >= truth.end.distance * (1 - 1e-4)
+    assert 10 < verified < 150
+
+
+def mutated_theorem(truth, rng):
+    factor = float(rng.choice([0.0, 0.5, 0.999, 1.001, 2.0, -1.0, np.nan]))
+    what = rng.choice(["visit", "end", "number"])
+    if what == "number":
+        name = str(rng.choice(["steps", "bits", "radius"]))
+        old = getattr(truth, name)
+        return replace(truth, **{name: type(old)(old * (2 if np.isnan(factor) else factor))})
+    if what == "end":
+        name = str(rng.choice(["distance", "time", "verdict"]))
+        old = getattr(truth.end, name)
+        new = "refused" if name == "verdict" else old * factor if name == "distance" else scaled(old, factor, rng)
+        return replace(truth, end=replace(truth.end, **{name: new}))
+    i = int(rng.integers(2))
+    name = str(rng.choice(["rank", "node", "time", "distance", "cost", "rate", "from_node"]))
+    old = getattr(truth.visits[i], name)
+    if name in ("rank", "node"):
+        new = old + int(rng.integers(-2, 3))
+    else:
+        new = scaled(old, factor, rng) if isinstance(old, tuple) else old * factor
+    visits = list(truth.visits)
+    visits[i] = replace(visits[i], **{name: new})
+    return replace(truth, visits=tuple(visits))
+
+
+def scaled(interval, factor, rng):
+    ends = list(interval)
+    ends[int(rng.integers(2))] *= factor
+    return tuple(ends)

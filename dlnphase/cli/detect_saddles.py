@@ -113,8 +113,8 @@ def _work(call: Call[DetectSettings], stop: Interrupts, before: ProofDocument | 
         def on_step(step: Progress) -> None:
             stop.back()
             line.update(lambda: [
-                f"proof at t = {step.time:.4g}", f"radius of the tube {step.radius:.1e}", f"C − C_min = {step.excess:.3g}",
-                f"{step.steps} steps", f"{53 * step.limbs} bits",
+                f"proof at t = {step.time:.4g}", f"radius of the tube {step.radius:.1e}",
+                f"C − C_min = {step.excess:.3g}", f"{step.steps} steps", f"{53 * step.limbs} bits",
             ])  # fmt: skip
 
         result = detect_saddles(
