@@ -285,7 +285,7 @@ def test_an_interrupted_proof_is_saved_and_gone_on_with(tmp_path, monkeypatch, c
 
 def test_of_mutated_theorems_none_is_verified_whose_claim_does_not_follow(monkeypatch):
     """Claims on the flow that README shows; its steps are those of the file and are checked elsewhere."""
-    monkeypatch.setattr(proofs, "check_steps", lambda cost, given: None)
+    monkeypatch.setattr(proofs, "check_steps", lambda cost, given, on_step: None)
     document = load_proof(Path(__file__).resolve().parent.parent / "docs" / "data" / "flow")
     truth = document.theorem
     assert proofs.check_proof(document, "p").verified
@@ -337,3 +337,19 @@ def scaled(interval, factor, rng):
     ends = list(interval)
     ends[int(rng.integers(2))] *= factor
     return tuple(ends)
+
+
+def test_the_line_of_a_proof_tells_radius_and_time_left(monkeypatch):
+    from dlnphase.cli import proof_progress
+
+    now = iter([100.0, 110.0, 120.0, 130.0, 140.0, 150.0])
+    monkeypatch.setattr(proof_progress.time, "monotonic", lambda: next(now))
+    line = proof_progress.TimeLeft()
+    first, second = prover.Progress(10, 2.0, 1e-12, 0.5, 1, 20.0), prover.Progress(20, 6.0, 1e-11, 0.4, 1, 20.0)
+    assert line.proved(first)[2] == "? left"
+    words = line.proved(second)
+    assert words[:2] == ["proof at t = 6 of about 20", "radius of the tube 1.0e-11"] and words[2] == "35 s left"
+    assert line.proved(replace(first, limbs=2))[2] == "? left"  # begun again with more bits
+    check = proof_progress.TimeLeft()
+    assert check.checked(1, 4) == ["1 of 4 steps checked", "? left"]
+    assert check.checked(2, 4) == ["2 of 4 steps checked", "20 s left"]

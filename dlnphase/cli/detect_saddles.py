@@ -10,6 +10,7 @@ import typer
 from dlnphase.cli.interrupts import INTERRUPTED, Interrupts
 from dlnphase.cli.options import Call, settings_command
 from dlnphase.cli.progress import LiveLine
+from dlnphase.cli.proof_progress import TimeLeft
 from dlnphase.errors import InputError
 from dlnphase.settings import DetectSettings
 
@@ -65,7 +66,11 @@ def _check(call: Call[DetectSettings], source: str) -> int:
     for name in ("overwrite", "resume", "out"):
         if getattr(call, name):
             raise InputError(f"--{name}: found beside --check, which writes nothing; drop it")
-    checked = check_proof(load_proof(source), source)
+    with LiveLine(call.quiet) as line:
+        progress = TimeLeft()
+        checked = check_proof(
+            load_proof(source), source, lambda done, total: line.update(lambda: progress.checked(done, total))
+        )
     print_checked(checked, source, json=call.json, quiet=call.quiet)
     return 0 if checked.verified else 1
 
@@ -110,12 +115,11 @@ def _work(call: Call[DetectSettings], stop: Interrupts, before: ProofDocument | 
             stop.back()
             line.update(lambda: [f"visit at t = {visit.time.closest:.4g}: rank {visit.rank}, {visit.kind}"])
 
+        progress = TimeLeft()
+
         def on_step(step: Progress) -> None:
             stop.back()
-            line.update(lambda: [
-                f"proof at t = {step.time:.4g}", f"radius of the tube {step.radius:.1e}",
-                f"C − C_min = {step.excess:.3g}", f"{step.steps} steps", f"{53 * step.limbs} bits",
-            ])  # fmt: skip
+            line.update(lambda: progress.proved(step))
 
         result = detect_saddles(
             call.settings, on_visit=on_visit, should_stop=stop.requested, on_step=on_step, earlier=before

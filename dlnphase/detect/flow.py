@@ -58,8 +58,11 @@ def prove_flow(
         return stopped
 
     try:
-        limit = PATIENCE * float(source.traces[0].time[-1])
-        tube, end = prove_path(weights, cost, tube=tube, max_time=limit, on_step=on_step, should_stop=stop)
+        length = float(source.traces[0].time[-1])
+        limit = PATIENCE * length
+        tube, end = prove_path(
+            weights, cost, tube=tube, length=length, max_time=limit, on_step=on_step, should_stop=stop
+        )  # fmt: skip
         if end is None:
             reason = "interrupted" if stopped else f"no convergence to a minimum is certain up to t = {limit:.4g}"
     except Undecided as why:

@@ -134,11 +134,14 @@ class Checked:
         return "NOT verified: not every claim follows, or none is made."
 
 
-def check_proof(document: ProofDocument, where: str) -> Checked:
+def check_proof(
+    document: ProofDocument, where: str, on_step: Callable[[int, int], None] | None = None
+) -> Checked:
     """Derive every claim of a proof file again.
 
     Args:
         where: its name, for messages.
+        on_step: called after each step of a path with (how many are checked, how many there are).
 
     Raises:
         InputError: when the arrays are missing, or python-flint is.
@@ -160,7 +163,7 @@ def check_proof(document: ProofDocument, where: str) -> Checked:
     if document.theorem is not None and (document.theorem.visits or document.theorem.end.verdict == "proved"):
         claims += 1
         try:
-            lines += _check_path(document.theorem, document)
+            lines += _check_path(document.theorem, document, on_step)
         except NotProved as why:
             good = False
             lines.append(f"path: NOT verified, {why}")
@@ -168,7 +171,9 @@ def check_proof(document: ProofDocument, where: str) -> Checked:
     return Checked(good and claims > 0, tuple(lines), changed)
 
 
-def _check_path(theorem: ProvedPath, document: ProofDocument) -> list[str]:
+def _check_path(
+    theorem: ProvedPath, document: ProofDocument, on_step: Callable[[int, int], None] | None
+) -> list[str]:
     """The lines of a path whose every claim follows."""
     arrays, lines = document.arrays or {}, []
     cost, given = _part(arrays, "cost_"), _part(arrays, "path_")
@@ -176,7 +181,7 @@ def _check_path(theorem: ProvedPath, document: ProofDocument) -> list[str]:
         path = PathFile(given)
         if (theorem.steps, theorem.bits, theorem.radius) != path.told():
             raise NotProved("steps, bits or radius are not those of the nodes")
-        check_steps(cost, given)
+        check_steps(cost, given, on_step=on_step)
         rank, node = -1, -1
         for i, v in enumerate(theorem.visits):
             if not (v.rank > rank and v.node > node):

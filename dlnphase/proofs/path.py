@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -59,13 +59,14 @@ class Tube:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a proof under way stands: steps, time, radius, C − C_min, limbs."""
+    """Where a proof under way stands: steps, time, radius, C − C_min, limbs; the time at which it may end."""
 
     steps: int
     time: float
     radius: float
     excess: float
     limbs: int
+    length: float
 
 
 def start_tube(weights: Layers, limbs: int = 1) -> Tube:
@@ -80,6 +81,7 @@ def prove_path(
     cost: BallCost,
     *,
     tube: Tube | None = None,
+    length: float = math.inf,
     max_time: float = math.inf,
     max_steps: int = 10**6,
     on_step: Callable[[Progress], None] | None = None,
@@ -90,6 +92,7 @@ def prove_path(
     Args:
         weights: the exact start.
         tube: go on with this one.
+        length: the time at which it may end, for those who are told.
         max_time, max_steps: give up there.
         should_stop: asked after each step; True ends with what is done.
 
@@ -101,8 +104,13 @@ def prove_path(
     """
     tube = tube or start_tube(weights)
     floats = float_cost(cost)
+
+    def told(step: Progress) -> None:
+        if on_step is not None:
+            on_step(replace(step, length=length))
+
     while True:
-        end, again = _follow(tube, cost, floats, max_time, max_steps, on_step, should_stop)
+        end, again = _follow(tube, cost, floats, max_time, max_steps, told, should_stop)
         if not again:
             return tube, end
         if tube.limbs >= MOST_LIMBS:
@@ -112,7 +120,7 @@ def prove_path(
 
 def _follow(
     tube: Tube, cost: BallCost, floats: FloatCost, max_time: float, max_steps: int,
-    on_step: Callable[[Progress], None] | None, should_stop: Callable[[], bool] | None,
+    on_step: Callable[[Progress], None], should_stop: Callable[[], bool] | None,
 ) -> tuple[EndProof | None, bool]:  # fmt: skip
     """(the end if it is proved, whether more limbs are needed)."""
     now = math.fsum(tube.steps)
@@ -134,8 +142,7 @@ def _follow(
             size = math.sqrt(sum(float(np.sum(w * w)) for w in node))
             if not tube.radii[-1] <= UNCERTAIN * size:
                 return None, True
-            if on_step is not None:
-                on_step(Progress(len(tube.steps), now, tube.radii[-1], tube.excess[-1], tube.limbs))
+            on_step(Progress(len(tube.steps), now, tube.radii[-1], tube.excess[-1], tube.limbs, max_time))
             if should_stop is not None and should_stop():
                 return None, False
 

@@ -89,9 +89,16 @@ class PathFile:
 
 
 def check_steps(
-    cost: Arrays, given: Arrays, steps: Sequence[int] | None = None, should_stop: Callable[[], bool] | None = None
+    cost: Arrays,
+    given: Arrays,
+    steps: Sequence[int] | None = None,
+    on_step: Callable[[int, int], None] | None = None,
 ) -> None:
     """Derive ‖θ(t_{i+1}) − θ̃_{i+1}‖ ≤ R_{i+1} from ‖θ(t_i) − θ̃_i‖ ≤ R_i, for each of the steps (all of them).
+
+    Args:
+        steps: numbers of the steps.
+        on_step: called after each with (how many are done, how many there are).
 
     Raises:
         NotProved: naming the first step where it does not follow.
@@ -101,11 +108,12 @@ def check_steps(
         form = _Quadratic(cost)
         if form.shape != (path.dims[-1], path.dims[0]):
             raise NotProved("the network has another shape than the cost")
-        for i in range(len(path.steps)) if steps is None else steps:
-            if should_stop is not None and should_stop():
-                raise KeyboardInterrupt
+        wanted = range(len(path.steps)) if steps is None else steps
+        for done, i in enumerate(wanted, 1):
             if not _after(path, i, form) <= float(path.radii[i + 1]):
-                raise NotProved(f"step {i}: the radius {path.radii[i + 1]!r} does not follow")
+                raise NotProved(f"step {i}: the radius {float(path.radii[i + 1])!r} does not follow")
+            if on_step is not None:
+                on_step(done, len(wanted))
 
 
 def check_end(cost: Arrays, given: Arrays, distance: float) -> None:
