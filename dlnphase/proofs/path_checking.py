@@ -1,6 +1,6 @@
 """The checker of enclosed paths: every step derived again from the nodes in the file, each by itself.
 
-Own polynomials (Picard's iteration), own defect (polynomials of full degree, no norms of tails), own Hessian (column by
+Own defect (polynomials of full degree, no norms of tails), own Hessian (column by
 column, in balls) with Gershgorin's circles; twice the bits of the prover.
 """
 
@@ -187,35 +187,32 @@ def _after(path: PathFile, i: int, form: _Quadratic) -> Any:
 
 
 class _Flow:
-    """A polynomial near the flow, entry by entry in arb_poly, by Picard's iteration; its coefficients are exact."""
+    """A polynomial near the flow, entry by entry in arb_poly; its coefficients are exact."""
 
     def __init__(self, start: list[Any], form: _Quadratic, order: int) -> None:
         poly = flint().arb_poly
-        self.form, self.shapes = form, [(m.nrows(), m.ncols()) for m in start]
-        self.start = [[[poly([x]) for x in row] for row in m.table()] for m in start]
-        self.theta = self.start
-        for k in range(1, order + 1):
-            slopes = self._gradient(self.theta, k)
-            self.theta = [
-                [[_middles(s - g.integral()) for s, g in zip(rs, rg, strict=True)] for rs, rg in zip(a, b, strict=True)]
-                for a, b in zip(self.start, slopes, strict=True)
-            ]
+        self.form = form
+        self.theta = []
+        for terms in _suggested(start, form, order):
+            tables = [m.table() for m in terms]
+            rows, columns = range(terms[0].nrows()), range(terms[0].ncols())
+            self.theta.append([[poly([t[i][j] for t in tables]) for j in columns] for i in rows])
 
-    def _gradient(self, theta: list[Any], length: int | None) -> list[Any]:
-        """∇𝓛 in polynomials, cut after so many coefficients (None: whole)."""
+    def _gradient(self, theta: list[Any]) -> list[Any]:
+        """∇𝓛 in polynomials of full degree."""
         depth = len(theta)
         below = [None]
         for w in theta:
-            below.append(w if below[-1] is None else _times(w, below[-1], length))
+            below.append(w if below[-1] is None else _times(w, below[-1]))
         above: list[Any] = [None]
         for w in reversed(theta[1:]):
-            above.append(w if above[-1] is None else _times(above[-1], w, length))
+            above.append(w if above[-1] is None else _times(above[-1], w))
         above.reverse()
         g = self._slope(below[-1])
         out = []
         for l in range(depth):
-            q = g if above[l] is None else _times(_flip(above[l]), g, length)
-            out.append(q if below[l] is None else _times(q, _flip(below[l]), length))
+            q = g if above[l] is None else _times(_flip(above[l]), g)
+            out.append(q if below[l] is None else _times(q, _flip(below[l])))
         return out
 
     def _slope(self, a: Any) -> Any:
@@ -238,7 +235,7 @@ class _Flow:
     def defect(self, h: float) -> Any:
         """sup ‖θ̃' + ∇𝓛(θ̃)‖ over [0, h]."""
         step, square = flint().arb(h), flint().arb(0)
-        for w, g in zip(self.theta, self._gradient(self.theta, None), strict=True):
+        for w, g in zip(self.theta, self._gradient(self.theta), strict=True):
             for rw, rg in zip(w, g, strict=True):
                 for x, y in zip(rw, rg, strict=True):
                     largest = flint().arb_poly([abs(c).upper() for c in (x.derivative() + y).coeffs()])(step)
@@ -337,7 +334,7 @@ def _circles(matrix: Any) -> tuple[Any, Any]:
     return low, high
 
 
-def _times(a: Any, b: Any, length: int | None) -> Any:
+def _times(a: Any, b: Any) -> Any:
     out = []
     columns = list(zip(*b, strict=True))
     for row in a:
@@ -346,7 +343,7 @@ def _times(a: Any, b: Any, length: int | None) -> Any:
             total = row[0] * column[0]
             for x, y in zip(row[1:], column[1:], strict=True):
                 total += x * y
-            line.append(total if length is None else total.truncate(length))
+            line.append(total)
         out.append(line)
     return out
 
@@ -355,8 +352,34 @@ def _flip(a: Any) -> Any:
     return [list(row) for row in zip(*a, strict=True)]
 
 
-def _middles(p: Any) -> Any:
-    return flint().arb_poly([c.mid() for c in p.coeffs()])
+def _suggested(start: list[Any], form: _Quadratic, order: int) -> list[list[Any]]:
+    """Coefficients [l][k] of a polynomial near the flow; whatever they are, the defect is what is checked."""
+    depth = len(start)
+    w = [[m] for m in start]
+    below: list[list[Any]] = [[] for _ in range(depth)]  # W_l ⋯ W_1
+    above: list[list[Any]] = [[] for _ in range(depth)]  # W_L ⋯ W_l
+    turned: list[Any] = []  # Gᵀ
+    inner: list[list[Any]] = [[] for _ in range(depth)]  # Gᵀ W_L ⋯ W_{l+1}
+    for k in range(order):
+        for l in range(depth):
+            below[l].append(w[0][k] if l == 0 else _convolved(w[l], below[l - 1], k))
+        for l in range(depth - 1, 0, -1):
+            above[l].append(w[l][k] if l == depth - 1 else _convolved(above[l + 1], w[l], k))
+        g = form.gradient(below[-1][0]) if k == 0 else form.apply(below[-1][k])
+        turned.append(g.transpose())
+        for l in range(depth):
+            # (∂𝓛/∂W_l)ᵀ = W_{l−1} ⋯ W_1 Gᵀ W_L ⋯ W_{l+1}
+            inner[l].append(turned[k] if l == depth - 1 else _convolved(turned, above[l + 1], k))
+            change = inner[l][k] if l == 0 else _convolved(below[l - 1], inner[l], k)
+            w[l].append((change.transpose() / -(k + 1)).mid())
+    return w
+
+
+def _convolved(a: list[Any], b: list[Any], k: int) -> Any:
+    total = a[k] * b[0]
+    for i in range(k):
+        total += a[i] * b[k - i]
+    return total
 
 
 def _theta(layers: list[Any]) -> Any:
