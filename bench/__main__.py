@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 
 from bench.overhead import cell_overhead
+from bench.recorder import recorder_overhead
 from bench.sgd import STABILITY, Run, autograd_sgd, clock, extrapolated_sgd, sharpest
 from dlnphase.backend import Backend, resolve_backend
 from dlnphase.costs.quadratic import QuadraticCost
@@ -213,6 +214,7 @@ def main() -> None:
     rows += widths_and_batches(cost, backend)
     rows += start_up()
     rows += cell_overhead()
+    rows.append(recorder_overhead())
     text = table(rows)
     print(text)
     if options.write:
