@@ -116,7 +116,7 @@ def test_a_scheduler_that_is_not_there_is_told_in_one_line(run, monkeypatch):
     monkeypatch.setattr("dlnphase.sweep.executors.CONNECT_SECONDS", 1)
     code, out, err = run(*FLAGS, "--scheduler", "tcp://127.0.0.1:9", "--out", "here")
     assert code == 2 and out == ""
-    assert err.startswith("dlnphase: scheduler: no Dask scheduler answers at tcp://127.0.0.1:9")
+    assert err.startswith("dlnphase: --scheduler: no Dask scheduler answers at tcp://127.0.0.1:9")
     assert err.count("\n") == 1
     assert not Path("here").exists()
 
@@ -124,7 +124,7 @@ def test_a_scheduler_that_is_not_there_is_told_in_one_line(run, monkeypatch):
 def test_without_dask_the_command_says_what_to_install(run, monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)  # as if it were not installed
     code, _, err = run(*FLAGS, "--scheduler", "tcp://127.0.0.1:9", "--out", "here")
-    assert code == 2 and err == "dlnphase: scheduler: needs dask.distributed, install dlnphase[cluster]\n"
+    assert code == 2 and err == "dlnphase: --scheduler: needs dask.distributed, install dlnphase[cluster]\n"
 
 
 def test_a_worker_of_another_version_says_so():

@@ -276,9 +276,9 @@ def test_nothing_in_a_file_is_ever_executed(here, bench, capfd):
     for legacy in (False, True):
         torch.save({"0.weight": torch.zeros(2, 2), "1.weight": Payload()}, "p.pt",
                    _use_new_zipfile_serialization=not legacy)  # fmt: skip
-        assert "not a torch state dict" in told(capfd, "train", "--init-weights", "p.pt")
+        assert "expected a torch state dict" in told(capfd, "train", "--init-weights", "p.pt")
     Path("p.pt").write_bytes(pickle.dumps(Payload()))
-    assert "not a torch state dict" in told(capfd, "train", "--init-weights", "p.pt")
+    assert "expected a torch state dict" in told(capfd, "train", "--init-weights", "p.pt")
 
     Path("c.yaml").write_text(f"width: {YAML_PAYLOAD}\n")
     for verb in ("train", "sweep-gamma", "detect-saddles", "plot"):

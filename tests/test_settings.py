@@ -101,7 +101,7 @@ def test_a_flag_that_says_what_the_configuration_says_replaces_nothing():
         ({"lr": "0.1"}, "lr: found with dynamics flow, expected only with gd"),
         ({"target": "a.csv", "rank": "2"}, "rank: found beside target"),
         ({"target": "a.csv", "data": "b.npz"}, "target: found beside data"),
-        ({"init_weights": "w.npz", "depth": "3"}, "depth: found beside init-weights"),
+        ({"init_weights": "w.npz", "gamma": "3"}, "gamma: found beside init-weights"),
         ({"dim": "3", "shape": "4x4"}, "dim: found 3 beside shape 4x4"),
         ({"singular_values": "3,1", "rank": "3"}, "singular-values: found 2 beside rank 3"),
         ({"device": "gpu"}, "--device: found gpu, expected auto, cpu, cuda or cuda:N"),

@@ -246,7 +246,8 @@ def _judge(a: np.ndarray, point: np.ndarray, rank: int, host: HostCost) -> Matri
     unit = min(units, default=np.inf)  # a minimum at rank 0 is the only critical point there is: anything is near it
     nearness = host.norm(a - point) / unit if unit > 0 else np.inf
     limit = NEAR_MINIMUM if at_minimum and rank < min(a.shape) else NEAR_SADDLE
-    converged = norm <= ROUND_OFF * scale and nearness <= limit
+    # What a cost of fewer digits measures of its own round-off cannot be fitted away.
+    converged = norm <= max(ROUND_OFF, resolved(host.resolution)) * scale and nearness <= limit
     next_mode = 0.0 if at_minimum else float(s[0])
     value = host.value(point)
     distance = float(np.linalg.norm(a - point))

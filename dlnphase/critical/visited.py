@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from dlnphase.costs.round_off import resolved
 from dlnphase.critical.hostcost import HostCost
 from dlnphase.critical.matrix import MatrixPoint, merge_same, refine_matrix
 from dlnphase.critical.visits import MIN_PROMINENCE, Visit, find_visits, rank_transitions
@@ -133,6 +134,6 @@ def _end(path: Path, host: HostCost) -> MatrixPoint | None:
             continue
         point = refine_matrix(a, host, rank=rank)
         near = rank == 0 or point.distance <= NEAR_END * np.linalg.svd(point.A, compute_uv=False)[rank - 1]
-        if point.gradient_norm <= CRITICAL and near and host.excess(point.A) <= enough:
+        if point.gradient_norm <= max(CRITICAL, resolved(host.resolution)) and near and host.excess(point.A) <= enough:
             return replace(point, converged=True, next_mode=0.0)
     return None

@@ -8,6 +8,7 @@ moves in one step as far as our flow in time η·c.
 from __future__ import annotations
 
 import glob
+import os
 import re
 from pathlib import Path
 
@@ -31,9 +32,9 @@ def checkpoint_files(sources: tuple[str, ...]) -> list[Path]:
     found: list[Path] = []
     for source in sources:
         path = Path(source)
-        if path.is_dir():
+        if os.path.isdir(path):
             found += [p for p in path.iterdir() if p.suffix.lower() in SUFFIXES]
-        elif path.exists():
+        elif os.path.exists(path):
             found += [path] if path.suffix.lower() in SUFFIXES else []
         elif glob.has_magic(source):
             matches = [Path(p) for p in glob.glob(source)]

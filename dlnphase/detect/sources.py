@@ -61,7 +61,7 @@ def read_source(settings: DetectSettings) -> Source:
         InputError: naming the file or option, what was found and what is expected.
     """
     path = Path(settings.sources[0])
-    if path.is_dir():
+    if os.path.isdir(path):
         settle(path)
     if settings.is_run:
         return _from_run(path, settings)

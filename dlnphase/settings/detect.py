@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,7 +111,7 @@ class DetectSettings(MachineSettings, TaskSettings):
     def is_run(self) -> bool:
         """Whether SOURCE is a run of ours, which brings its own task."""
         path = Path(self.sources[0])
-        return len(self.sources) == 1 and (path.name == "run.yaml" or (path / "run.yaml").exists())
+        return len(self.sources) == 1 and (path.name == "run.yaml" or os.path.exists(path / "run.yaml"))
 
     @property
     def given_task(self) -> dict[str, Any]:

@@ -23,9 +23,10 @@ PATH_FILE = "path.npz"
 def keep(recorder: Recorder, settings: TrainSettings, directory: Path) -> None:
     """Write what was recorded to ``path.npz``; RunError when the disk refuses.
 
-    Greedy paths are not kept: they are quickly walked again, and their critical points are no records.
+    Greedy paths are not kept: they are quickly walked again, and their critical points are no records. A path without a
+    single finite record is none.
     """
-    if settings.dynamics == "greedy":
+    if settings.dynamics == "greedy" or not any(path.rows for path in recorder.paths):
         return
     arrays = {"settings": np.frombuffer(json.dumps(settings.identity()).encode(), dtype=np.uint8)}
     for i, path in enumerate(recorder.paths):
