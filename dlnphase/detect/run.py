@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -34,7 +35,6 @@ from dlnphase.detect.sources import Source, read_source
 from dlnphase.detect.speed import CONSTANT
 from dlnphase.detect.trace import MemberTrace
 from dlnphase.errors import InputError
-from dlnphase.proofs.path import Progress
 from dlnphase.results import Clock
 from dlnphase.results.detect import (
     MATRICES,
@@ -50,6 +50,9 @@ from dlnphase.results.detect import (
 from dlnphase.results.proof import PARTS, ProofDocument
 from dlnphase.settings.detect import DetectSettings
 from dlnphase.setup.build import task_info
+
+if TYPE_CHECKING:
+    from dlnphase.proofs.path import Progress
 
 GREEDY_RTOL, GREEDY_TOL = 1e-3, 1e-10  # of the greedy path that visits are compared with
 SAME = 1e-6  # relative distance below which a refined critical matrix is the greedy one
