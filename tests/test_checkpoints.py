@@ -157,9 +157,30 @@ def test_other_files_are_refused_in_words(tmp_path, words):
         read_state(tmp_path / "w.pt", "SOURCE")
 
 
+def test_a_format_that_sorts_names_does_not_change_the_order_of_layers(tmp_path):
+    """Twelve square layers, which chain in any order: names sorted like words are 0, 1, 10, 11, 2, …"""
+    layers = {f"{k}.weight": torch.full((3, 3), float(k)) for k in range(12)}
+    save_file(layers, tmp_path / "w.safetensors")
+    found = read_state(tmp_path / "w.safetensors", "SOURCE").layers
+    assert [float(w[0, 0]) for _, w in found] == list(range(12))
+
+
+def test_room_for_a_nonlinear_layer_is_refused_by_name(tmp_path):
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4, bias=False), torch.nn.ReLU(), torch.nn.Linear(4, 2, bias=False))
+    torch.save(model.state_dict(), tmp_path / "w.pt")
+    with pytest.raises(InputError, match=r"between 0\.weight and 2\.weight"):
+        read_state(tmp_path / "w.pt", "SOURCE")
+
+
+def test_a_sparse_tensor_is_refused(tmp_path):
+    torch.save({"0.weight": torch.eye(3).to_sparse(), "1.weight": torch.ones(2, 3)}, tmp_path / "w.pt")
+    with pytest.raises(InputError, match="expected a dense one"):
+        read_state(tmp_path / "w.pt", "SOURCE")
+
+
 def test_layers_are_found_in_any_order(tmp_path):
     first, second, third = torch.ones(3, 2), torch.ones(5, 3), torch.ones(4, 5)
-    for order in ({"a.0": first, "a.1": second, "a.10": third}, {"a.10": third, "a.1": second, "a.0": first}):
+    for order in ({"a.9": first, "a.10": second, "a.11": third}, {"a.10": second, "a.11": third, "a.9": first}):
         torch.save(order, tmp_path / "w.pt")
         state = read_state(tmp_path / "w.pt", "SOURCE")
         assert [w.shape for _, w in state.layers] == [(3, 2), (5, 3), (4, 5)] and state.single

@@ -111,6 +111,11 @@ def test_other_networks_are_refused_by_name(tmp_path, model, words):
         dlnphase.Recorder(model, tmp_path / "p.npz", lr=0.1)
 
 
+def test_what_changes_nothing_may_stand_between_layers():
+    parts = torch.nn.Linear(3, 4, bias=False), torch.nn.Identity(), torch.nn.Linear(4, 2, bias=False)
+    assert [w.shape for w in linear_layers(torch.nn.Sequential(*parts))] == [(4, 3), (2, 4)]
+
+
 def test_layers_of_a_module_list_are_the_models_own():
     layers = torch.nn.ModuleList([torch.nn.Linear(3, 4, bias=False), torch.nn.Linear(4, 2, bias=False)])
     found = linear_layers(layers)

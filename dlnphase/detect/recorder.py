@@ -176,8 +176,10 @@ def linear_layers(model: Any) -> list[torch.Tensor]:
         raise InputError(f"Recorder: found a {type(model).__name__}, expected a torch module or a list of matrices")
     if any(w.ndim != 2 for _, w in named):
         raise InputError("Recorder: expected weight matrices n_l x n_(l-1)")
-    ordered = in_order([(name, np.empty(tuple(w.shape), dtype=np.int8)) for name, w in named], "Recorder")
-    tensors = dict(named)
+    # What stands between the layers is known here: they are counted one after the other.
+    tensors = {f"layer {k + 1}": w for k, (_, w) in enumerate(named)}
+    shapes = [(name, np.empty(tuple(w.shape), dtype=np.int8)) for name, w in tensors.items()]
+    ordered = in_order(shapes, "Recorder")
     return [tensors[name] for name, _ in ordered]
 
 

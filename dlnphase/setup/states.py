@@ -66,14 +66,17 @@ def read_state(path: str | Path, where: str) -> State:
 
 
 def in_order(named: Sequence[tuple[str, np.ndarray]], where: str) -> list[tuple[str, np.ndarray]]:
-    """Layers so that each takes what the one before gives: as saved, else by the numbers in their names, else reversed.
+    """Layers so that each takes what the one before gives: by the numbers in their names, else as saved, else reversed.
+
+    Some formats sort names like words (0, 1, 10, 2), so that numbers come first where names differ in them alone.
 
     Raises:
-        InputError: where no order of the three makes them follow each other.
+        InputError: where no order of the three makes them follow each other, or numbers are left out between them: what
+            has no weights (a nonlinearity) may stand there.
     """
     if len(named) < 2:
         raise InputError(f"{where}: found {len(named)} layer, expected at least 2")
-    orders = (list(named), sorted(named, key=lambda item: _numbers(item[0])), list(reversed(named)))
+    orders = (*_by_number(named, where), list(named), list(reversed(named)))
     for order in orders:
         if all(upper.shape[1] == lower.shape[0] for (_, lower), (_, upper) in pairwise(order)):
             return order
@@ -86,8 +89,23 @@ def in_order(named: Sequence[tuple[str, np.ndarray]], where: str) -> list[tuple[
     )
 
 
-def _numbers(name: str) -> tuple[int, ...]:
-    return tuple(int(digits) for digits in re.findall(r"\d{1,18}", name))
+def _by_number(named: Sequence[tuple[str, np.ndarray]], where: str) -> list[list[tuple[str, np.ndarray]]]:
+    """The order of the one number in which the names differ, if it is all they differ in."""
+    parts = [re.split(r"(\d{1,18})", name) for name, _ in named]
+    if len({len(p) for p in parts}) > 1:
+        return []
+    differ = [k for k in range(len(parts[0])) if len({p[k] for p in parts}) > 1]
+    if len(differ) != 1 or differ[0] % 2 == 0:
+        return []
+    numbers = [int(p[differ[0]]) for p in parts]
+    order = sorted(range(len(numbers)), key=numbers.__getitem__)
+    for low, high in pairwise(order):
+        if numbers[high] != numbers[low] + 1:
+            raise InputError(
+                f"{where}: nothing is saved between {named[low][0]} and {named[high][0]}, where a nonlinear layer may "
+                "stand; expected layers numbered one after the other"
+            )
+    return [[named[k] for k in order]]
 
 
 def _stripped(name: str) -> str:
@@ -100,6 +118,8 @@ def _stripped(name: str) -> str:
 
 def _weight(name: str, tensor: torch.Tensor, where: str) -> np.ndarray:
     """A layer as float64; everything that makes the network another kind is refused by name."""
+    if tensor.layout != torch.strided:
+        raise InputError(f"{where}: {name} is a tensor of layout {tensor.layout}, expected a dense one")
     if tensor.ndim == 2 and tensor.dtype.is_floating_point and min(tensor.shape) > 0:
         return tensor.to(torch.float64).numpy()
     shape = tuple(tensor.shape)
@@ -145,6 +165,7 @@ def _unwrapped(loaded: Any, where: str) -> tuple[dict[str, torch.Tensor], int | 
         holder = next((k for k in HOLDERS if isinstance(loaded.get(k), Mapping)), None)
         if holder is not None:
             told = next((loaded[k] for k in STEPS if k in loaded), None)
+            told = told.item() if isinstance(told, torch.Tensor) and told.numel() == 1 else told
             step = int(told) if isinstance(told, int) and not isinstance(told, bool) and told >= 0 else None
             loaded = loaded[holder]
     if not isinstance(loaded, Mapping) or not loaded:
