@@ -111,6 +111,19 @@ def test_other_networks_are_refused_by_name(tmp_path, model, words):
         dlnphase.Recorder(model, tmp_path / "p.npz", lr=0.1)
 
 
+def test_tied_layers_and_rates_that_make_no_time_are_refused(tmp_path):
+    a, t, b = (torch.nn.Linear(n, m, bias=False) for n, m in ((3, 4), (4, 4), (4, 2)))
+    tied = torch.nn.Linear(4, 4, bias=False)
+    tied.weight = t.weight
+    for layers in ((a, t, t, b), (a, t, tied, b)):
+        with pytest.raises(InputError, match="share one weight"):
+            dlnphase.Recorder(torch.nn.Sequential(*layers), tmp_path / "p.npz", lr=0.1)
+    for more in ({"lr": 0.0}, {"lr": -1.0}, {"lr": float("nan")}, {"lr": 0.1, "per_decade": -1}):
+        with pytest.raises(InputError, match=r"lr: found|per_decade: found"):
+            dlnphase.Recorder(torch.nn.Sequential(a, t, b), tmp_path / "p.npz", **more)
+    assert not (tmp_path / "p.npz").exists()
+
+
 def test_what_changes_nothing_may_stand_between_layers():
     parts = torch.nn.Linear(3, 4, bias=False), torch.nn.Identity(), torch.nn.Linear(4, 2, bias=False)
     assert [w.shape for w in linear_layers(torch.nn.Sequential(*parts))] == [(4, 3), (2, 4)]

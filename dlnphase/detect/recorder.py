@@ -65,6 +65,10 @@ class Recorder:
     ) -> None:
         if (optimizer is None) == (lr is None):
             raise InputError("Recorder: expected an optimizer or lr, one of the two, to make time of steps")
+        if lr is not None and not (isinstance(lr, (int, float)) and math.isfinite(lr) and lr > 0):
+            raise InputError(f"Recorder: lr: found {lr}, expected a finite number above 0")
+        if not isinstance(per_decade, int) or per_decade < 0:
+            raise InputError(f"Recorder: per_decade: found {per_decade}, expected an integer, 0 or more")
         self.path = Path(path)
         self._layers = linear_layers(model)
         self._optimizer, self._lr = optimizer, lr
@@ -162,7 +166,7 @@ def linear_layers(model: Any) -> list[torch.Tensor]:
         named = [(f"W{k + 1}", w) for k, w in enumerate(model)]
     elif isinstance(model, torch.nn.Module):
         named = []
-        for name, part in model.named_modules():
+        for name, part in model.named_modules(remove_duplicate=False):
             if any(True for _ in part.children()) or isinstance(part, (*PASSES, torch.nn.ModuleList)):
                 continue
             if not isinstance(part, torch.nn.Linear):
@@ -174,8 +178,12 @@ def linear_layers(model: Any) -> list[torch.Tensor]:
             raise InputError(f"Recorder: found no linear layer in a {type(model).__name__}")
     else:
         raise InputError(f"Recorder: found a {type(model).__name__}, expected a torch module or a list of matrices")
-    if any(w.ndim != 2 for _, w in named):
-        raise InputError("Recorder: expected weight matrices n_l x n_(l-1)")
+    if any(w.ndim != 2 or not w.dtype.is_floating_point or w.is_meta for _, w in named):
+        raise InputError("Recorder: expected real weight matrices n_l x n_(l-1)")
+    for k, (name, w) in enumerate(named):
+        twin = next((other for other, before in named[:k] if before is w), None)
+        if twin is not None:
+            raise InputError(f"Recorder: {name} and {twin} share one weight, expected layers of their own")
     # What stands between the layers is known here: they are counted one after the other.
     tensors = {f"layer {k + 1}": w for k, (_, w) in enumerate(named)}
     shapes = [(name, np.empty(tuple(w.shape), dtype=np.int8)) for name, w in tensors.items()]
