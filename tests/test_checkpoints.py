@@ -188,6 +188,16 @@ def test_layers_are_found_in_any_order(tmp_path):
     assert [name for name, _ in read_state(tmp_path / "w.pt", "SOURCE").layers] == ["in", "mid", "out"]
 
 
+def test_a_number_that_is_none_is_told_by_its_file(trained, tmp_path):
+    for step in (0, 40, 80):
+        state = torch.load(trained / "plain" / f"step-{step}.pt", weights_only=True)
+        if step == 40:
+            next(iter(state.values()))[0, 0] = float("nan")
+        torch.save(state, tmp_path / f"step-{step}.pt")
+    with pytest.raises(InputError, match=r"step-40\.pt: 0\.weight"):
+        _visits(trained, str(tmp_path), lr=LR)
+
+
 OPTIONS = (
     ({}, "lr: missing"),
     ({"lr": LR, "depth": 4}, "depth: found 4, but .* has 3 layers"),

@@ -216,6 +216,15 @@ def test_random_points_of_the_two_sets_are_no_nearer():
         assert bounds.saddle[0] <= away * (1 + 1e-7)
 
 
+def test_a_network_of_zeros_and_a_deep_one_are_bounded_too():
+    cost = planted_task("factorization", (2, 2), (2.0,), CPU).cost
+    for depth, scale in ((3, 0.0), (60, 1.0)):
+        network = gaussian_network((2, *([3] * (depth - 1)), 2), 0.6, CPU)
+        bounds = lower_bounds(network.with_theta(scale * network.theta), cost, width=3, sigma=0.6, full=True)
+        assert np.isfinite(bounds.minimum).all() and np.isfinite(bounds.saddle).all()
+        assert bounds.saddle[0] <= float((scale * network.theta).norm())
+
+
 def test_a_bottleneck_and_a_zero_layer_are_bounded_by_zero():
     cost = planted_task("factorization", (3, 3), (2.0,), CPU).cost
     network = gaussian_network((3, 2, 3), 0.5, CPU)

@@ -16,6 +16,7 @@ from dlnphase.costs.round_off import resolved
 from dlnphase.critical.hostcost import HostCost
 from dlnphase.critical.matrix import MatrixPoint, merge_same, refine_matrix
 from dlnphase.critical.visits import MIN_PROMINENCE, Visit, find_visits, rank_transitions
+from dlnphase.dynamics.step_control import yardstick
 from dlnphase.findings import RankTransition
 
 TRUNCATED = 100.0  # a rank whose truncation costs more than so many times the excess at the end is not looked at there
@@ -125,9 +126,7 @@ def _end(path: Path, host: HostCost) -> MatrixPoint | None:
     assert path.tol is not None
     last = len(path.time) - 1
     a = path.matrices[last]
-    zero = host.excess(np.zeros_like(a))
-    start = min(path.excess[0], zero) if zero > 0 else path.excess[0]
-    enough = max(path.tol * start, path.excess[last])
+    enough = max(path.tol * yardstick(path.excess[0], host.excess(np.zeros_like(a))), path.excess[last])
     u, s, vt = np.linalg.svd(a, full_matrices=False)
     for rank in range(len(s) + 1):
         if host.excess((u[:, :rank] * s[:rank]) @ vt[:rank]) > TRUNCATED * enough:

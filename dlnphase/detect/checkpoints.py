@@ -54,6 +54,8 @@ def read_checkpoints(files: list[Path], settings: DetectSettings) -> Stack:
         raise InputError(f"SOURCE: {files[0]} is one checkpoint, expected several of one training run")
     states = [read_state(path, f"SOURCE: {path}") for path in files]
     for path, state in zip(files, states, strict=True):
+        for name, weight in state.layers:
+            in_range(weight, f"SOURCE: {path}: {name}")
         shapes = [w.shape for _, w in state.layers]
         wanted = [w.shape for _, w in states[0].layers]
         if shapes != wanted:

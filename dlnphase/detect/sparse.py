@@ -58,7 +58,7 @@ def followed(
     A stretch is filled in where the flow does lead to the next record; quiet stretches stay as they are.
 
     Args:
-        trace: with weights at every record.
+        trace: with weights where a stretch that is looked at begins.
         cost: what it was trained on.
         which: stretches to look at, shape (T−1,).
         rtol: of the integration.
@@ -66,26 +66,33 @@ def followed(
     Returns:
         The path, how many stretches were filled in, and on how many the flow strayed.
     """
-    rows: list[Row] = []
-    layers: list[Layers] = []
-    filled = strayed = 0
     fall = trace.excess[:-1] - trace.excess[1:] > QUIET * trace.excess[:-1]
     wanted = which & fall & (np.diff(trace.time) > 0)
+    rows: list[Row] = []
+    layers: list[int | Layers] = []  # a record of the source by its number, or the layers of one that was filled in
+    filled = strayed = 0
     for index in range(len(trace.time)):
-        start = trace.weights(index)
-        assert start is not None, "followed needs weights at every record"
         rows.append(_row(trace, index))
-        layers.append(start)
-        if index + 1 < len(trace.time) and wanted[index]:
-            more = _stretch(trace, index, start, cost, rtol)
-            filled, strayed = filled + (more is not None), strayed + (more is None)
-            for row, weights in more or []:
-                rows.append(row)
-                layers.append(weights)
+        layers.append(index)
+        start = trace.weights(index) if index < len(wanted) and wanted[index] else None
+        if start is None:
+            continue
+        more = _stretch(trace, index, start, cost, rtol)
+        filled, strayed = filled + (more is not None), strayed + (more is None)
+        for row, weights in more or []:
+            rows.append(row)
+            layers.append(weights)
+    if not filled:
+        return trace, 0, strayed
+
+    def weights_of(record: int) -> Layers | None:
+        held = layers[record]
+        return trace.weights(held) if isinstance(held, int) else held
+
     time, step, excess, norm = (np.array([row[k] for row in rows], dtype=float) for k in range(4))
     matrices = np.stack([row[4] for row in rows])
-    between = trace.between if not filled else least_between(time, excess, norm)
-    path = MemberTrace(trace.member, time, step, excess, norm, matrices, layers.__getitem__, trace.tol, between)
+    between = least_between(time, excess, norm)
+    path = MemberTrace(trace.member, time, step, excess, norm, matrices, weights_of, trace.tol, between)
     return path, filled, strayed
 
 

@@ -34,7 +34,8 @@ class Chain:
         below, above: W_l ⋯ W_1 and (W_L ⋯ W_l)ᵀ, L−1 of each.
         below_norm, above_norm: their norms at most, preceded by 1 for the empty product.
         ends: ‖W_1‖_F and ‖W_L‖_F at most.
-        probability: that every bound holds."""
+        probability: that every bound holds.
+    """
 
     def __init__(self, network: Network, width: int, sigma: float, full: bool) -> None:
         self.depth, self.batch = network.depth, network.batch
@@ -91,15 +92,17 @@ def expansion(bottoms: Sequence[np.ndarray], tops: Sequence[np.ndarray], chain: 
     layers between by their own norms. Shapes (B,).
     """
     count = len(bottoms)
-    ending = [b**2 for b in bottoms]
+    gaps = np.zeros((count, count, chain.batch))  # squared norms of what lies between two changed layers
+    for low in range(count):
+        between = np.ones(chain.batch)
+        for high in range(low + 1, count):
+            gaps[low, high] = between**2
+            between = up(between * chain.norm[first + high])
+    ending, above = np.stack(bottoms) ** 2, np.stack(tops) ** 2
     sums = []
-    for _ in range(count):
-        sums.append(up(np.sum([e * t**2 for e, t in zip(ending, tops, strict=True)], axis=0)))
-        longer = [np.zeros(chain.batch) for _ in range(count)]
-        for high in range(count):
-            for low in range(high):
-                longer[high] = longer[high] + ending[low] * chain.run(first + low + 1, first + high - 1) ** 2
-        ending = [up(e) for e in longer]
+    for _ in range(count):  # sets of k layers by their highest one
+        sums.append(up((ending * above).sum(0)))
+        ending = up(np.einsum("lb,lhb->hb", ending, gaps))
     return sums
 
 

@@ -115,7 +115,8 @@ def _saddle(chain: Chain) -> np.ndarray:
             bottoms = [chain.below_norm[index] for index in layers]
             tops = [chain.run(index + 1, depth - 2) for index in layers]
         sums = expansion(bottoms, tops, chain, first)
-        guess = up(reach / np.sqrt(sums[0]) * sqrt(len(sums)))
+        with np.errstate(divide="ignore", invalid="ignore"):  # a network of zeros is at its saddle: the bound is 0
+            guess = np.where(sums[0] > 0, up(reach / np.sqrt(sums[0]) * sqrt(len(sums))), 0.0)
         sides.append(root(reach, partial(series, sums, start=1), guess))
     return np.maximum(*sides) * (1 - SLACK)
 
@@ -189,7 +190,7 @@ def _inner(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _by_products(chain: Chain, cost: QuadraticCost) -> np.ndarray:
-    """Section d_m by products of singular values; where minimisers are many, by what all of them have in common."""
+    """A lower bound of d_m by products of singular values, shape (B,): of Â, or of what all minimisers share."""
     norms = [[max(float(c[member]), exp(-600)) for c in chain.norm] for member in range(chain.batch)]
     if cost.unique:
         values = _singular_values(cost.minimizer.numpy())
