@@ -67,6 +67,27 @@ def test_a_run_and_its_detection_tell_the_same_end_where_the_data_hold_a_little_
     assert found.transitions == (run.rank_transitions,)
 
 
+def test_a_run_cut_off_by_tol_with_a_mode_half_learned_ends_at_the_rank_its_cost_needs(tmp_path):
+    """The second mode costs 2.6 tolerances and is learned to less than half when the rest is within it: rank 2.
+
+    The critical point of rank 1 is near in its own units, and its cost is above the tolerance: it is not where the
+    run ended, and no critical point of rank 2 is near.
+    """
+    target, tol = np.diag([1.0, 0.016]), 1e-4
+    np.save(tmp_path / "target.npy", target)
+    run = train(TrainSettings(threads=1, target=str(tmp_path / "target.npy"), depth=2, width=4, gamma=6.0, tol=tol))
+    last = np.linalg.svd(run.trajectory.A[-1], compute_uv=False)
+    assert run.outcome.reason == "converged" and 0.3 < last[1] / 0.016 < 0.5
+    assert 2 * tol * 0.5 * np.sum(target**2) < 0.5 * 0.016**2
+    assert run.outcome.rank == 2 and [(r.from_rank, r.to_rank) for r in run.rank_transitions] == [(0, 1), (1, 2)]
+    assert [p.rank for p in run.theory.plateaus] == [0, 1]
+    save_train(run, tmp_path)
+    found = detect_saddles(DetectSettings(source=str(tmp_path)))
+    assert [v.rank for v in found.visits] == [0, 1, 2] and found.transitions == (run.rank_transitions,)
+    end = found.visits[-1]
+    assert end.kind == "not-critical" and "tol of 1.0e-04" in end.note
+
+
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 @pytest.mark.parametrize("kind", ["target", "data"])
 def test_rounding_of_a_users_data_is_no_mode(kind, dtype, tmp_path):

@@ -79,7 +79,7 @@ def refine_matrix(a: np.ndarray, cost: Cost | HostCost, *, rank: int | None = No
         return point if point.converged else _nearer(point, _refine_at(a, host, rank, descend=True))
     modes = host.nearest_modes(a)
     if modes is not None:
-        point = _judge(a, *modes, host)
+        point = judge_matrix(a, *modes, host)
         if point.converged:
             return point
     count = min(a.shape)
@@ -167,8 +167,8 @@ def _refine_at(a: np.ndarray, host: HostCost, rank: int, *, descend: bool = Fals
     C among matrices of this rank, which goes further and ends in the points that paths are drawn to.
     """
     if rank == min(a.shape):
-        return _judge(a, host.nearest_minimum(a), rank, host)
-    return _judge(a, host.unflat(_search(host.flat(a), host, rank, descend=descend)), rank, host)
+        return judge_matrix(a, host.nearest_minimum(a), rank, host)
+    return judge_matrix(a, host.unflat(_search(host.flat(a), host, rank, descend=descend)), rank, host)
 
 
 def _search(start: np.ndarray, host: HostCost, rank: int, *, descend: bool) -> np.ndarray:
@@ -230,7 +230,8 @@ def _gradient_at(a: np.ndarray, host: HostCost, rank: int) -> tuple[Frame, np.nd
     return frame, g, gradient, float(np.linalg.norm(gradient))
 
 
-def _judge(a: np.ndarray, point: np.ndarray, rank: int, host: HostCost) -> MatrixPoint:
+def judge_matrix(a: np.ndarray, point: np.ndarray, rank: int, host: HostCost) -> MatrixPoint:
+    """What a candidate of this rank is to A: how critical, how near."""
     g = host.gradient(point)
     norm = float(np.linalg.norm(Frame(point, rank).coordinates(g)))
     s = np.linalg.svd(g, compute_uv=False)

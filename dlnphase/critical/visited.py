@@ -14,7 +14,8 @@ import numpy as np
 
 from dlnphase.costs.round_off import resolved
 from dlnphase.critical.hostcost import HostCost
-from dlnphase.critical.matrix import MatrixPoint, merge_same, refine_matrix
+from dlnphase.critical.manifold import truncate
+from dlnphase.critical.matrix import MatrixPoint, judge_matrix, merge_same, refine_matrix
 from dlnphase.critical.visits import MIN_PROMINENCE, Visit, find_visits, rank_transitions
 from dlnphase.dynamics.step_control import yardstick
 from dlnphase.findings import RankTransition
@@ -55,13 +56,19 @@ class Visited:
         visit: where on the path.
         point: refined; where ``converged`` is False there is none, and this is the best candidate.
         rank: of the critical matrix, or of A itself where there is none.
-        within_tol: a minimum as far as the path's ``tol`` can tell, and not as far as round-off can.
+        within_tol: a minimum as far as the path's ``tol`` can tell, and not as far as round-off can; where the point is
+            not converged, the end of a path that was cut off by its ``tol`` with a mode partly learned.
     """
 
     visit: Visit
     point: MatrixPoint
     rank: int
     within_tol: bool = False
+
+    @property
+    def counts(self) -> bool:
+        """Whether transitions begin and end here: at a critical point, or at the end of a path that converged."""
+        return self.point.converged or self.within_tol
 
 
 def visited_points(
@@ -89,20 +96,20 @@ def visited_points(
         points.append(refine_matrix(path.matrices[visit.index], host))
     merged = merge_same(visits, points, host)
     found = [Visited(v, p, matrix_rank(path.matrices[v.index], p)) for v, p in zip(*merged, strict=True)]
-    end = _end(path, host) if path.tol is not None else None
-    if end is None:
+    if path.tol is None:
         return found
+    end = _end(path, host)
     enter, prominence = last, 0.0
     while found and (found[-1].visit.index == last or (found[-1].point.converged and found[-1].rank == end.rank)):
         visit = found.pop().visit
         enter, prominence = visit.enter, max(prominence, visit.prominence)
-    by_itself = refine_matrix(end.A, host, rank=end.rank).next_mode == 0
+    by_itself = end.converged and refine_matrix(end.A, host, rank=end.rank).next_mode == 0
     return [*found, Visited(Visit(last, enter, last, prominence), end, end.rank, within_tol=not by_itself)]
 
 
 def transitions(path: Path, minimum: float, visited: Sequence[Visited]) -> list[RankTransition]:
-    """The rank transitions of a path: from each visit of a critical point to the next; C_min is ``minimum``."""
-    real = [v for v in visited if v.point.converged]
+    """The rank transitions of a path: from each visit that counts to the next; C_min is ``minimum``."""
+    real = [v for v in visited if v.counts]
     return rank_transitions(
         path.time, path.step, path.gradient_norm, path.excess + minimum, [v.visit for v in real],
         [v.rank for v in real],
@@ -118,10 +125,12 @@ def matrix_rank(a: np.ndarray, point: MatrixPoint) -> int:
     return int((s > RANK_TOLERANCE * s[0]).sum())
 
 
-def _end(path: Path, host: HostCost) -> MatrixPoint | None:
+def _end(path: Path, host: HostCost) -> MatrixPoint:
     """The critical point of least rank that the end is near and that is a minimum as far as tol can tell.
 
     Data with rounded or noisy numbers have their exact minimum at a higher rank, by modes too small to be looked for.
+    A mode that costs more than tol allows may be partly learned when the rest is within it: then no critical point is
+    near, and it is A itself that is told, cut to the least rank at which it stays within tol (not ``converged``).
     """
     assert path.tol is not None
     last = len(path.time) - 1
@@ -135,4 +144,6 @@ def _end(path: Path, host: HostCost) -> MatrixPoint | None:
         near = rank == 0 or point.distance <= NEAR_END * np.linalg.svd(point.A, compute_uv=False)[rank - 1]
         if point.gradient_norm <= max(CRITICAL, resolved(host.resolution)) and near and host.excess(point.A) <= enough:
             return replace(point, converged=True, next_mode=0.0)
-    return None
+    cuts = (host.unflat(truncate(host.flat(a), rank)) for rank in range(len(s) + 1))
+    rank, cut = next((rank, cut) for rank, cut in enumerate(cuts) if rank == len(s) or host.excess(cut) <= enough)
+    return replace(judge_matrix(a, cut, rank, host), converged=False, next_mode=0.0)

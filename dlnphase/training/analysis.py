@@ -60,7 +60,7 @@ def analyse(path: MemberPath, member: int, square_norm: float, context: Context)
     cost = excess + context.cost.minimum
     tol = context.tol if path.reason == "converged" else None
     records = Path(time, step, excess, gradient, path.matrices, tol)
-    visited = [v for v in visited_points(records, host) or () if v.point.converged]
+    visited = [v for v in visited_points(records, host) or () if v.counts]
     rows = transitions(records, context.cost.minimum, visited)
     saddles = [v.visit for v in visited if v.point.next_mode > 0]
     movement, ntk_change = _change(path, square_norm)
@@ -85,7 +85,9 @@ def analyse(path: MemberPath, member: int, square_norm: float, context: Context)
         evidence=evidence,
     )
     plateaus = tuple(
-        Plateau(v.rank, context.cost.minimum_at_rank(v.rank), v.point.cost, float(cost[v.visit.index])) for v in visited
+        Plateau(v.rank, context.cost.minimum_at_rank(v.rank), v.point.cost, float(cost[v.visit.index]))
+        for v in visited
+        if v.point.converged
     )
     regime, predictions = predict(path, rows, movement * float(np.sqrt(square_norm)), context.network, context.task)
     kept = np.array(sorted(path.matrices))
