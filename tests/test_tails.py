@@ -126,3 +126,28 @@ def test_a_zero_target_is_reached_from_a_start_of_full_rank():
     reasons = {m: [r.reasons[0] for r in gradient_flow(network, factorization(np.zeros((4, 4)), CPU), method=m)][-1]
                for m in ("auto", "stiff", "stabilised")}  # fmt: skip
     assert set(reasons.values()) == {"converged"}
+
+
+@pytest.mark.parametrize("method", ["auto", "stiff"])
+@pytest.mark.parametrize(
+    ("dims", "values", "gamma", "seed"),
+    [((3, 2, 3), (4.68, 2.58, 2.55), 0.65, 3), ((4, 2, 2, 4), (8.2, 4.3, 4.0, 1.0), 1.0, 1)],
+    ids=["two layers", "three layers"],
+)
+def test_a_bottleneck_turns_to_the_modes_that_it_can_hold_when_scipy_says(dims, values, gamma, seed, method):
+    """Its last mode turns out of the one that it has to give up, slowly where both are nearly equal: the residual does
+    not vanish, and what is left is measured above the least cost that the width allows (Eckart and Young 1936)."""
+    rng = np.random.default_rng(seed)
+    u, v = (np.linalg.qr(rng.standard_normal((dims[0], dims[0])))[0] for _ in range(2))
+    target, width = (u * values) @ v.T, min(dims)
+    network, cost = gaussian_network(dims, width ** (-gamma / 2), CPU, seed=seed), factorization(target, CPU)
+    least = 0.5 * np.sum(np.square(values[width:]))
+    layers = [w[0].numpy() for w in network.weights]
+    first = min(0.5 * np.sum((product(layers) - target) ** 2), 0.5 * np.sum(target**2)) - least
+    levels = first * 10.0 ** -np.arange(1.0, 8.01)
+    records = list(gradient_flow(network, cost, method=method, tol=TOL))
+    times, above = np.array([(r.time[0], r.excess[0] - least) for r in records]).T
+    found = np.interp(-np.log(levels), -np.log(above), times)
+    np.testing.assert_allclose(found, passed(layers, target, levels + least), rtol=0.02)
+    assert records[-1].reasons == ["converged"]
+    assert len(records) < 700, "steps as long as accuracy allows"

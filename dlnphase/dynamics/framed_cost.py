@@ -40,10 +40,11 @@ class FramedCost:
     Args:
         cost: the cost in the original frame.
         batch: number of members B.
+        out_of_reach: C_reachable − C_min, the least excess cost that the network's narrowest layer allows.
     """
 
-    def __init__(self, cost: Cost, batch: int, like: Tensor) -> None:
-        self.cost = cost
+    def __init__(self, cost: Cost, batch: int, like: Tensor, out_of_reach: float = 0.0) -> None:
+        self.cost, self.out_of_reach = cost, out_of_reach
         d_out, d_in = cost.shape
         self.left = torch.eye(d_out, dtype=like.dtype, device=like.device).repeat(batch, 1, 1)
         self.right = torch.eye(d_in, dtype=like.dtype, device=like.device).repeat(batch, 1, 1)
@@ -65,7 +66,7 @@ class FramedCost:
     def select(self, members: Tensor) -> FramedCost:
         """Some members of the batch."""
         out = object.__new__(FramedCost)
-        out.cost, out.structure = self.cost, self.structure
+        out.cost, out.structure, out.out_of_reach = self.cost, self.structure, self.out_of_reach
         out.left, out.right = self.left[members], self.right[members]
         out.operator = None if self.operator is None else self.operator[members]
         out.minimizer = None if self.minimizer is None else self.minimizer[members]

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from dlnphase.costs.quadratic import Cost
 from dlnphase.dynamics.framed_cost import FramedCost, turn_rows
+from dlnphase.dynamics.step_control import excess_out_of_reach
 from dlnphase.networks.chain import Network, split
 
 EMERGENCE = 30.0  # some directions lead their space when the least λ of them exceeds this multiple of the others' mean
@@ -59,7 +60,7 @@ class Frames:
         checked = [torch.zeros_like(like[:, 0]) for _ in network.dims]
         eps = BALANCE_NOISE * torch.finfo(like.dtype).eps
         unresolved = [eps * weights.amax(-1) for weights in direction_weights(network)[1:-1]]
-        framed = FramedCost(cost, network.batch, like)
+        framed = FramedCost(cost, network.batch, like, excess_out_of_reach(cost, network))
         return cls(framed, eyes, leading, checked, network.balancedness(), unresolved)
 
     def select(self, members: Tensor) -> Frames:
@@ -215,7 +216,8 @@ def _stands_out(network: Network, space: int, open_axes: Tensor, weights: Tensor
     """
     n, neighbours = network.dims[space], network.dims[max(space - 1, 0) : space + 2]
     room = min(n, sum(neighbours) - n)  # the rank that M can have
-    q = min(room, *network.shape) if room < 2 else min(room - 1, *network.shape)
+    # Behind a bottleneck the directions that its width allows are all there are, and nothing has to be left over.
+    q = min(room, max(n - 1, 1), *network.shape)
     x = torch.zeros_like(weights).unsqueeze(-1).repeat(1, 1, q)
     x.scatter_(1, weights.topk(q, dim=-1).indices.unsqueeze(1), 1.0)
     mask = open_axes.unsqueeze(-1)

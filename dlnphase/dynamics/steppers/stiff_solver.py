@@ -68,7 +68,7 @@ class Point:
 
 
 def seen(point: Point, cost: FramedCost, change: Tensor) -> Tensor:
-    """An error of A beside what is left of the cost, √(½⟨δA, H δA⟩ / (C − C_min)), over SEEN; shape (B,).
+    """An error of A beside what is left of the cost, √(½⟨δA, H δA⟩ / (C − C_reachable)), over SEEN; shape (B,).
 
     Errors that are small beside layers can be large beside the distance to the minimum: at the end of a run, and all
     along one whose target is small, they would be the cost that is told. Round-off of A is no error of the step.
@@ -76,7 +76,8 @@ def seen(point: Point, cost: FramedCost, change: Tensor) -> Tensor:
     info = torch.finfo(change.dtype)
     least = ROUND_OFFS * info.eps * torch.linalg.vector_norm(point.a, dim=(-2, -1)) + info.tiny**0.5
     lost = (0.5 * (change * cost.apply(change, point.a)).sum((-2, -1))).clamp_min(0.0).sqrt()
-    return (lost - least).clamp_min(0.0) / torch.maximum(point.excess.sqrt(), least) / SEEN
+    left = torch.maximum(point.excess - cost.out_of_reach, ROUND_OFFS * info.eps * point.excess)
+    return (lost - least).clamp_min(0.0) / torch.maximum(left.sqrt(), least) / SEEN
 
 
 class StiffSolver:
