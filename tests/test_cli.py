@@ -111,7 +111,7 @@ def test_configuration_files(run, tmp_path):
         (["train", "--width", "0"], "--width: found 0, expected an integer from 1 to 1e12"),
         (["train", "--rank", "11"], "--rank: found 11, expected at most 10 for --shape 10x10"),
         (["train", "--target", "letters.csv"], "letters.csv: line 2: found 'x', expected a number or an empty cell"),
-        (["train", "--target", "ragged.csv"], "ragged.csv: line 2 has 1 cells, expected 2 like the first line"),
+        (["train", "--target", "ragged.csv"], "ragged.csv: line 2 has 1 cell, expected 2 like the first line"),
         (["train", "--target", "gaps.csv"], "gaps.csv: every entry is NaN or empty, expected at least one number"),
         (["train", "--target", "missing.csv"], "missing.csv: no such file"),
         (["train", "--data", "lengths.npz"], "lengths.npz: X has 5 rows and Y has 4, expected as many"),

@@ -25,15 +25,15 @@ NAN = np.nan
 def test_csv(tmp_path, text, expected):
     path = tmp_path / "m.csv"
     path.write_bytes(text.encode())
-    np.testing.assert_array_equal(read_matrix(path), expected)
+    np.testing.assert_array_equal(read_matrix(path).values, expected)
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("1,2\n3\n", "line 2 has 1 cells, expected 2 like the first line"),
+        ("1,2\n3\n", "line 2 has 1 cell, expected 2 like the first line"),
         ("1,2\n3,x\n", "line 2: found 'x', expected a number or an empty cell"),
-        ("a,b\nc,d\n", "line 2: found 'c'"),
+        ("a,b\nc,d\n", "line 2: found 'd'"),
         ("", "no line of numbers"),
         ("a,b\n", "no line of numbers"),
         (",\n,\n", "every entry is NaN or empty"),
@@ -56,7 +56,7 @@ def test_arrays(tmp_path):
     np.savez(tmp_path / "one.npz", whatever=a)
     np.savez(tmp_path / "named.npz", A=a, other=np.zeros(3))
     for name in ("a.npy", "one.npz", "named.npz"):
-        np.testing.assert_array_equal(read_matrix(tmp_path / name), a)
+        np.testing.assert_array_equal(read_matrix(tmp_path / name).values, a)
     np.savez(tmp_path / "two.npz", x=a, y=a)
     np.save(tmp_path / "flat.npy", a.ravel())
     np.save(tmp_path / "complex.npy", a * 1j)

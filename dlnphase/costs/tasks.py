@@ -19,6 +19,15 @@ TASKS = ("completion", "factorization", "sensing", "regression")
 
 
 @dataclass(frozen=True)
+class Labels:
+    """Names of the rows and columns of a user's matrix, or (), and the name of the column that the rows' stood in."""
+
+    rows: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    corner: str = ""
+
+
+@dataclass(frozen=True)
 class Task:
     """A cost to train on and what to compare with.
 
@@ -27,12 +36,14 @@ class Task:
         test: cost on what training does not see (unobserved entries, the planted matrix, held-out data), or None.
         target: the planted matrix A*, shape (d_out, d_in), or None for a user's data.
         notes: what a reader should know about the data.
+        labels: of a user's matrix.
     """
 
     cost: QuadraticCost
     test: QuadraticCost | None = None
     target: np.ndarray | None = None
     notes: tuple[str, ...] = ()
+    labels: Labels = Labels()
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -112,12 +123,41 @@ def planted_task(
     raise InputError(f"task: found {kind}, expected one of {', '.join(TASKS)}")
 
 
-def matrix_task(matrix: np.ndarray, backend: Backend) -> Task:
-    """A user's matrix: completion when it has gaps (NaN), factorization when it has none."""
-    observed = ~np.isnan(matrix)
-    if observed.all():
-        return Task(factorization(matrix, backend))
-    return Task(completion(matrix, observed, backend))
+def matrix_task(
+    matrix: np.ndarray, backend: Backend, *, observed: float | None = None, data_seed: int = 0, name: str = "target"
+) -> Task:
+    """A user's matrix: completion when it has gaps (NaN) or entries are held out, factorization when it has neither.
+
+    Args:
+        matrix: shape (d_out, d_in).
+        observed: the fraction of its entries that training sees, exactly round(observed·n) of the n there are, drawn
+            uniformly from the ``held-out`` stream; the test cost is on the others. None: all.
+        data_seed: of that stream.
+        name: of the matrix, in notes.
+    """
+    known = ~np.isnan(matrix)
+    seen, notes, test = known, [], None
+    if observed is not None:
+        there = np.flatnonzero(known)
+        count = max(1, round(observed * there.size))
+        seen = np.zeros(matrix.size, dtype=bool)
+        seen[stream(data_seed, "held-out").permutation(there)[:count]] = True
+        seen = seen.reshape(matrix.shape)
+        held = known & ~seen
+        if held.any():
+            test = completion(matrix, held, backend)
+        notes.append(f"{name}: {int(held.sum())} of {there.size} entries are held out as a test")
+    blind = [
+        f"{count} {word}{'s' * (count != 1)}"
+        for word, axis in (("row", 1), ("column", 0))
+        if (count := int((~seen.any(axis)).sum()))
+    ]
+    if blind:
+        what = "with no entry that training sees: nothing is learned about them"
+        notes.append(f"{name}: {' and '.join(blind)} {what}")
+    if seen.all():
+        return Task(factorization(matrix, backend), notes=tuple(notes))
+    return Task(completion(matrix, seen, backend), test, notes=tuple(notes))
 
 
 def regression_task(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,6 +12,7 @@ from dlnphase.errors import InputError
 from dlnphase.settings.parse import (
     Parser,
     auto_or,
+    boolean,
     choice,
     integer,
     members,
@@ -27,6 +29,8 @@ DYNAMICS_NAMES = ("flow", "gd", "greedy")
 OBSERVED = 0.8  # fraction of entries a completion sees; a sensing task takes as many measurements
 
 _PLANTED = ("shape", "rank", "singular_values", "observed", "measurements", "noise", "data_seed")
+_HELD_OUT = ("observed", "data_seed")  # of these, what a matrix of one's own takes as well
+_AS_TEXT = ("header", "index_column")  # how a matrix is read from text
 
 
 def name_words(text: str) -> str:
@@ -38,6 +42,17 @@ def _device(value: Any) -> str:
     if not isinstance(value, str) or re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,4})?", value) is None:
         raise ValueError
     return value
+
+
+def _columns(value: Any) -> str:
+    """Columns by name or number: a text, a number, or a list of these."""
+    words = value if isinstance(value, (list, tuple)) else [value]
+    if any(isinstance(word, bool) or not isinstance(word, (str, int)) for word in words):
+        raise ValueError
+    text = ",".join(map(str, words))
+    if not text.strip() or not text.isprintable():
+        raise ValueError
+    return text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,9 +128,9 @@ class TaskSettings(Settings):
     observed: float | None = option(
         None,
         number(positive=True, below=1),
-        "completion: fraction of entries seen",
+        "completion: fraction of entries seen; of your own matrix, of those it has: the others are held out as a test",
         panel="Task",
-        default_words=f"{OBSERVED:g}",
+        default_words=f"{OBSERVED:g}; all of your own",
         replaces=("target", "data"),
     )
     measurements: int | None = option(
@@ -137,7 +152,7 @@ class TaskSettings(Settings):
     data_seed: int | None = option(
         None,
         integer(0),
-        "seed of the planted matrix, mask, measurements and noise",
+        "seed of the planted matrix, mask, measurements and noise, or of what is held out",
         panel="Task",
         default_words="0",
         replaces=("target", "data"),
@@ -149,13 +164,39 @@ class TaskSettings(Settings):
         panel="Task",
         replaces=("task", "dim", *_PLANTED, "data"),
     )
+    header: bool | None = option(
+        None, boolean(), "your matrix as text: leave out its first line, which holds names", panel="Task",
+        default_words="told from the file",
+    )  # fmt: skip
+    index_column: str | None = option(
+        None, Parser(_columns, "names or numbers (from 1) of columns, or none", "COLUMN"),
+        "your matrix as text: leave out this column of labels, by name or number from 1; several with commas; none: "
+        "learn them all", panel="Task", default_words="told from the file",
+    )  # fmt: skip
+    noise_level: float | None = option(
+        None, number(positive=True),
+        "standard deviation of the noise that is in your data: tells what comes after the signal; nothing is added",
+        panel="Task", default_words="--noise, else looked for in a matrix of your own", replaces=("noise",),
+    )  # fmt: skip
     data: str | None = option(
         None,
         path("an .npz file"),
         "your data, C = 1/(2N) sum |A x - y|^2: .npz with X (N x d_in), Y (N x d_out), also X_test, Y_test",
         panel="Task",
-        replaces=("task", "dim", *_PLANTED, "target"),
+        replaces=("task", "dim", *_PLANTED, "target", *_AS_TEXT),
     )
+
+    @classmethod
+    def _replaced(cls, name: str, merged: Mapping[str, Any]) -> tuple[str, ...]:
+        """What is held out of a matrix of one's own stays with it, and with another one that takes its place."""
+        names = super()._replaced(name, merged)
+        if merged.get("target") is None:
+            return names
+        if name == "target":
+            return tuple(n for n in names if n not in _HELD_OUT)
+        if name == "observed" or (name == "data_seed" and merged.get("observed") is not None):
+            return tuple(n for n in names if n != "target")
+        return names
 
     def _settle(self) -> None:
         super()._settle()
@@ -178,16 +219,29 @@ class TaskSettings(Settings):
         source = "target" if self.target is not None else "data"
         if self.target is not None and self.data is not None:
             raise InputError("target: found beside data, expected one of them")
+        held_out = source == "target" and self.observed is not None
         for name in _PLANTED:
-            if getattr(self, name) is not None:
+            if getattr(self, name) is not None and not (held_out and name in _HELD_OUT):
                 raise InputError(
                     f"{name.replace('_', '-')}: found beside {source}, which is a task of its own; drop one"
                 )
+        if held_out and self.data_seed is None:
+            self._set("data_seed", 0)
+        if source == "data":
+            self._refuse_beside("data", _AS_TEXT)
         fits = ("completion", "factorization") if source == "target" else ("regression",)
         if self.task is not None and self.task not in fits:
             raise InputError(f"task: found {self.task} beside {source}, expected {' or '.join(fits)}")
 
+    def _refuse_beside(self, what: str, names: tuple[str, ...]) -> None:
+        for name in names:
+            if getattr(self, name) is not None:
+                raise InputError(f"{name.replace('_', '-')}: found beside {what}, expected only with target")
+
     def _settle_planted(self) -> None:
+        self._refuse_beside("a planted task", _AS_TEXT)
+        if self.noise and self.noise_level is not None:
+            raise InputError("noise-level: found beside noise, which plants noise of a known level; drop one")
         task = self.task or self.DEFAULT_TASK
         shape = self.shape or (10, 10)
         self._set("task", task)

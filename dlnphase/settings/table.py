@@ -86,6 +86,11 @@ class Settings:
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
 
+    @classmethod
+    def _replaced(cls, name: str, merged: Mapping[str, Any]) -> tuple[str, ...]:
+        """What a setting makes void of those merged so far: what its row says."""
+        return options(cls)[name].replaces
+
     def slug(self) -> str:
         """A short readable name, the first part of the default output directory."""
         raise NotImplementedError
@@ -204,7 +209,7 @@ def resolve(
             )
         for key, value in given.items():
             if value != merged.get(key):  # what says the same again replaces nothing
-                for void in rows[key].replaces:
+                for void in cls._replaced(key, merged):
                     merged.pop(void, None)
         merged.update(given)
     return cls(**merged)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -12,11 +13,12 @@ import torch
 
 from dlnphase.backend import Backend, resolve_backend
 from dlnphase.costs.quadratic import QuadraticCost
-from dlnphase.costs.tasks import Task, default_singular_values, matrix_task, planted_task, regression_task
+from dlnphase.costs.tasks import Labels, Task, default_singular_values, matrix_task, planted_task, regression_task
 from dlnphase.errors import InputError
 from dlnphase.networks.chain import Network, parameter_count
 from dlnphase.networks.krylov import unrevealed_square_norm
 from dlnphase.networks.sampling import alpha_of, sigma_of
+from dlnphase.results.matrixfile import Table
 from dlnphase.results.train import NetworkInfo, TaskInfo
 from dlnphase.settings import MachineSettings, NetworkSettings, TaskSettings
 from dlnphase.setup import inputs
@@ -83,17 +85,29 @@ def build_task(settings: S, backend: Backend) -> tuple[Task, S]:
 
 def _build_task(settings: S, backend: Backend) -> tuple[Task, S]:
     if settings.target is not None:
-        matrix = inputs.read_matrix(settings.target)
-        task = matrix_task(matrix, backend)
+        table = inputs.read_matrix(settings.target, header=settings.header, index_column=settings.index_column)
+        task = matrix_task(
+            table.values, backend, observed=settings.observed, data_seed=settings.data_seed or 0,
+            name=Path(settings.target).name,
+        )  # fmt: skip
+        task = replace(task, labels=Labels(table.rows, table.columns, table.corner), notes=table.notes + task.notes)
         if settings.task not in (None, task.cost.kind):
-            gaps = "has no gaps" if task.cost.kind == "factorization" else "has gaps"
-            raise InputError(f"task: found {settings.task}, but {settings.target} {gaps}, expected {task.cost.kind}")
+            raise InputError(f"task: found {settings.task}, but {_gaps(settings, table)}, expected {task.cost.kind}")
         return task, replace(settings, task=task.cost.kind)
     if settings.data is not None:
         arrays = inputs.read_regression(settings.data)
         task = regression_task(arrays["X"], arrays["Y"], backend, arrays.get("X_test"), arrays.get("Y_test"))
         return task, replace(settings, task="regression")
     return _planted(settings, backend)
+
+
+def _gaps(settings: TaskSettings, table: Table) -> str:
+    """Whether a matrix has gaps, and how many, in words."""
+    rows, columns = np.nonzero(np.isnan(table.values))
+    if rows.size:
+        first = f"the first in row {rows[0] + 1}, column {columns[0] + 1}"
+        return f"{settings.target} has {rows.size} gap{'s' * (rows.size != 1)}, {first}"
+    return "observed holds entries out" if settings.observed is not None else f"{settings.target} has no gaps"
 
 
 def _planted(settings: S, backend: Backend) -> tuple[Task, S]:

@@ -5,28 +5,33 @@ Every problem is one InputError that names the file, says what was found and wha
 
 from __future__ import annotations
 
-import csv
-import math
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from dlnphase.errors import InputError
 from dlnphase.results.files import MAX_ARRAY_BYTES, check_npy_header, in_range, numeric, read_npz
-from dlnphase.results.yamlfile import read_text, regular_file
+from dlnphase.results.matrixfile import Table, read_matrix_text
+from dlnphase.results.yamlfile import regular_file
 from dlnphase.setup.states import read_state
 
-_GAPS = {"", "nan", "na", "n/a", "none", "null", "?"}
+TEXT = (".csv", ".tsv", ".txt")  # suffixes of a matrix as text
 
 
-def read_matrix(path: str | Path, option: str = "target") -> np.ndarray:
+def read_matrix(
+    path: str | Path, option: str = "target", *, header: bool | None = None, index_column: str | None = None
+) -> Table:
     """A matrix of shape (d_out, d_in) from .npy, .npz or .csv; NaN marks entries that are not observed.
 
-    An .npz must hold one matrix, or one called ``A``, ``target`` or ``matrix``. A .csv may have a header line; empty
-    cells (or ``nan``, ``NA``, ``?``) are entries that are not observed; comma, semicolon or tab separate. Numbers stay
-    in float16 or float32 where they were saved so.
+    An .npz must hold one matrix, or one called ``A``, ``target`` or ``matrix``. A text file may have names of columns
+    and labels of rows (:mod:`dlnphase.results.matrixfile`); empty cells (or ``nan``, ``NA``, ``?``) are not observed;
+    comma, semicolon, tab or blanks separate. Numbers stay in float16 or float32 where they were saved so.
+
+    Args:
+        header, index_column: of a text file, as of the settings; None tells it from the file.
 
     Raises:
         InputError: when it cannot be read, is not a matrix of real numbers, or holds no number at all.
@@ -35,15 +40,19 @@ def read_matrix(path: str | Path, option: str = "target") -> np.ndarray:
     where = f"{option}: {path}"
     suffix = path.suffix.lower()
     regular_file(path, where)
-    if suffix == ".npy":
-        matrix = _read_npy(path, where)
+    if suffix in TEXT:
+        table = read_matrix_text(path, where, header=header, index_column=index_column)
+    elif header is not None or index_column is not None:
+        name = "header" if header is not None else "index-column"
+        raise InputError(f"{name}: found beside {path.name}, expected only with {', '.join(TEXT)}")
+    elif suffix == ".npy":
+        table = Table(_read_npy(path, where))
     elif suffix == ".npz":
-        matrix = _only_matrix(read_npz(path, option), where)
-    elif suffix in (".csv", ".tsv", ".txt"):
-        matrix = _read_csv(path, where)
+        table = Table(_only_matrix(read_npz(path, option), where))
     else:
-        raise InputError(f"{where}: found the suffix {suffix or '(none)'}, expected .npy, .npz or .csv")
-    return _check_matrix(matrix, where)
+        sheet = " (save the sheet as CSV)" if suffix in (".xlsx", ".xls", ".ods") else ""
+        raise InputError(f"{where}: found the suffix {suffix or '(none)'}, expected .npy, .npz or .csv{sheet}")
+    return replace(table, values=_check_matrix(table.values, where))
 
 
 def read_regression(path: str | Path, option: str = "data") -> dict[str, np.ndarray]:
@@ -130,53 +139,6 @@ def _only_matrix(arrays: Mapping[str, np.ndarray], where: str) -> np.ndarray:
     if len(arrays) != 1:
         raise InputError(f"{where}: found {_names(arrays)}, expected one matrix, or one called A, target or matrix")
     return next(iter(arrays.values()))
-
-
-def _read_csv(path: Path, where: str) -> np.ndarray:
-    text = read_text(path)
-    if "\0" in text:
-        raise InputError(f"{where}: found binary data, expected text")
-    lines = text.splitlines()
-    first = next((line for line in lines if line.strip()), "")
-    separator = next((s for s in (",", ";", "\t") if s in first), None)
-    rows: list[list[float]] = []
-    columns = None
-    try:
-        parsed = list(csv.reader(lines, delimiter=separator)) if separator else [line.split() for line in lines]
-    except csv.Error as error:
-        raise InputError(f"{where}: {error}, expected lines of numbers") from None
-    for number, cells in enumerate(parsed, 1):
-        if not cells or (len(cells) == 1 and not cells[0].strip() and separator):
-            continue
-        values = [_cell(cell) for cell in cells]
-        if columns is None:
-            columns = len(cells)
-            if None in values and all(v is None or math.isnan(v) for v in values):
-                continue  # a header: words, and no number among them
-        if len(cells) != columns:
-            raise InputError(f"{where}: line {number} has {len(cells)} cells, expected {columns} like the first line")
-        for cell, value in zip(cells, values, strict=True):
-            if value is None:
-                raise InputError(
-                    f"{where}: line {number}: found {cell.strip()[:40]!r}, expected a number or an empty cell"
-                )
-        rows.append([v for v in values if v is not None])
-    if not rows:
-        raise InputError(f"{where}: found no line of numbers, expected a matrix")
-    return np.array(rows)
-
-
-def _cell(cell: str) -> float | None:
-    """A number, NaN for a gap, None for anything else."""
-    word = cell.strip()
-    if word.lower() in _GAPS:
-        return math.nan
-    if "_" in word:
-        return None
-    try:
-        return float(word)
-    except ValueError:
-        return None
 
 
 def _check_matrix(matrix: np.ndarray, where: str) -> np.ndarray:
