@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from dlnphase.errors import InputError
 from dlnphase.results import dump_yaml, parse_yaml
 from dlnphase.settings import TrainSettings, default_words, options, resolve
-from dlnphase.settings.common import DYNAMICS_NAMES, TASK_NAMES
+from dlnphase.settings.common import TASK_NAMES
+from dlnphase.settings.dynamics import DYNAMICS_NAMES
 from dlnphase.settings.parse import integer, integers, members, number, numbers, shape
 
 

@@ -78,7 +78,8 @@ def print_train(console: Console, result: TrainResult, directory: Path) -> None:
     if result.theory.predictions:
         show(console, _predictions(result))
     console.print("\n" + train_sentence(result))
-    console.print(Text(f"Saved in {directory} (run.yaml, {result.files['trajectory']})", style="dim"), soft_wrap=True)
+    files = ", ".join(("run.yaml", *result.files.values()))
+    console.print(Text(f"Saved in {directory} ({files})", style="dim"), soft_wrap=True)
 
 
 def _headline(result: TrainResult) -> Text:

@@ -46,6 +46,7 @@ def train_cli(call: Call[TrainSettings]) -> int:
     directory = call.directory(run.settings)
     with Interrupts() as stop:
         with OutputDirectory(directory, main=RUN_FILE, mode=mode) as out:
+            _spare(directory, run, mode)
             path = _unanalysed(directory, run, call)
             result = _finished(directory, run) if path is None and call.resume else None
             if result is not None:
@@ -60,6 +61,28 @@ def train_cli(call: Call[TrainSettings]) -> int:
         return stop.code(1 if failed(result) else 0, directory)
 
 
+def _spare(directory: Path, run: Run, mode: str) -> None:
+    """Refuse to write over a completed matrix that no run of ours there has made."""
+    from dlnphase.results.train import COMPLETED_FILE, RUN_FILE
+
+    file = directory / COMPLETED_FILE
+    if run.settings.target is not None and file.exists() and (mode == "new" or not (directory / RUN_FILE).exists()):
+        raise InputError(f"--out: {directory} holds a {COMPLETED_FILE} that is of no run there, expected another --out")
+
+
+def _stale(result: TrainResult, directory: Path) -> list[Path]:
+    """Parts of the run that is to be overwritten which the new one has not."""
+    from dlnphase.results.train import RUN_FILE, load_train
+
+    if not (directory / RUN_FILE).exists():
+        return []
+    try:
+        before = load_train(directory).files.values()
+    except InputError:
+        return []  # what cannot be read does not say what is its own
+    return [directory / name for name in before if Path(name).name == name and name not in result.files.values()]
+
+
 def _save(result: TrainResult, out: OutputDirectory) -> None:
     """Write the result; one that was interrupted does not cost the whole one that it overwrites."""
     from dlnphase.results.train import save_train
@@ -68,8 +91,11 @@ def _save(result: TrainResult, out: OutputDirectory) -> None:
     parts = tuple(result.files.values())
     if result.outcome.reason == "interrupted":
         out.set_aside(*parts)
+    stale = _stale(result, out.path)
     save_train(result, out.path)
     forget(out.path)
+    for part in stale:
+        part.unlink(missing_ok=True)
     if result.outcome.reason != "interrupted":
         out.forget_previous(*parts)
 

@@ -13,6 +13,7 @@ from dlnphase.findings import Mode, ModeSpread, RankTransition, Sparsity
 from dlnphase.results.codec import memory_only
 from dlnphase.results.files import in_range, npz_bytes
 from dlnphase.results.journal import commit
+from dlnphase.results.matrixfile import Table
 from dlnphase.results.provenance import Provenance
 from dlnphase.results.reading import load_with_arrays, main_file
 from dlnphase.results.schema import result_text
@@ -21,6 +22,7 @@ from dlnphase.settings import TrainSettings
 
 RUN_FILE = "run.yaml"
 TRAJECTORY_FILE = "trajectory.npz"
+COMPLETED_FILE = "completed.csv"
 
 
 @dataclass(frozen=True)
@@ -250,6 +252,8 @@ class TrainResult(Tabular):
 
     With several members ``outcome``, ``rank_transitions`` and ``modes`` hold means over the members (``reason`` the
     worst one, ``regime`` the most common), ``spread`` and ``mode_spread`` how they vary, and ``members`` each of them.
+    Of a completion of a user's matrix, ``completed`` is that matrix with its gaps filled in, until it is saved: what
+    training saw as it was given, all else as in A at the end (the mean over the members).
     """
 
     SCHEMA: ClassVar[str] = "dlnphase/train@1"
@@ -269,6 +273,7 @@ class TrainResult(Tabular):
     sparsity: Sparsity | None = None
     files: dict[str, str] = field(default_factory=lambda: {"trajectory": TRAJECTORY_FILE})
     trajectory: Trajectory | None = memory_only()
+    completed: Table | None = memory_only()
 
     def headline(self) -> str:
         """``completion 10×10, L = 4, saddle-to-saddle, rank 3, converged at t = 33.09``."""
@@ -298,10 +303,12 @@ class TrainResult(Tabular):
 
 
 def save_train(result: TrainResult, directory: Path) -> None:
-    """Write run.yaml and trajectory.npz as one; RunError when the disk refuses."""
+    """Write run.yaml, trajectory.npz and, where there is one, completed.csv as one; RunError when the disk refuses."""
     files: dict[str, str | bytes] = {RUN_FILE: result_text(result)}
     if result.trajectory is not None:
         files[result.files["trajectory"]] = npz_bytes(result.trajectory.arrays())
+    if result.completed is not None:
+        files[result.files["completed"]] = result.completed.csv()
     commit(directory, files, main=RUN_FILE)
 
 

@@ -1,7 +1,8 @@
 """Settings of every command, each a frozen dataclass read as one table (see ``table``). Nothing here imports torch."""
 
-from dlnphase.settings.common import DynamicsSettings, MachineSettings, NetworkSettings, TaskSettings
+from dlnphase.settings.common import MachineSettings, NetworkSettings, TaskSettings
 from dlnphase.settings.detect import DetectSettings
+from dlnphase.settings.dynamics import DynamicsSettings
 from dlnphase.settings.plot import PlotSettings
 from dlnphase.settings.sweep import SweepSettings
 from dlnphase.settings.table import Option, Settings, default_words, option, options, resolve

@@ -14,6 +14,7 @@ from dlnphase.settings.parse import (
     auto_or,
     boolean,
     choice,
+    columns,
     integer,
     members,
     number,
@@ -25,7 +26,6 @@ from dlnphase.settings.parse import (
 from dlnphase.settings.table import Settings, option
 
 TASK_NAMES = ("completion", "factorization", "sensing", "regression")
-DYNAMICS_NAMES = ("flow", "gd", "greedy")
 OBSERVED = 0.8  # fraction of entries a completion sees; a sensing task takes as many measurements
 
 _PLANTED = ("shape", "rank", "singular_values", "observed", "measurements", "noise", "data_seed")
@@ -42,17 +42,6 @@ def _device(value: Any) -> str:
     if not isinstance(value, str) or re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,4})?", value) is None:
         raise ValueError
     return value
-
-
-def _columns(value: Any) -> str:
-    """Columns by name or number: a text, a number, or a list of these."""
-    words = value if isinstance(value, (list, tuple)) else [value]
-    if any(isinstance(word, bool) or not isinstance(word, (str, int)) for word in words):
-        raise ValueError
-    text = ",".join(map(str, words))
-    if not text.strip() or not text.isprintable():
-        raise ValueError
-    return text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +117,7 @@ class TaskSettings(Settings):
     observed: float | None = option(
         None,
         number(positive=True, below=1),
-        "completion: fraction of entries seen; of your own matrix, of those it has: the others are held out as a test",
+        "completion: fraction of entries seen; the others of your own matrix are held out as a test",
         panel="Task",
         default_words=f"{OBSERVED:g}; all of your own",
         replaces=("target", "data"),
@@ -169,33 +158,29 @@ class TaskSettings(Settings):
         default_words="told from the file",
     )  # fmt: skip
     index_column: str | None = option(
-        None, Parser(_columns, "names or numbers (from 1) of columns, or none", "COLUMN"),
-        "your matrix as text: leave out this column of labels, by name or number from 1; several with commas; none: "
-        "learn them all", panel="Task", default_words="told from the file",
-    )  # fmt: skip
-    noise_level: float | None = option(
-        None, number(positive=True),
-        "standard deviation of the noise that is in your data: tells what comes after the signal; nothing is added",
-        panel="Task", default_words="--noise, else looked for in a matrix of your own", replaces=("noise",),
+        None, columns(),
+        "your matrix as text: leave out these columns of labels, by number or name; none: learn all", panel="Task", default_words="told from the file",
     )  # fmt: skip
     data: str | None = option(
         None,
         path("an .npz file"),
         "your data, C = 1/(2N) sum |A x - y|^2: .npz with X (N x d_in), Y (N x d_out), also X_test, Y_test",
         panel="Task",
-        replaces=("task", "dim", *_PLANTED, "target", *_AS_TEXT),
+        replaces=("task", "dim", *_PLANTED, "target"),
     )
 
     @classmethod
     def _replaced(cls, name: str, merged: Mapping[str, Any]) -> tuple[str, ...]:
         """What is held out of a matrix of one's own stays with it, and with another one that takes its place."""
         names = super()._replaced(name, merged)
+        if "target" in names:
+            names += _AS_TEXT
         if merged.get("target") is None:
             return names
         if name == "target":
             return tuple(n for n in names if n not in _HELD_OUT)
         if name == "observed" or (name == "data_seed" and merged.get("observed") is not None):
-            return tuple(n for n in names if n != "target")
+            return tuple(n for n in names if n not in ("target", *_AS_TEXT))
         return names
 
     def _settle(self) -> None:
@@ -240,8 +225,6 @@ class TaskSettings(Settings):
 
     def _settle_planted(self) -> None:
         self._refuse_beside("a planted task", _AS_TEXT)
-        if self.noise and self.noise_level is not None:
-            raise InputError("noise-level: found beside noise, which plants noise of a known level; drop one")
         task = self.task or self.DEFAULT_TASK
         shape = self.shape or (10, 10)
         self._set("task", task)
@@ -351,60 +334,3 @@ class NetworkSettings(Settings):
             raise InputError(
                 f"krylov-order: found {self.krylov_order} with representation full, expected krylov or auto"
             )
-
-
-@dataclass(frozen=True, kw_only=True)
-class DynamicsSettings(Settings):
-    """How the network is followed, and when to stop."""
-
-    dynamics: str = option(
-        "flow",
-        choice(*DYNAMICS_NAMES),
-        "gradient flow, gradient descent, or the greedy path of the limit alpha -> 0",
-        panel="Dynamics",
-        replaces=("rtol", "max_time", "lr", "max_steps"),
-    )
-    rtol: float | None = option(
-        None,
-        number(positive=True, below=0.1),
-        "flow: relative error allowed per step",
-        panel="Dynamics",
-        default_words="1e-4",
-    )
-    max_time: float | None = option(
-        None,
-        optional(number(positive=True), "inf"),
-        "flow: stop at this time",
-        panel="Dynamics",
-        default_words="no limit",
-    )
-    lr: float | str | None = option(
-        None,
-        auto_or(number(positive=True)),
-        "gd: step size; auto takes a stable one from the curvature",
-        panel="Dynamics",
-        default_words="auto",
-    )
-    max_steps: int | None = option(
-        None, integer(1, 10**12), "stop after so many steps", panel="Dynamics", default_words="flow 1e5, gd 1e6"
-    )
-    tol: float = option(
-        1e-8,
-        number(0.0, below=1.0),
-        "stop at this share of C - C_min at the start, or at A = 0 if that is less; 0 = never",
-        panel="Dynamics",
-    )
-
-    def _settle(self) -> None:
-        super()._settle()
-        defaults = {"rtol": (1e-4, "flow", "greedy"), "lr": ("auto", "gd"), "max_time": (None, "flow", "greedy")}
-        for name, (default, *where) in defaults.items():
-            value = getattr(self, name)
-            if value is not None and self.dynamics not in where:
-                raise InputError(
-                    f"{name.replace('_', '-')}: found with dynamics {self.dynamics}, expected only with {where[0]}"
-                )
-            if value is None and self.dynamics in where:
-                self._set(name, default)
-        if self.max_steps is None:
-            self._set("max_steps", 1_000_000 if self.dynamics == "gd" else 100_000)

@@ -135,6 +135,21 @@ def text(expected: str = "a word", metavar: str = "TEXT") -> Parser:
     return Parser(convert, expected, metavar)
 
 
+def columns() -> Parser:
+    """Columns of a table: by name or number, as a text, a number, or a list of these; or ``none``."""
+
+    def convert(value: Any) -> str:
+        words = value if isinstance(value, (list, tuple)) else [value]
+        if any(isinstance(word, bool) or not isinstance(word, (str, int)) for word in words):
+            raise ValueError
+        out = ",".join(map(str, words))
+        if not out.strip() or not out.isprintable():
+            raise ValueError
+        return out
+
+    return Parser(convert, "numbers (from 1) or names of columns with commas between, or none", "COLUMNS")
+
+
 def path(expected: str = "a file") -> Parser:
     """A file name; kept absolute, so that a saved configuration works from anywhere."""
 

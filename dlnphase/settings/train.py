@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dlnphase.settings.common import DynamicsSettings, MachineSettings, NetworkSettings, TaskSettings
+from dlnphase.settings.common import MachineSettings, NetworkSettings, TaskSettings
+from dlnphase.settings.dynamics import DynamicsSettings
 
 
 @dataclass(frozen=True, kw_only=True)

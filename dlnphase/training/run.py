@@ -22,7 +22,8 @@ from dlnphase.dynamics import LARGEST_SOLVE, Record, gradient_descent, gradient_
 from dlnphase.errors import InputError
 from dlnphase.findings import Sparsity
 from dlnphase.results import Clock
-from dlnphase.results.train import Member, Outcome, TrainResult
+from dlnphase.results.matrixfile import Table
+from dlnphase.results.train import COMPLETED_FILE, TRAJECTORY_FILE, Member, Outcome, TrainResult
 from dlnphase.settings import TrainSettings
 from dlnphase.setup.build import Start, build_backend, build_limit, build_start, build_task, few_threads, task_info
 from dlnphase.training.analysis import Context, analyse, combine
@@ -171,6 +172,8 @@ def _result(run: Run, recorder: Recorder, clock: Clock) -> TrainResult:
     spectra = [a.singular_values for a in analyses]
     trajectory = assemble(paths, numbers[seen], [a.visits for a in analyses], spectra, cost, test)
     modes, mode_spread = mean_modes([m.modes for m in members]) if len(members) > 1 else (members[0].modes, ())
+    completed = _completed(run, paths)
+    files = {"trajectory": TRAJECTORY_FILE} | ({} if completed is None else {"completed": COMPLETED_FILE})
     return TrainResult(
         config=run.settings,
         provenance=clock.provenance(),
@@ -185,8 +188,20 @@ def _result(run: Run, recorder: Recorder, clock: Clock) -> TrainResult:
         mode_spread=mode_spread,
         sparsity=_sparsity(run, paths),
         notes=run.notes + missing + tuple(p.note for p in run.points if p.ties > 1 or p.independent is False),
+        files=files,
         trajectory=trajectory,
+        completed=completed,
     )
+
+
+def _completed(run: Run, paths: Sequence[MemberPath]) -> Table | None:
+    """The user's matrix with its gaps filled in: by A at the end, or the mean of it over several starts."""
+    if run.settings.target is None or run.settings.task != "completion":
+        return None
+    ends = np.mean([path.matrices[max(path.matrices)] for path in paths], axis=0)
+    seen, given = run.task.cost.operator.cpu().numpy() > 0, run.task.cost.minimizer.cpu().numpy()
+    labels = run.task.labels
+    return Table(np.where(seen, given, ends), labels.rows, labels.columns, labels.corner)
 
 
 def _sparsity(run: Run, paths: Sequence[MemberPath]) -> Sparsity | None:
