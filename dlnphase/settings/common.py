@@ -159,7 +159,8 @@ class TaskSettings(Settings):
     )  # fmt: skip
     index_column: str | None = option(
         None, columns(),
-        "your matrix as text: leave out these columns of labels, by number or name; none: learn all", panel="Task", default_words="told from the file",
+        "your matrix as text: leave out these columns of labels, by number or name; none: learn all",
+        panel="Task", default_words="told from the file",
     )  # fmt: skip
     data: str | None = option(
         None,
