@@ -20,7 +20,7 @@ from gauntlet.verdict import Verdict, append, read
 
 REFERENCE = Path(flows.__file__).parent / "reference"
 # Classes in which `make gauntlet` finds faults today; the rest has to stay without.
-FAULTY = {"bottleneck", "wide"}
+FAULTY = {"bottleneck"}
 FAULTY_DISTANCES = {"four-layers", "noisy"}
 
 
@@ -74,6 +74,18 @@ def test_the_reference_flow_meets_the_logistic_mode(explicit):
     np.testing.assert_allclose(found.reached, true, rtol=1e-7)
     np.testing.assert_allclose(found.excess_at, levels, rtol=1e-6)
     np.testing.assert_allclose([float(m[0, 0]) for m in found.matrices], a, rtol=1e-7)
+
+
+@pytest.mark.parametrize("explicit", [True, False])
+def test_the_reference_sees_a_singular_value_pass_through_zero_within_a_step(explicit):
+    """One layer: A = s − (s − a_0) e^(−t), from a_0 = −1 through 0 at ln 1.25, to half of s = 4 at ln 2.5."""
+    cost = cost_of("factorization", {"target": np.array([[4.0]])})
+    found = follow([np.array([[-1.0]])], cost, np.array([1e-6]), np.array([20.0]), explicit=explicit, rtol=1e-4)
+    times, values = found.spectrum
+    half = int(np.flatnonzero(values[:, 0] >= 2.0)[0])
+    found_at = np.interp(2.0, values[half - 1 : half + 1, 0], times[half - 1 : half + 1])
+    assert found_at == pytest.approx(np.log(2.5), rel=0.01)
+    assert values[:, 0].min() < 0.3
 
 
 def test_critical_matrices_of_a_factorization_are_its_truncations():
@@ -285,6 +297,12 @@ def test_slice_of_certificates(name):
 def test_slice_of_distances(name):
     verdict = distances.judge(f"{name}:1:1")
     assert verdict.faults == [], verdict.command()
+
+
+@pytest.mark.parametrize("name", ["noisy:3:0", "near-equal:5:4", "tiny-start:2:4"])
+def test_what_was_found_once_is_found_no_more(name):
+    verdict = flows.judge(name)
+    assert (verdict.status, verdict.faults) == ("agrees", []), verdict.command()
 
 
 @pytest.mark.parametrize("name", sorted(set(CLASSES) - FAULTY))

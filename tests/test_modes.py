@@ -13,10 +13,12 @@ from scipy.optimize import brentq
 
 from dlnphase.backend import resolve_backend
 from dlnphase.cli.tables import print_train
+from dlnphase.costs.quadratic import factorization
 from dlnphase.findings import Mode, ModeSpread
 from dlnphase.networks.sampling import gaussian_network
 from dlnphase.results.train import Member, load_train, save_train
 from dlnphase.settings import TrainSettings
+from dlnphase.training.early import passes_early, with_dense_start
 from dlnphase.training.modes import mean_modes, modes_of
 from dlnphase.training.run import train
 from dlnphase.training.words import train_sentence
@@ -54,6 +56,26 @@ def test_two_records_or_equal_times_are_enough():
     assert 0 < mode.time < 2
     (mode,) = modes_of(np.array([0.0, 1.0, 1.0, 2.0]), np.array([[0.01], [0.02], [0.6], [1.0]]), 1)
     assert mode.time == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("times", [[0.0, 2.0, 8.0, 20.0], [0.0, 3.0, 20.0]])
+def test_a_mode_that_passes_through_zero_between_two_records_is_timed_on_denser_ones(times):
+    """One layer: A = s − (s − a_0) e^(−t), from a_0 = −1 to half of s = 4 at ln 2.5; the records alone cannot tell."""
+    time = np.array(times)
+    a = (4 - 5 * np.exp(-time))[:, None, None]
+    cost = factorization(np.array([[4.0]]), resolve_backend("cpu"))
+    (plain,) = modes_of(time, np.abs(a[:, :, 0]), 1)
+    assert abs(plain.time / np.log(2.5) - 1) > 0.05
+    assert passes_early(np.abs(a[:, :, 0]), 1)
+    dense, matrices = with_dense_start(time, a, [a[0]], cost, 1e-6)
+    np.testing.assert_allclose(matrices[:, 0, 0], 4 - 5 * np.exp(-dense), atol=1e-4)
+    (mode,) = modes_of(dense, np.linalg.svd(matrices, compute_uv=False), 1)
+    assert mode.time == pytest.approx(np.log(2.5), rel=5e-3)
+
+
+def test_modes_that_pass_later_need_no_denser_records():
+    late = np.concatenate([np.full(9, 1e-3), [0.3, 0.7, 1.0]])[:, None]
+    assert not passes_early(late, 1) and passes_early(late[1:], 1)
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from dlnphase.critical import HostCost, RankTransition, refine_matrix
 from dlnphase.critical.visited import Path, matrix_rank, transitions, visited_points
 from dlnphase.networks.chain import Network
 from dlnphase.results.train import Member, NetworkInfo, Outcome, Plateau, Prediction, Regime, Spread, TaskInfo, Theory
+from dlnphase.training.early import passes_early, with_dense_start
 from dlnphase.training.modes import modes_of
 from dlnphase.training.recording import MemberPath, cost_values
 from dlnphase.training.theory import predict
@@ -37,13 +38,14 @@ class Analysis:
 
 @dataclass(frozen=True)
 class Context:
-    """What the analysis of every member shares."""
+    """What the analysis of every member shares; ``rtol`` is that of a gradient flow, None for other dynamics."""
 
     cost: QuadraticCost
     test: QuadraticCost | None
     network: NetworkInfo
     task: TaskInfo
     tol: float
+    rtol: float | None = None
 
 
 def analyse(path: MemberPath, member: int, square_norm: float, context: Context) -> Analysis:
@@ -91,8 +93,12 @@ def analyse(path: MemberPath, member: int, square_norm: float, context: Context)
     )
     regime, predictions = predict(path, rows, movement * float(np.sqrt(square_norm)), context.network, context.task)
     kept = np.array(sorted(path.matrices))
-    spectra = np.linalg.svd(np.stack([path.matrices[k] for k in kept]), compute_uv=False)
+    matrices = np.stack([path.matrices[k] for k in kept])
+    spectra = np.linalg.svd(matrices, compute_uv=False)
     modes = modes_of(time[kept], spectra, outcome.rank)
+    if context.rtol is not None and path.start is not None and passes_early(spectra, outcome.rank):
+        dense, at = with_dense_start(time[kept], matrices, path.start, host.cost, context.rtol)
+        modes = modes_of(dense, np.linalg.svd(at, compute_uv=False), outcome.rank)
     return Analysis(
         Member(member, outcome, tuple(rows), Theory(regime, plateaus, predictions), modes),
         tuple(v.visit.index for v in visited),

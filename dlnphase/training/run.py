@@ -155,7 +155,8 @@ def _records(run: Run) -> Iterator[Record]:
 
 def _result(run: Run, recorder: Recorder, clock: Clock) -> TrainResult:
     cost, test = run.task.cost, run.task.test
-    context = Context(cost, test, run.start.info, task_info(cost), run.settings.tol)
+    rtol = run.settings.rtol if run.settings.dynamics == "flow" else None
+    context = Context(cost, test, run.start.info, task_info(cost), run.settings.tol, rtol)
     seen = [i for i, path in enumerate(recorder.paths) if path.rows]
     if not seen:
         raise InputError("the first numbers of this run are already not finite: the start or the task is out of range")

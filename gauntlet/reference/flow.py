@@ -21,6 +21,8 @@ RTOL = 1e-11
 EXPLICIT = 4_000  # evaluations of DOP853 before the rest goes to an implicit method
 IMPLICIT = 40_000  # steps of the implicit method before the reference gives up
 WORK = 4e9  # about the floating-point operations it may spend on factorisations
+CHANGED = 0.1  # relative change of a singular value of A in one step beyond which the step is looked into …
+PARTS = 16  # … at so many places
 BEYOND = 3.0  # a level not reached by so many times the time asked about is not waited for
 
 
@@ -34,7 +36,8 @@ class Reference:
         excess_at, matrices_at: excess cost and A at each of the times asked about, NaN, None where it was not got to.
         maxima: times of the local maxima of ‖∇𝓛‖.
         lulls: local minima of ‖∇𝓛‖ between, (time, decades below the lower of its two shoulders, A).
-        spectrum: (t, singular values of A) at the start and after every step, shapes (T,) and (T, min d).
+        spectrum: (t, singular values of A) at the start, after every step and within long ones, shapes (T,) and
+            (T, min d).
         work: "DOP853", "DOP853+LSODA", …
         failed: why it could not go on, or "".
     """
@@ -126,7 +129,7 @@ class _Walk:
         self.next_level, self.next_time, self.time = 0, 0, 0.0
         self.track: list[tuple[float, float]] = []
         self.matrices: list[np.ndarray] = []
-        self.first = chain.product(theta)
+        self.spectrum = [(0.0, _values(chain.product(theta)))]
 
     @property
     def done(self) -> bool:
@@ -144,6 +147,7 @@ class _Walk:
         self.track.append((now, float(np.log(np.maximum(np.linalg.norm(self.chain.slope(0.0, solver.y)), 1e-300)))))
         a = self.chain.product(solver.y)
         self.matrices.append(a)
+        self._look_into(solver, a)
         value = self.chain.cost.excess(a) - self.offset
         crosses = self.next_level < len(self.levels) and value <= self.levels[self.next_level]
         lands = self.next_time < len(self.times) and self.times[self.next_time] <= now
@@ -162,6 +166,15 @@ class _Walk:
             self.out.matrices[self.next_level] = self.chain.product(between(t))
             self.next_level += 1
 
+    def _look_into(self, solver: DOP853 | LSODA | Radau, a: np.ndarray) -> None:
+        """Singular values at the end of a step; where one changes much, within the step as well."""
+        last, now = self.spectrum[-1][1], _values(a)
+        if np.any(np.abs(now - last) > CHANGED * np.minimum(now, last)):
+            between = solver.dense_output()
+            for t in np.linspace(solver.t_old, solver.t, PARTS + 1)[1:-1]:
+                self.spectrum.append((float(t), _values(self.chain.product(between(t)))))
+        self.spectrum.append((solver.t, now))
+
     def _root(self, between, level: float, before: float, now: float) -> float:
         def gap(t: float) -> float:
             return self.excess(between(t)) - level
@@ -175,8 +188,8 @@ class _Walk:
         if len(self.track) < 3:
             return
         t, g = np.array(self.track).T
-        spectra = np.linalg.svd(np.array([self.first, *self.matrices]), compute_uv=False)
-        self.out.spectrum = (np.concatenate([[0.0], t]), spectra)
+        times, values = zip(*self.spectrum, strict=True)
+        self.out.spectrum = (np.array(times), np.array(values))
         peaks = [i for i in range(1, len(g) - 1) if g[i] >= g[i - 1] and g[i] > g[i + 1]]
         self.out.maxima = [_vertex(t, g, i) for i in peaks]
         for left, right in zip([0, *peaks], [*peaks, len(g) - 1], strict=True):
@@ -186,6 +199,10 @@ class _Walk:
             shoulder = min(g[left] if left else np.inf, g[right] if right < len(g) - 1 else np.inf)
             depth = (shoulder - g[low]) / np.log(10) if np.isfinite(shoulder) else np.inf
             self.out.lulls.append((float(t[low]), float(depth), self.matrices[low]))
+
+
+def _values(a: np.ndarray) -> np.ndarray:
+    return np.linalg.svd(a, compute_uv=False)
 
 
 def _vertex(t: np.ndarray, g: np.ndarray, i: int) -> float:
