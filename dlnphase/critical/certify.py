@@ -16,6 +16,7 @@ import numpy as np
 
 from dlnphase.critical.curvature import Curvature, curvature_at, free_channel
 from dlnphase.critical.hostcost import HostCost
+from dlnphase.critical.manifold import top_pair
 from dlnphase.critical.weights import Layers, ParameterPoint, natural_size
 
 KINDS = ("strict-saddle", "degenerate-saddle", "global-minimum", "not-critical", "uncertified")
@@ -119,17 +120,17 @@ def _new_channel(point: ParameterPoint, cost: HostCost) -> Descent | None:
     if point.frames is None or any(f.shape[1] >= f.shape[0] for f in point.frames):
         return None
     matrix, depth = point.point, len(point.weights)
-    u, s, vt = np.linalg.svd(-cost.gradient(matrix.A))
-    pair = np.outer(u[:, 0], vt[0])
+    s, u, v = top_pair(-cost.gradient(matrix.A))
+    pair = np.outer(u, v)
     bend = float(np.sum(pair * cost.curvature(pair[None], matrix.A)[0]))
-    scale = float(s[0]) / bend if bend > 0 else natural_size(cost, depth) ** depth
+    scale = s / bend if bend > 0 else natural_size(cost, depth) ** depth
     epsilon = float((CHANNEL * scale) ** (1 / depth))
-    chain = [vt[0], *(free_channel(f) for f in point.frames), u[:, 0]]
+    chain = [v, *(free_channel(f) for f in point.frames), u]
     step = [np.outer(chain[i + 1], chain[i]) for i in range(depth)]
     before, after, half = (_excess(point.weights, step, size, cost) for size in (0.0, epsilon, epsilon / 2))
     drop, small = before - after, before - half
     order = float(np.log2(drop / small)) if drop > 0 and small > 0 else float("nan")
-    return Descent(depth, epsilon, float(s[0]) * epsilon**depth, drop, order)
+    return Descent(depth, epsilon, s * epsilon**depth, drop, order)
 
 
 def _along_eigenvector(point: ParameterPoint, cost: HostCost, curvature: Curvature) -> Descent | None:

@@ -47,7 +47,7 @@ def escape_of(time: np.ndarray, matrices: np.ndarray, point: MatrixPoint, cost: 
     """
     if point.next_mode == 0.0:
         return None
-    x, s, yt = np.linalg.svd(-cost.gradient(point.A))
+    x, s, yt = np.linalg.svd(-cost.gradient(point.A), full_matrices=False)
     ties = int((s >= (1 - TIE) * s[0]).sum())
     moved = matrices - point.A  # along u and v this is A itself: A_c has no part there
     if ties > 1:  # any direction of the tied block may grow: take the one that did

@@ -239,8 +239,8 @@ def opened(point: MatrixPoint, cost: HostCost, depth: int, epsilon: float) -> li
         W_1, …, W_L with k + 1 hidden channels.
     """
     k = point.rank
-    u, s, vt = np.linalg.svd(point.A)
-    x, g, yt = np.linalg.svd(-cost.gradient(point.A))
+    u, s, vt = np.linalg.svd(point.A, full_matrices=False)
+    x, g, yt = np.linalg.svd(-cost.gradient(point.A), full_matrices=False)
     pair = np.outer(x[:, 0], yt[0])
     bend = float(np.sum(pair * cost.curvature(pair[None], point.A)[0]))
     size = (float(g[0]) / bend if bend > 0 else float(g[0])) ** (1 / depth)

@@ -62,6 +62,7 @@ class Eigenpairs:
         negative: eigenvalues found below −threshold.
         complete: whether those are all there are.
         residual: largest ‖Hv − λv‖ of the eigenpairs used; a true eigenvalue lies within this of each λ.
+        largest: ‖H‖, about: the unit that zero is told in.
     """
 
     smallest: float
@@ -69,6 +70,7 @@ class Eigenpairs:
     negative: int
     complete: bool
     residual: float
+    largest: float
 
 
 def smallest_eigenvalues(network: Network, cost: Cost, threshold: float, *, dense: int = DENSE) -> Eigenpairs:
@@ -86,7 +88,7 @@ def smallest_eigenvalues(network: Network, cost: Cost, threshold: float, *, dens
     negative = int((values < -threshold).sum())
     used = max(negative, 1)
     residual = np.linalg.norm(matrix @ vectors[:, :used] - vectors[:, :used] * values[:used], axis=0).max()
-    return Eigenpairs(float(values[0]), vectors[:, 0], negative, True, float(residual))
+    return Eigenpairs(float(values[0]), vectors[:, 0], negative, True, float(residual), float(np.abs(values).max()))
 
 
 def lanczos(apply: Callable[[np.ndarray], np.ndarray], size: int, threshold: float) -> Eigenpairs:
@@ -101,7 +103,7 @@ def lanczos(apply: Callable[[np.ndarray], np.ndarray], size: int, threshold: flo
     norm = float(np.linalg.norm(first))
     if norm == 0.0:
         start = rng.standard_normal(size)
-        return Eigenpairs(0.0, start / np.linalg.norm(start), 0, True, 0.0)
+        return Eigenpairs(0.0, start / np.linalg.norm(start), 0, True, 0.0, 0.0)
     steps = int(min(size, MAX_LANCZOS, max(MEMORY // (8 * size), 20)))
     basis = np.empty((steps + 1, size))
     basis[0] = first / norm
@@ -131,8 +133,8 @@ def lanczos(apply: Callable[[np.ndarray], np.ndarray], size: int, threshold: flo
         vector -= basis[:used].T @ (basis[:used] @ vector)
         vector /= np.linalg.norm(vector)
         value = float(vector @ apply(vector))
-        return Eigenpairs(value, vector, 0, False, float(np.linalg.norm(apply(vector) - value * vector)))
-    return Eigenpairs(float(values[0]), vectors[0], negative, False, residual)
+        return Eigenpairs(value, vector, 0, False, float(np.linalg.norm(apply(vector) - value * vector)), largest)
+    return Eigenpairs(float(values[0]), vectors[0], negative, False, residual, largest)
 
 
 def _settled(diagonal: np.ndarray, beside: np.ndarray, largest: float, threshold: float) -> bool:

@@ -26,6 +26,7 @@ class HostCost:
         shape, minimum: of the cost.
         scale: ‖∇C(0)‖_F.
         resolution: round-off of the numbers the cost was given in, relative (a float32 cost is known to that only).
+        is_flat: whether flat coordinates are the entries of A themselves.
         settled: whether all minimisers agree on what the data can see of their rank (unique ones, and regressions).
     """
 
@@ -45,6 +46,7 @@ class HostCost:
             seen = self._mask > 0
             self._weights = np.where(seen, self._mask / (self._mask[seen].mean() if seen.any() else 1.0), 1.0)
             self._even = bool((self._mask == self._mask.flat[0]).all() and seen.all())
+            self._plain = bool((self._weights == 1).all())
         elif self._structure in ("right", "dense") and operator is not None:
             values, self._vectors = np.linalg.eigh(operator.numpy())
             seen = values > indistinct(self.resolution) * values[-1]
@@ -53,8 +55,10 @@ class HostCost:
             relative = np.where(seen, values / (values[seen].mean() if seen.any() else 1.0), 1.0)
             self._root = (self._vectors * np.sqrt(relative)) @ self._vectors.T
             self._unroot = (self._vectors / np.sqrt(relative)) @ self._vectors.T
+            self._plain = self._structure == "right"
         else:
-            self._structure = None
+            self._structure, self._plain = None, True
+        self.is_flat = self._structure != "right"
         self.settled = self._structure == "right" or bool(getattr(self.cost, "unique", False))
 
     # ---- the cost -----------------------------------------------------------------------------
@@ -127,6 +131,24 @@ class HostCost:
         if self._structure == "dense":
             return float(np.linalg.norm(self._root @ v.ravel()))
         return float(np.linalg.norm(v))
+
+    def mode_sizes(self, u: np.ndarray, s: np.ndarray, v: np.ndarray) -> np.ndarray:
+        """Norms of the modes s_k u_k v_kᵀ in flat coordinates, for columns u_k and v_k, shape (len(s),)."""
+        if self._plain:
+            return s.copy()
+        if self._structure == "mask":
+            return s * np.sqrt(np.maximum(np.sum((u**2).T @ self._weights * (v**2).T, 1), 0.0))
+        return np.array([self.norm(x * np.outer(a, b)) for x, a, b in zip(s, u.T, v.T, strict=True)])
+
+    def tail_sizes(self, u: np.ndarray, s: np.ndarray, v: np.ndarray) -> np.ndarray:
+        """Norms of what is left of a matrix in flat coordinates beyond its k leading modes, k = 1 … len(s)."""
+        if self._plain:
+            return np.sqrt(np.append(np.cumsum(s[:0:-1] ** 2)[::-1], 0.0))
+        left, out = (u * s) @ v.T, []
+        for x, a, b in zip(s, u.T, v.T, strict=True):
+            left = left - x * np.outer(a, b)
+            out.append(self.norm(left))
+        return np.array(out)
 
     # ---- flat coordinates ---------------------------------------------------------------------
     def flat(self, a: np.ndarray) -> np.ndarray:

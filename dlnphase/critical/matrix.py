@@ -20,8 +20,10 @@ import numpy as np
 
 from dlnphase.costs.quadratic import Cost
 from dlnphase.costs.round_off import resolved
+from dlnphase.critical.hessian import lanczos
 from dlnphase.critical.hostcost import HostCost
-from dlnphase.critical.manifold import NULL_DIRECTION, Frame, descent_step, newton_step, riemannian_hessian, truncate
+from dlnphase.critical.manifold import Frame, LowRank, top_pair
+from dlnphase.critical.steps import NULL_DIRECTION, Eigenpairs, Krylov
 from dlnphase.critical.visits import Visit
 
 NEAR_SADDLE = 0.5  # a saddle is near when A is closer to it than this part of its smallest and of its next mode
@@ -31,6 +33,7 @@ ZERO_MODE = 1e-11  # ‖∇C‖_op below this, in the natural unit, is a minimum
 EMPTY_MODE = 1e-13  # a mode smaller than this, relative to the largest, is none
 SAME = 1e-6  # two critical matrices closer than this, relatively, are one
 MAX_NEWTON, PATIENCE = 60, 10
+DENSE = 150  # dimension of a manifold up to which all eigenpairs of its Hessian cost less than products with it
 
 
 @dataclass(frozen=True)
@@ -75,24 +78,26 @@ def refine_matrix(a: np.ndarray, cost: Cost | HostCost, *, rank: int | None = No
     host = cost if isinstance(cost, HostCost) else HostCost(cost)
     a = np.asarray(a, dtype=float)
     if rank is not None:
-        point = _refine_at(a, host, rank)
-        return point if point.converged else _nearer(point, _refine_at(a, host, rank, descend=True))
+        given = LowRank.of(host.flat(a))
+        point = _refine_at(a, given, host, rank)
+        return point if point.converged else _nearer(point, _refine_at(a, given, host, rank, descend=True))
     modes = host.nearest_modes(a)
     if modes is not None:
         point = judge_matrix(a, *modes, host)
         if point.converged:
             return point
     count = min(a.shape)
+    given = LowRank.of(host.flat(a))
     full: MatrixPoint | None = None
     if host.settled:  # no lower rank to look for where a minimum of full rank is near
-        full = _refine_at(a, host, count)
+        full = _refine_at(a, given, host, count)
         if full.converged and full.nearness <= NEAR_MINIMUM:
             return full
-    full = _refine_at(a, host, count) if full is None else full
-    possible = _possible(host.flat(a), host)
-    candidates = [full if r == count else _refine_at(a, host, r) for r in possible]
+    full = _refine_at(a, given, host, count) if full is None else full
+    possible = _possible(given, host)
+    candidates = [full if r == count else _refine_at(a, given, host, r) for r in possible]
     if not any(p.converged for p in candidates):
-        further = [_refine_at(a, host, r, descend=True) for r in possible if 0 < r < count]
+        further = [_refine_at(a, given, host, r, descend=True) for r in possible if 0 < r < count]
         candidates += further
     return _best(candidates)
 
@@ -101,19 +106,15 @@ def _nearer(first: MatrixPoint, second: MatrixPoint) -> MatrixPoint:
     return min((first, second), key=lambda p: (not p.converged, p.gradient_norm > ROUND_OFF, p.nearness))
 
 
-def _possible(flat: np.ndarray, host: HostCost) -> list[int]:
+def _possible(given: LowRank, host: HostCost) -> list[int]:
     """Ranks whose critical point may be near.
 
     Near means closer than half of the smallest mode of A_c, which then is not larger than that of A plus the
     distance: not where truncation leaves out more than the smallest mode that it keeps.
     """
-    modes = _modes(flat, min(flat.shape), host)
-    out = [0]
-    for r in range(1, len(modes) + 1):
-        tail = host.norm(host.unflat(flat - truncate(flat, r)))
-        if modes[r - 1] > EMPTY_MODE * modes[0] and tail <= min(modes[:r]):
-            out.append(r)
-    return out
+    modes, tails = (measure(given.u, given.s, given.v) for measure in (host.mode_sizes, host.tail_sizes))
+    there = (modes > EMPTY_MODE * modes[0]) & (tails <= np.minimum.accumulate(modes))
+    return [0, *(int(r) for r in np.flatnonzero(there) + 1)]
 
 
 def _best(candidates: list[MatrixPoint]) -> MatrixPoint:
@@ -154,102 +155,124 @@ def is_stable(point: MatrixPoint, cost: HostCost) -> bool:
     """Whether a critical point is a (weak) local minimum of C among matrices of its rank."""
     if point.rank == 0:
         return True
-    flat = cost.flat(point.A)
-    frame, g, _, _ = _gradient_at(flat, cost, point.rank)
-    values = np.linalg.eigvalsh(riemannian_hessian(frame, cost, flat, g))
-    return bool(values[0] >= -NULL_DIRECTION * np.abs(values).max())
+    here = _Place(LowRank.of(cost.flat(point.A), point.rank), cost)
+    if here.frame.dimension <= DENSE:
+        return here.eigenpairs().rising
+    pairs = lanczos(lambda x: here.product(here.frame.tangent(x)), here.frame.size, 0.0)
+    return pairs.smallest >= -NULL_DIRECTION * pairs.largest
 
 
-def _refine_at(a: np.ndarray, host: HostCost, rank: int, *, descend: bool = False) -> MatrixPoint:
-    """The critical point of this rank that is reached from the truncation of A.
+class _Place:
+    """A matrix of one rank in flat coordinates, with what a step from there needs.
+
+    Attributes:
+        point, frame: the matrix and its tangent space.
+        g: ∇C.
+        gradient, norm: its tangent part, in coordinates of the frame, and how long that is.
+    """
+
+    def __init__(self, point: LowRank, host: HostCost) -> None:
+        self.point, self.frame, self.host = point, Frame(point), host
+        self.g = host.flat_gradient(point.matrix)
+        self.gradient = self.frame.coordinates(self.g)
+        self.norm = float(np.linalg.norm(self.gradient))
+
+    def product(self, x: np.ndarray) -> np.ndarray:
+        """The Hessian on one tangent."""
+        return self.frame.hessian(self.host, self.g, x[None])[0]
+
+    def eigenpairs(self) -> Eigenpairs:
+        """All of the Hessian."""
+        basis = self.frame.basis()
+        return Eigenpairs(basis, self.frame.hessian(self.host, self.g, basis), self.gradient)
+
+    def model(self, radius: float, floor: float) -> Eigenpairs | Krylov:
+        """What steps up to this length are taken from."""
+        if self.frame.dimension <= DENSE:
+            return self.eigenpairs()
+        return Krylov(self.product, self.gradient, radius, floor)
+
+
+def _refine_at(a: np.ndarray, given: LowRank, host: HostCost, rank: int, *, descend: bool = False) -> MatrixPoint:
+    """The critical point of this rank that is reached from the truncation of A, which is ``given`` in flat coordinates.
 
     By Newton's method on ‖grad‖ alone, which stays with whatever kind of critical point is close; or by descent of
     C among matrices of this rank, which goes further and ends in the points that paths are drawn to.
     """
     if rank == min(a.shape):
         return judge_matrix(a, host.nearest_minimum(a), rank, host)
-    return judge_matrix(a, host.unflat(_search(host.flat(a), host, rank, descend=descend)), rank, host)
+    found = _search(given, host, rank, descend=descend)
+    return judge_matrix(a, host.unflat(found.matrix), rank, host, found)
 
 
-def _search(start: np.ndarray, host: HostCost, rank: int, *, descend: bool) -> np.ndarray:
+def _search(given: LowRank, host: HostCost, rank: int, *, descend: bool) -> LowRank:
     """Trust-region Newton in flat coordinates on the manifold: the merit is ‖grad‖, or C − C_min when descending."""
-    current = truncate(start, rank)
+    start = given.truncated(rank)
     if rank == 0:
-        return current
-    frame, g, gradient, norm = _gradient_at(current, host, rank)
-    unit = max(float(np.linalg.norm(host.flat_gradient(np.zeros_like(start)))), np.finfo(float).tiny)
-    radius = 0.5 * float(frame.s[-1])
-    reach = 3 * min(_modes(start, rank, host))  # beyond, the point cannot be near
-    step_of = descent_step if descend else newton_step
-    model: tuple[np.ndarray, np.ndarray] | None = None
-    goal = norm
+        return start
+    here = _Place(start, host)
+    unit = max(float(np.linalg.norm(host.flat_gradient(np.zeros_like(here.g)))), np.finfo(float).tiny)
+    radius = 0.5 * float(start.s[-1])
+    reach = 3 * float(host.mode_sizes(start.u, start.s, start.v).min())  # beyond, the point cannot be near
+    model: Eigenpairs | Krylov | None = None
+    goal = here.norm
     for iteration in range(MAX_NEWTON):
-        if norm <= 1e-16 * unit or radius <= 1e-15 * float(np.linalg.norm(current)):
+        if here.norm <= 1e-16 * unit or radius <= 1e-15 * float(np.linalg.norm(here.point.s)):
             break
         if iteration % PATIENCE == PATIENCE - 1:
-            if norm > goal / 3 and not descend:
+            if here.norm > goal / 3 and not descend:
                 break  # Newton's method that is slow has no critical point to go to
-            goal = norm
-        if host.norm(host.unflat(current - start)) > reach:
+            goal = here.norm
+        if host.norm(host.unflat(here.point.matrix - given.matrix)) > reach:
             break
         if model is None:
-            model = np.linalg.eigh(riemannian_hessian(frame, host, current, g))
-        quick = descend and norm <= 1e-6 * unit and model[0][0] >= -NULL_DIRECTION * np.abs(model[0]).max()
-        step = (newton_step if quick else step_of)(*model, gradient, radius)
-        following = truncate(current + frame.ambient(step), rank)
-        trial = _gradient_at(following, host, rank)
+            model = here.model(radius, 0.01 * ROUND_OFF * unit)
+        quick = descend and here.norm <= 1e-6 * unit and model.rising
+        step = model.newton(radius) if quick or not descend else model.descent(radius)
+        there = _Place(here.frame.moved(step), host)
         length = float(np.linalg.norm(step))
         if descend and not quick:
-            before, after = host.excess(host.unflat(current)), host.excess(host.unflat(following))
-            better, good = after < before, trial[3] < 0.5 * norm or after < before - 0.25 * abs(float(gradient @ step))
+            before, after = (host.excess(host.unflat(place.point.matrix)) for place in (here, there))
+            fall = 0.25 * abs(float(here.gradient @ step))
+            better, good = after < before, there.norm < 0.5 * here.norm or after < before - fall
         else:
-            better, good = trial[3] < norm, trial[3] < 0.5 * norm
+            better, good = there.norm < here.norm, there.norm < 0.5 * here.norm
         if better:
-            stalled = not good and norm <= ROUND_OFF * unit
+            stalled = not good and here.norm <= ROUND_OFF * unit
             radius = max(radius, 2 * length) if good else radius
-            current, (frame, g, gradient, norm), model = following, trial, None
+            here, model = there, None
             if stalled:
                 break
-        elif norm <= 0.1 * ROUND_OFF * unit:
+        elif here.norm <= 0.1 * ROUND_OFF * unit:
             break  # at round-off already
         else:
             radius = 0.25 * length
-    return current
+    return here.point
 
 
-def _modes(flat: np.ndarray, count: int, host: HostCost) -> list[float]:
-    """Sizes of the leading modes of a matrix in flat coordinates, as the cost measures them."""
-    u, s, vt = np.linalg.svd(flat, full_matrices=False)
-    return [host.norm(host.unflat(s[k] * np.outer(u[:, k], vt[k]))) for k in range(count)]
-
-
-def _gradient_at(a: np.ndarray, host: HostCost, rank: int) -> tuple[Frame, np.ndarray, np.ndarray, float]:
-    frame = Frame(a, rank)
-    g = host.flat_gradient(a)
-    gradient = frame.coordinates(g)
-    return frame, g, gradient, float(np.linalg.norm(gradient))
-
-
-def judge_matrix(a: np.ndarray, point: np.ndarray, rank: int, host: HostCost) -> MatrixPoint:
-    """What a candidate of this rank is to A: how critical, how near."""
+def judge_matrix(
+    a: np.ndarray, point: np.ndarray, rank: int, host: HostCost, found: LowRank | None = None
+) -> MatrixPoint:
+    """The point beside A; ``found`` is its decomposition in flat coordinates, where it is known."""
     g = host.gradient(point)
-    norm = float(np.linalg.norm(Frame(point, rank).coordinates(g)))
-    s = np.linalg.svd(g, compute_uv=False)
+    flat = found or LowRank.of(host.flat(point), rank)
+    plain = flat if host.is_flat else LowRank.of(point, rank)
+    norm = float(np.linalg.norm(Frame(plain).coordinates(g)))
+    top = top_pair(g)[0]
     scale = max(host.scale, float(np.linalg.norm(g - host.gradient(np.zeros_like(a)))), np.finfo(float).tiny)
-    at_minimum = s[0] <= max(ZERO_MODE, resolved(host.resolution)) * scale
-    flat = host.flat(point)
-    units = _modes(flat, rank, host)
+    at_minimum = top <= max(ZERO_MODE, resolved(host.resolution)) * scale
+    units = list(host.mode_sizes(flat.u, flat.s, flat.v))
     if not at_minimum:
-        u, t, vt = np.linalg.svd(host.flat_gradient(flat))
-        pair = np.outer(u[:, 0], vt[0])
-        bend = float(np.sum(pair * host.flat_curvature(pair[None], flat)[0]))
-        units.append(float(t[0]) / bend * host.norm(host.unflat(pair)) if bend > 0 else np.inf)
+        size, u, v = top_pair(host.flat_gradient(flat.matrix))
+        pair = np.outer(u, v)
+        bend = float(np.sum(pair * host.flat_curvature(pair[None], flat.matrix)[0]))
+        units.append(size / bend * host.norm(host.unflat(pair)) if bend > 0 else np.inf)
     unit = min(units, default=np.inf)  # a minimum at rank 0 is the only critical point there is: anything is near it
     nearness = host.norm(a - point) / unit if unit > 0 else np.inf
     limit = NEAR_MINIMUM if at_minimum and rank < min(a.shape) else NEAR_SADDLE
     # What a cost of fewer digits measures of its own round-off cannot be fitted away.
     converged = norm <= max(ROUND_OFF, resolved(host.resolution)) * scale and nearness <= limit
-    next_mode = 0.0 if at_minimum else float(s[0])
+    next_mode = 0.0 if at_minimum else top
     value = host.value(point)
     distance = float(np.linalg.norm(a - point))
     return MatrixPoint(point, rank, value, norm / scale, scale, distance, nearness, converged, next_mode)

@@ -7,15 +7,15 @@ a transition.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from dlnphase.costs.round_off import resolved
 from dlnphase.critical.hostcost import HostCost
-from dlnphase.critical.manifold import truncate
-from dlnphase.critical.matrix import MatrixPoint, judge_matrix, merge_same, refine_matrix
+from dlnphase.critical.manifold import LowRank
+from dlnphase.critical.matrix import EMPTY_MODE, MatrixPoint, judge_matrix, merge_same, refine_matrix
 from dlnphase.critical.visits import MIN_PROMINENCE, Visit, find_visits, rank_transitions
 from dlnphase.dynamics.step_control import yardstick
 from dlnphase.findings import RankTransition
@@ -136,14 +136,28 @@ def _end(path: Path, host: HostCost) -> MatrixPoint:
     last = len(path.time) - 1
     a = path.matrices[last]
     enough = max(path.tol * yardstick(path.excess[0], host.excess(np.zeros_like(a))), path.excess[last])
-    u, s, vt = np.linalg.svd(a, full_matrices=False)
-    for rank in range(len(s) + 1):
-        if host.excess((u[:, :rank] * s[:rank]) @ vt[:rank]) > TRUNCATED * enough:
+    given = LowRank.of(a)
+    there = int((given.s > EMPTY_MODE * given.s[0]).sum())
+    ranks = sorted({*range(there + 1), len(given.s)})
+    for rank, left in _cuts(given, host.excess, ranks):
+        if left > TRUNCATED * enough:
             continue
         point = refine_matrix(a, host, rank=rank)
         near = rank == 0 or point.distance <= NEAR_END * np.linalg.svd(point.A, compute_uv=False)[rank - 1]
         if point.gradient_norm <= max(CRITICAL, resolved(host.resolution)) and near and host.excess(point.A) <= enough:
             return replace(point, converged=True, next_mode=0.0)
-    cuts = (host.unflat(truncate(host.flat(a), rank)) for rank in range(len(s) + 1))
-    rank, cut = next((rank, cut) for rank, cut in enumerate(cuts) if rank == len(s) or host.excess(cut) <= enough)
-    return replace(judge_matrix(a, cut, rank, host), converged=False, next_mode=0.0)
+    flat = LowRank.of(host.flat(a))
+    cuts = _cuts(flat, lambda cut: host.excess(host.unflat(cut)), ranks)
+    rank = next(rank for rank, left in cuts if rank == len(given.s) or left <= enough)
+    return replace(
+        judge_matrix(a, host.unflat(flat.truncated(rank).matrix), rank, host), converged=False, next_mode=0.0
+    )
+
+
+def _cuts(given: LowRank, excess: Callable[[np.ndarray], float], ranks: Sequence[int]) -> Iterator[tuple[int, float]]:
+    """Increasing ranks, with the excess cost of the matrix cut to them, each made of the one before."""
+    cut, done = np.zeros((len(given.u), len(given.v))), 0
+    for rank in ranks:
+        cut = cut + (given.u[:, done:rank] * given.s[done:rank]) @ given.v[:, done:rank].T
+        done = rank
+        yield rank, excess(cut)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dlnphase.critical.manifold import top_pair
 from dlnphase.critical.matrix import ZERO_MODE, HostCost, MatrixPoint
 
 MAX_SWEEPS = 200
@@ -77,17 +78,17 @@ def refine_weights(weights: Layers, point: MatrixPoint, cost: HostCost) -> tuple
 def natural_size(cost: HostCost, depth: int) -> float:
     """Size of one layer of the first mode: (s/⟨uvᵀ, H uvᵀ⟩)^(1/L), (s, u, v) the top of −∇C(0); 1 if ∇C(0) = 0."""
     zero = np.zeros(cost.shape)
-    u, s, vt = np.linalg.svd(-cost.gradient(zero))
-    if s[0] == 0:
+    s, u, v = top_pair(-cost.gradient(zero))
+    if s == 0:
         return 1.0
-    pair = np.outer(u[:, 0], vt[0])
+    pair = np.outer(u, v)
     bend = float(np.sum(pair * cost.curvature(pair[None], zero)[0]))
-    return (float(s[0]) / bend) ** (1 / depth) if bend > 0 else 1.0
+    return (s / bend) ** (1 / depth) if bend > 0 else 1.0
 
 
 def natural_unit(cost: HostCost, depth: int) -> float:
     """Natural unit of ‖∇𝓛‖: ‖∇C(0)‖_op times the size of a mode's other L − 1 layers; 1 if ∇C(0) = 0."""
-    s = float(np.linalg.norm(cost.gradient(np.zeros(cost.shape)), 2))
+    s = top_pair(cost.gradient(np.zeros(cost.shape)))[0]
     return s * natural_size(cost, depth) ** (depth - 1) if s > 0 else 1.0
 
 
