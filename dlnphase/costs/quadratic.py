@@ -9,56 +9,25 @@ H comes in three structures, of which the first two are cheap:
     right  H(A) = A Σ          regression, Σ = XᵀX/N
     dense  H(A) = unvec(H vec A), vec row by row: sensing, or any quadratic cost of your own
 
-Any object with the attributes and methods of :class:`Cost` can be trained on.
+Any object with the attributes and methods of :class:`dlnphase.costs.interface.Cost` can be trained on.
 """
 
 from __future__ import annotations
-
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from dlnphase.backend import Backend
+from dlnphase.costs.interface import ConvexCost
+from dlnphase.costs.interface import Cost as Cost
 from dlnphase.costs.round_off import indistinct, resolved, snapped
 from dlnphase.errors import InputError
 
 STRUCTURES = ("mask", "right", "dense")
 
 
-@runtime_checkable
-class Cost(Protocol):
-    """What dynamics, distances and certificates ask of a convex cost on (d_out, d_in) matrices.
-
-    ``minimum`` is min C over all matrices. A is batched, shape (B, d_out, d_in).
-    """
-
-    shape: tuple[int, int]
-    minimum: float
-
-    def excess(self, a: Tensor) -> Tensor:
-        """C(A) − C_min ≥ 0, shape (B,)."""
-        ...
-
-    def gradient(self, a: Tensor) -> Tensor:
-        """∇C(A), shape (B, d_out, d_in)."""
-        ...
-
-    def curvature(self, a: Tensor) -> Tensor:
-        """Hessian of C on row-major entries of A, shape (D, D) or (B, D, D), D = d_out·d_in."""
-        ...
-
-    def apply_curvature(self, v: Tensor, a: Tensor) -> Tensor:
-        """Hessian of C at A applied to V, shape (B, d_out, d_in)."""
-        ...
-
-    def minimum_at_rank(self, rank: int) -> float | None:
-        """min C over matrices of at most this rank, or None where no closed form is known."""
-        ...
-
-
-class QuadraticCost:
+class QuadraticCost(ConvexCost):
     """C(A) = minimum + ½⟨A − Â, H(A − Â)⟩.
 
     Args:
@@ -70,6 +39,8 @@ class QuadraticCost:
         resolution: relative precision of the numbers it was given in, at least ε of the tensors' dtype; it stays with
             the cost when that is held in another dtype (None: that ε).
     """
+
+    minimizer: Tensor
 
     def __init__(
         self,
@@ -106,6 +77,20 @@ class QuadraticCost:
             return bool((self.operator > 0).all())
         eigenvalues = torch.linalg.eigvalsh(self.operator)
         return bool(eigenvalues[0] > indistinct(self.resolution) * eigenvalues[-1])
+
+    @property
+    def like(self) -> Tensor:  # type: ignore[override]
+        """The minimiser."""
+        return self.minimizer
+
+    @property
+    def curvature_bound(self) -> float:
+        """The largest eigenvalue of H."""
+        return float(torch.linalg.eigvalsh(self.curvature())[-1])
+
+    def numbers(self) -> dict[str, Tensor]:
+        """The minimiser and the operator."""
+        return {"the minimiser": self.minimizer, "the curvature": self.operator}
 
     def value(self, a: Tensor) -> Tensor:
         """C(A), shape (B,)."""
