@@ -50,6 +50,11 @@ _PUBLIC = {
     "factorization": "dlnphase.costs.quadratic",
     "regression": "dlnphase.costs.quadratic",
     "sensing": "dlnphase.costs.quadratic",
+    "cross_entropy": "dlnphase.costs.convex",
+    "logistic_regression": "dlnphase.costs.convex",
+    "one_bit_completion": "dlnphase.costs.convex",
+    "huber_completion": "dlnphase.costs.convex",
+    "huber_regression": "dlnphase.costs.convex",
     "gaussian_network": "dlnphase.networks.sampling",
     "balanced_network": "dlnphase.networks.sampling",
     "gradient_flow": "dlnphase.dynamics",
@@ -63,6 +68,11 @@ __all__ = ["__version__", *sorted(_PUBLIC)]
 if TYPE_CHECKING:  # each name by itself, so that strict type checkers take it for exported
     from dlnphase.backend import resolve_backend as resolve_backend
     from dlnphase.costs.check import check_cost as check_cost
+    from dlnphase.costs.convex import cross_entropy as cross_entropy
+    from dlnphase.costs.convex import huber_completion as huber_completion
+    from dlnphase.costs.convex import huber_regression as huber_regression
+    from dlnphase.costs.convex import logistic_regression as logistic_regression
+    from dlnphase.costs.convex import one_bit_completion as one_bit_completion
     from dlnphase.costs.quadratic import QuadraticCost as QuadraticCost
     from dlnphase.costs.quadratic import completion as completion
     from dlnphase.costs.quadratic import factorization as factorization

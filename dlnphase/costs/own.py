@@ -89,7 +89,7 @@ class OwnCost(ConvexCost):
             return own(a)
         with torch.enable_grad():
             at = a.detach().requires_grad_()
-            (g,) = torch.autograd.grad(_differentiable(self.value(at)).sum(), at)
+            (g,) = torch.autograd.grad(self._differentiable(at).sum(), at)
         return g
 
     def apply_curvature(self, v: Tensor, a: Tensor) -> Tensor:
@@ -99,11 +99,25 @@ class OwnCost(ConvexCost):
             return own(v, a)
         with torch.enable_grad():
             at = a.detach().clone().requires_grad_()
-            (g,) = torch.autograd.grad(_differentiable(self.value(at)).sum(), at, create_graph=True)
+            (g,) = torch.autograd.grad(self._differentiable(at).sum(), at, create_graph=True)
             if not g.requires_grad:  # linear
                 return torch.zeros_like(v)
             (image,) = torch.autograd.grad((g * v).sum(), at)
         return image
+
+    def _differentiable(self, at: Tensor) -> Tensor:
+        """C at a matrix on an autograd graph, still on it."""
+        try:
+            value = self.value(at)
+            why = "" if value.requires_grad else "its result does not depend on its argument"
+        except RuntimeError as error:  # as torch says of operations outside a graph
+            why = str(error)
+        if why:
+            raise InputError(
+                f"cost: value() cannot be differentiated automatically ({why}), expected torch operations, or "
+                "gradient() and apply_curvature()"
+            )
+        return value
 
     def curvature(self, a: Tensor) -> Tensor:
         """Hessian on row-major entries, the user's or from products."""
@@ -119,15 +133,6 @@ class OwnCost(ConvexCost):
         """What the user's object says, or None."""
         own = getattr(self.given, "accuracy", None)
         return own(a) if own is not None else None
-
-
-def _differentiable(value: Tensor) -> Tensor:
-    if not value.requires_grad:
-        raise InputError(
-            "cost: value() cannot be differentiated automatically, expected torch operations on its argument, or "
-            "gradient() and apply_curvature()"
-        )
-    return value
 
 
 def complete(cost: Any) -> ConvexCost:

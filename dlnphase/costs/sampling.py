@@ -19,10 +19,17 @@ CHUNK = 1 << 23  # numbers of Z that are worked on at once
 
 
 class Sampling(Protocol):
-    """A linear map A → Z; ``weight`` is that of each prediction in the cost."""
+    """A linear map A → Z."""
 
-    shape: tuple[int, int]
-    weight: float
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(d_out, d_in)."""
+        ...
+
+    @property
+    def weight(self) -> float:
+        """That of each prediction in the cost."""
+        ...
 
     def predict(self, a: Tensor) -> Tensor:
         """Z, shape (B, …)."""
