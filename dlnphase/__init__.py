@@ -38,7 +38,8 @@ _PUBLIC = {
     "save_detect": "dlnphase.results.detect",
     "load": "dlnphase.results.load",
     "Recorder": "dlnphase.detect.recorder",
-    "lightning_callback": "dlnphase.detect.recorder",
+    "Recording": "dlnphase.results.recording",
+    "lightning_callback": "dlnphase.detect.lightning",
     "greedy_path": "dlnphase.critical.greedy",
     "distance_to_minimum": "dlnphase.distances",
     "distance_to_saddle": "dlnphase.distances",
@@ -79,8 +80,8 @@ if TYPE_CHECKING:  # each name by itself, so that strict type checkers take it f
     from dlnphase.costs.quadratic import regression as regression
     from dlnphase.costs.quadratic import sensing as sensing
     from dlnphase.critical.greedy import greedy_path as greedy_path
+    from dlnphase.detect.lightning import lightning_callback as lightning_callback
     from dlnphase.detect.recorder import Recorder as Recorder
-    from dlnphase.detect.recorder import lightning_callback as lightning_callback
     from dlnphase.detect.run import detect_saddles as detect_saddles
     from dlnphase.distances import distance_to_minimum as distance_to_minimum
     from dlnphase.distances import distance_to_saddle as distance_to_saddle
@@ -98,6 +99,7 @@ if TYPE_CHECKING:  # each name by itself, so that strict type checkers take it f
     from dlnphase.results.load import load as load
     from dlnphase.results.plot import PlotResult as PlotResult
     from dlnphase.results.plot import load_plot as load_plot
+    from dlnphase.results.recording import Recording as Recording
     from dlnphase.results.sweep import SweepResult as SweepResult
     from dlnphase.results.sweep import load_sweep as load_sweep
     from dlnphase.results.train import TrainResult as TrainResult

@@ -92,11 +92,37 @@ def test_the_command_reads_checkpoints(trained, tmp_path, capsys):
     assert [v.rank for v in again.visits] == [0, 1, 2] and again.config.lr == LR
 
 
+def test_the_last_checkpoint_may_be_there_twice(trained, tmp_path):
+    """Trainers keep ``last.ckpt`` beside the one of the same step."""
+    for path in (trained / "lightning").iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "last.ckpt").write_bytes(next((trained / "lightning").glob("*-001600.ckpt")).read_bytes())
+    assert _visits(trained, str(tmp_path), lr=LR).path.records == 41
+
+
 def test_times_may_come_from_a_file(trained, tmp_path):
     (tmp_path / "times.txt").write_text("\n".join(str(k * 0.8) for k in range(41)))
     one = _visits(trained, str(trained / "plain"), times=str(tmp_path / "times.txt"))
     two = _visits(trained, str(trained / "plain"), lr=LR)
     assert [v.time.closest for v in one.visits] == pytest.approx([v.time.closest for v in two.visits])
+
+
+@pytest.mark.parametrize("bad", [0.8, 0.7, float("nan")], ids=["repeated", "decreasing", "no number"])
+def test_times_that_do_not_increase_are_refused_by_their_place(trained, tmp_path, bad):
+    times = np.arange(41) * 0.8
+    times[2] = bad
+    place = "not finite" if np.isnan(bad) else f"time number 3 is {bad} after 0.8"
+    (tmp_path / "times.txt").write_text("\n".join(map(str, times)))
+    with pytest.raises(InputError, match=rf"times: .*times.txt: .*{place}"):
+        _visits(trained, str(trained / "plain"), times=str(tmp_path / "times.txt"))
+    with np.load(trained / "dense.npz") as arrays:
+        layers = {name: arrays[name][:41] for name in ("W1", "W2", "W3")}
+    np.savez(tmp_path / "p.npz", t=times, **layers)
+    with pytest.raises(InputError, match=rf"SOURCE: .*p.npz: t: .*{place}"):
+        _visits(trained, str(tmp_path / "p.npz"))
+    np.savez(tmp_path / "a.npz", t=times, A=layers["W3"] @ layers["W2"] @ layers["W1"])
+    with pytest.raises(InputError, match=place):
+        _visits(trained, str(tmp_path / "a.npz"), depth=3)
 
 
 def test_a_loss_of_other_units_is_told_and_taken_in(trained):
@@ -172,6 +198,40 @@ def test_room_for_a_nonlinear_layer_is_refused_by_name(tmp_path):
         read_state(tmp_path / "w.pt", "SOURCE")
 
 
+@pytest.mark.parametrize("key", ["module", "net", "weights"])
+def test_weights_under_other_keys_are_found(tmp_path, key):
+    """DeepSpeed keeps them under ``module``, hand-written loops under any name."""
+    layers = {"0.weight": torch.ones(3, 2), "1.weight": torch.ones(4, 3)}
+    saved = {key: layers, "optimizer": None, "global_steps": 12, "lr": 0.1}
+    torch.save(saved, tmp_path / "w.pt")
+    state = read_state(tmp_path / "w.pt", "SOURCE")
+    assert [name for name, _ in state.layers] == ["0.weight", "1.weight"] and state.step == 12
+    torch.save({**saved, "ema": layers} if key != "module" else saved, tmp_path / "w.pt")
+    if key != "module":
+        with pytest.raises(InputError, match="is no tensor"):
+            read_state(tmp_path / "w.pt", "SOURCE")
+
+
+def test_a_tensor_that_claims_more_than_the_memory_is_refused_before_it_is_laid_out(tmp_path):
+    huge = torch.zeros(1).expand(2**20, 2**20)
+    torch.save({"0.weight": huge, "1.weight": torch.ones(2, 3)}, tmp_path / "w.pt")
+    with pytest.raises(InputError, match=r"0\.weight of shape .* blows up from 4 bytes"):
+        read_state(tmp_path / "w.pt", "SOURCE")
+    torch.save({"0.weight": torch.zeros(1).expand(3, 2), "1.weight": torch.ones(2, 3)}, tmp_path / "w.pt")
+    assert [w.shape for _, w in read_state(tmp_path / "w.pt", "SOURCE").layers] == [(3, 2), (2, 3)]
+
+
+def test_more_than_the_memory_is_refused(trained, monkeypatch):
+    """Of one file before it is laid out, of many when they are together."""
+    monkeypatch.setattr("dlnphase.setup.states.MAX_ARRAY_BYTES", 1000)
+    with pytest.raises(InputError, match=r"its tensors need .* GiB, expected at most"):
+        read_state(trained / "plain" / "step-0.pt", "SOURCE")
+    monkeypatch.undo()
+    monkeypatch.setattr("dlnphase.detect.checkpoints.MAX_ARRAY_BYTES", 5000)
+    with pytest.raises(InputError, match=r"the first 5 of 41 checkpoints need"):
+        _visits(trained, str(trained / "plain"), lr=LR)
+
+
 def test_a_sparse_tensor_is_refused(tmp_path):
     torch.save({"0.weight": torch.eye(3).to_sparse(), "1.weight": torch.ones(2, 3)}, tmp_path / "w.pt")
     with pytest.raises(InputError, match="expected a dense one"):
@@ -223,6 +283,10 @@ def test_steps_must_be_told_once(trained, tmp_path):
         _visits(trained, str(tmp_path), lr=LR)
     (tmp_path / "first.pt").rename(tmp_path / "a1.pt")
     (tmp_path / "last.pt").rename(tmp_path / "b1.pt")
+    with pytest.raises(InputError, match="one checkpoint"):  # twice the same
+        _visits(trained, str(tmp_path), lr=LR)
+    next(iter(state.values())).add_(1)
+    torch.save(state, tmp_path / "b1.pt")
     with pytest.raises(InputError, match="both of step 1"):
         _visits(trained, str(tmp_path), lr=LR)
     with pytest.raises(InputError, match="one checkpoint"):

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import dlnphase
-from dlnphase.detect.recorder import linear_layers
+from dlnphase.detect.linear import linear_layers
 from dlnphase.errors import InputError
 from dlnphase.results.files import read_npz
 
@@ -171,3 +171,212 @@ def test_whatever_kills_it_leaves_a_whole_file(tmp_path):
         process.stdout.close()
         arrays = read_npz(path)
         assert len(arrays["t"]) == len(arrays["W1"]) == len(arrays["W2"]) >= 1
+
+
+# ---- the optimizer, and the file ---------------------------------------------------------------------------
+
+
+def _optimizers(model):
+    first, *rest = model.parameters()
+    groups = [{"params": [first], "lr": 0.1}, {"params": rest, "lr": 0.01}]
+    return {
+        "": torch.optim.SGD(model.parameters(), lr=0.1),
+        "momentum 0.9": torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9),
+        "weight decay 0.01": torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=0.01),
+        "steps of Adam": torch.optim.Adam(model.parameters(), lr=0.1),
+        "groups of parameters with learning rates 0.01, 0.1": torch.optim.SGD(groups, lr=0.1),
+        "W1 not among what the optimizer trains": torch.optim.SGD(rest, lr=0.1),
+    }
+
+
+def test_what_makes_a_path_another_than_the_flows_is_kept_and_told(tmp_path):
+    np.save(tmp_path / "target.npy", np.ones((6, 5)))
+    for k, words in enumerate(_optimizers(_model())):
+        model, path = _model(), tmp_path / f"p{k}.npz"
+        optimizer = _optimizers(model)[words]
+        with dlnphase.Recorder(model, path, optimizer=optimizer) as recorder:
+            _train(model, torch.ones(6, 5, dtype=torch.float64), recorder, optimizer, 3)
+        found = dlnphase.load(path)
+        assert found.optimizer == type(optimizer).__name__ and found.not_flow == words
+        settings = dlnphase.DetectSettings(source=str(path), target=str(tmp_path / "target.npy"), between=False)
+        told = [note for note in dlnphase.detect_saddles(settings).notes if "learning rate" in note and words in note]
+        assert len([note for note in told if "not that of gradient flow" in note]) == bool(words)
+
+
+def test_momentum_that_comes_later_is_kept_too(tmp_path):
+    model = _model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with dlnphase.Recorder(model, tmp_path / "p.npz", optimizer=optimizer) as recorder:
+        optimizer.param_groups[0]["momentum"] = 0.5
+        recorder.step()
+    assert dlnphase.load(tmp_path / "p.npz").not_flow == "momentum 0.5"
+
+
+def test_steps_that_take_no_time_are_no_records(tmp_path):
+    """A warm-up from a rate of 0: times in the file increase."""
+    model = _model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with dlnphase.Recorder(model, tmp_path / "p.npz", optimizer=optimizer, per_decade=0) as recorder:
+        for rate in (0.0, 0.0, 0.1, 0.0):
+            optimizer.param_groups[0]["lr"] = rate
+            recorder.step()
+    assert list(dlnphase.load(tmp_path / "p.npz").step) == [0, 3]
+    with pytest.raises(InputError, match="learning rate is nan"):
+        optimizer.param_groups[0]["lr"] = float("nan")
+        dlnphase.Recorder(model, tmp_path / "q.npz", optimizer=optimizer).step()
+
+
+def test_a_step_after_the_end_is_an_error(tmp_path):
+    recorder = dlnphase.Recorder(_model(), tmp_path / "p.npz", lr=0.1)
+    recorder.close()
+    with pytest.raises(InputError, match=r"step\(\) after close\(\)"):
+        recorder.step()
+    recorder.close()
+    assert os.listdir(tmp_path) == ["p.npz"]
+
+
+ENDED = """
+import sys, torch, dlnphase
+model = torch.nn.Sequential(torch.nn.Linear(3, 4, bias=False), torch.nn.Linear(4, 2, bias=False))
+recorder = dlnphase.Recorder(model, sys.argv[1], lr=0.1, per_decade=0)
+for _ in range(7):
+    recorder.step()
+if sys.argv[2] == "raise":
+    raise KeyError("training failed")
+"""
+
+
+@pytest.mark.parametrize("how", ["return", "raise"])
+def test_the_end_of_the_program_writes_what_was_recorded(tmp_path, how):
+    subprocess.run([sys.executable, "-c", ENDED, str(tmp_path / "p.npz"), how], capture_output=True)
+    assert list(dlnphase.load(tmp_path / "p.npz").step) == list(range(8))
+    assert os.listdir(tmp_path) == ["p.npz"]
+
+
+def test_a_recorder_that_is_dropped_writes_what_was_recorded(tmp_path):
+    recorder = dlnphase.Recorder(_model(), tmp_path / "p.npz", lr=0.1, per_decade=0)
+    recorder.step()
+    del recorder
+    assert list(dlnphase.load(tmp_path / "p.npz").step) == [0, 1]
+    dlnphase.Recorder(_model(), tmp_path / "q.npz", lr=0.1).close()
+
+
+def _recorded(path, model, count, **more):
+    """So many steps that each add one to every weight; the weights after each step."""
+    with dlnphase.Recorder(model, path, lr=0.1, per_decade=0, **more) as recorder:
+        for _ in range(count):
+            with torch.no_grad():
+                for w in model.parameters():
+                    w += 1
+            recorder.step()
+
+
+@pytest.mark.parametrize("product", [False, True])
+def test_resuming_from_an_earlier_checkpoint_drops_what_came_after(tmp_path, product):
+    path, model = tmp_path / "p.npz", _model()
+    start = {name: w.clone() for name, w in model.state_dict().items()}
+    _recorded(path, model, 6, product=product)
+    model.load_state_dict({name: w + 4 for name, w in start.items()})
+    before = path.read_bytes()
+    with pytest.raises(InputError, match=r"not those of the last record, step 6; expected at=STEP"):
+        _recorded(path, model, 1, product=product, append=True)
+    with pytest.raises(InputError, match="not those of its record, step 3"):
+        _recorded(path, model, 1, product=product, append=True, at=3)
+    assert path.read_bytes() == before
+    _recorded(path, model, 1, product=product, append=True, at=4)
+    found = dlnphase.load(path)
+    assert list(found.step) == [0, 1, 2, 3, 4, 5] and found.t == pytest.approx(found.step * 0.1)
+    _recorded(path, model, 1, product=product, append=True)
+    assert dlnphase.load(path).step[-1] == 6
+
+
+def test_resuming_between_and_after_the_records(tmp_path):
+    """A checkpoint of a step that was not recorded, and one of a step after all that a kill left."""
+    path, model = tmp_path / "p.npz", _model()
+    with dlnphase.Recorder(model, path, lr=0.1, per_decade=2) as recorder:
+        for _ in range(40):
+            recorder.step()
+    kept = list(dlnphase.load(path).step)
+    assert 20 not in kept
+    with torch.no_grad():
+        for w in model.parameters():
+            w += 1
+    _recorded(path, model, 1, append=True, at=20)
+    found = dlnphase.load(path)
+    assert list(found.step) == [*(k for k in kept if k < 20), 20, 21]
+    assert found.t == pytest.approx(found.step * 0.1)
+    _recorded(path, model, 1, append=True, at=30)
+    assert list(dlnphase.load(path).step[-2:]) == [30, 31]
+    with pytest.raises(InputError, match="at: found 3"):
+        dlnphase.Recorder(model, path, lr=0.1, at=3)
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".npz", "no\0name.npz", "path", "p.npz/q.npz"])
+def test_a_name_that_no_file_can_have_is_one_line(tmp_path, name):
+    (tmp_path / "p.npz").write_bytes(b"")
+    with pytest.raises(InputError) as caught:
+        dlnphase.Recorder(_model(), tmp_path / name, lr=0.1)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
+
+
+def test_what_a_kill_left_half_written_goes_with_the_next_recorder_of_the_file(tmp_path):
+    for name in (".dlnphase-p.npz.abc123.part", ".dlnphase-p.npz.npz.abc123.part", ".dlnphase-q.npz.abc123.part"):
+        (tmp_path / name).write_bytes(b"half")
+    with dlnphase.Recorder(_model(), tmp_path / "p.npz", lr=0.1) as recorder:
+        with pytest.raises(InputError, match="being written by another recorder"):
+            dlnphase.Recorder(_model(), tmp_path / "p.npz", lr=0.1, append=True)
+        recorder.step()
+    left = {".dlnphase-p.npz.npz.abc123.part", ".dlnphase-q.npz.abc123.part", "p.npz"}
+    assert set(os.listdir(tmp_path)) == left
+
+
+def test_a_recording_opens_as_a_result(tmp_path):
+    model = _model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    with dlnphase.Recorder(model, tmp_path / "p.npz", optimizer=optimizer) as recorder:
+        _train(model, torch.ones(6, 5, dtype=torch.float64), recorder, optimizer, 20)
+    found = dlnphase.load(tmp_path / "p.npz")
+    assert [w.shape[1:] for w in found.layers] == [(8, 5), (8, 8), (6, 8)]
+    last = model(torch.eye(5, dtype=torch.float64)).T.detach().numpy()
+    assert found.A[-1] == pytest.approx(last, rel=1e-12) and found.t[-1] == pytest.approx(1.0)
+    assert repr(found) == f"<Recording: 20 steps of SGD in {len(found.t)} records, 6×5, L = 3>"
+    table = found.to_dataframe()
+    assert list(table.columns) == ["t", "step", "s1", "s2", "s3", "s4", "s5"] and len(table) == len(found.t)
+    assert table["s1"].iloc[-1] == pytest.approx(np.linalg.norm(last, 2))
+    np.savez(tmp_path / "a.npz", t=found.t, A=found.A)
+    assert dlnphase.load(tmp_path / "a.npz").layers is None
+    for arrays in (
+        {"t": found.t},
+        {"t": found.t, "A": found.A[1:]},
+        {"t": found.t, "W1": found.layers[1], "W2": found.A},
+    ):
+        np.savez(tmp_path / "bad.npz", **arrays)
+        with pytest.raises(InputError, match="expected"):
+            dlnphase.load(tmp_path / "bad.npz")
+
+
+def test_a_fit_that_resumes_goes_on_with_its_file(tmp_path):
+    model = _model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    for first, last in ((0, 6), (4, 8)):
+        trainer = SimpleNamespace(optimizers=[optimizer], global_step=first)
+        callback = dlnphase.lightning_callback(tmp_path / "p.npz", per_decade=0, append=True)
+        with torch.no_grad():
+            for w in model.parameters():
+                w.fill_(float(first))
+        callback.on_train_start(trainer, model)
+        for step in range(first + 1, last + 1):
+            with torch.no_grad():
+                for w in model.parameters():
+                    w.fill_(float(step))
+            trainer.global_step = step
+            callback.on_train_batch_end(trainer, model, None, None, step)
+        callback.on_train_end(trainer, model)
+    found = dlnphase.load(tmp_path / "p.npz")
+    assert list(found.step) == list(range(9)) and list(found.layers[0][:, 0, 0]) == list(range(9))
+    other = dlnphase.lightning_callback(tmp_path / "q.npz")
+    other.on_train_start(SimpleNamespace(is_global_zero=False, optimizers=[optimizer], global_step=0), model)
+    other.on_train_batch_end(SimpleNamespace(global_step=1), model, None, None, 0)
+    assert not (tmp_path / "q.npz").exists()
+    with pytest.raises(InputError, match="2 optimizers"):
+        other.on_train_start(SimpleNamespace(optimizers=[optimizer] * 2, global_step=0), model)

@@ -109,6 +109,7 @@ def other_names() -> list[object]:
     """What is left of the public names, so that each of them is one for a type checker."""
     return [
         dlnphase.Recorder,
+        dlnphase.Recording,
         dlnphase.balanced_network,
         dlnphase.check_cost,
         dlnphase.completion,

@@ -357,7 +357,7 @@ def _cell(text: str) -> str:
 PYTHON_SECTIONS = {
     "The four verbs": lambda name: name in ("train", "sweep_gamma", "detect_saddles", "plot"),
     "Settings": lambda name: name.endswith("Settings"),
-    "Results": lambda name: name.endswith(("Result", "Trajectory")) or name.startswith(("load", "save")),
+    "Results": lambda name: name.endswith(("Result", "Trajectory", "Recording")) or name.startswith(("load", "save")),
     "Errors": lambda name: name.endswith("Error"),
     "Parts: networks, costs, dynamics, distances": lambda name: True,
 }

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
+from dlnphase.detect.trace import increasing
 from dlnphase.errors import InputError
-from dlnphase.results.files import in_range
+from dlnphase.results.files import MAX_ARRAY_BYTES, in_range
 from dlnphase.results.yamlfile import read_text, regular_file
 from dlnphase.settings.detect import DetectSettings
 from dlnphase.setup.states import SUFFIXES, State, read_state
@@ -52,7 +53,16 @@ def read_checkpoints(files: list[Path], settings: DetectSettings) -> Stack:
     """
     if len(files) < 2:
         raise InputError(f"SOURCE: {files[0]} is one checkpoint, expected several of one training run")
-    states = [read_state(path, f"SOURCE: {path}") for path in files]
+    states: list[State] = []
+    needed = 0
+    for path in files:
+        states.append(read_state(path, f"SOURCE: {path}"))
+        needed += sum(weight.nbytes for _, weight in states[-1].layers)
+        if needed > MAX_ARRAY_BYTES:
+            raise InputError(
+                f"SOURCE: the first {len(states)} of {len(files)} checkpoints need {needed / 2**30:.3g} GiB, expected "
+                f"at most {MAX_ARRAY_BYTES // 2**30} GiB; take fewer"
+            )
     for path, state in zip(files, states, strict=True):
         for name, weight in state.layers:
             in_range(weight, f"SOURCE: {path}: {name}")
@@ -65,9 +75,14 @@ def read_checkpoints(files: list[Path], settings: DetectSettings) -> Stack:
     steps = _steps(files, states, settings.every)
     order = np.argsort(steps, kind="stable")
     steps, files, states = steps[order], [files[i] for i in order], [states[i] for i in order]
-    if (np.diff(steps) == 0).any():
-        k = int(np.flatnonzero(np.diff(steps) == 0)[0])
-        raise InputError(f"SOURCE: {files[k].name} and {files[k + 1].name} are both of step {steps[k]:.0f}")
+    again = np.flatnonzero(np.diff(steps) == 0) + 1
+    for k in again:
+        if not all(np.array_equal(a, b) for (_, a), (_, b) in zip(states[k - 1].layers, states[k].layers, strict=True)):
+            raise InputError(f"SOURCE: {files[k - 1].name} and {files[k].name} are both of step {steps[k]:.0f}")
+    once = [k for k in range(len(files)) if k not in set(again)]  # last.ckpt says again what the last one says
+    steps, files, states = steps[once], [files[k] for k in once], [states[k] for k in once]
+    if len(files) < 2:
+        raise InputError(f"SOURCE: {files[0]} is one checkpoint, expected several of one training run")
     layers = [
         (f"W{index + 1}", np.stack([state.layers[index][1] for state in states]).astype(_kept(states)))
         for index in range(len(states[0].layers))
@@ -137,6 +152,4 @@ def read_times(path: str | Path, count: int) -> np.ndarray:
     if times.ndim != 1 or times.dtype.kind not in "fiu" or len(times) != count:
         raise InputError(f"{where}: found {times.dtype} of shape {times.shape}, expected {count} numbers")
     in_range(times, where)
-    if (np.diff(times) < 0).any():
-        raise InputError(f"{where}: times go backwards, expected them in increasing order")
-    return times.astype(float)
+    return increasing(times.astype(float), where)

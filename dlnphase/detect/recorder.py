@@ -7,48 +7,60 @@
         recorder.step()
     recorder.close()
 
-The file is what ``dlnphase detect-saddles path.npz`` reads. It is replaced as a whole, never written in place, so that
-whatever kills the program leaves the last one that was whole.
+The file is what ``dlnphase detect-saddles path.npz`` reads, and ``dlnphase.load`` opens. It is replaced as a whole,
+never written in place, so that whatever kills the program leaves the last one that was whole.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import time as clock
+import warnings
+import weakref
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import filelock
 import numpy as np
 import torch
 
-from dlnphase.errors import InputError
-from dlnphase.results.files import npz_bytes, read_npz
-from dlnphase.results.journal import write_atomic
-from dlnphase.setup.states import in_order
+from dlnphase.detect.linear import linear_layers
+from dlnphase.errors import DlnphaseError, InputError, RunError
+from dlnphase.results.files import npz_bytes
+from dlnphase.results.journal import remove_leftovers_of, write_atomic
+from dlnphase.results.recording import load_recording
 
 PER_DECADE = 30  # records to a factor of ten in steps: neighbours 8 % apart
 SAVE_EVERY = 10.0  # seconds between two writes of the file: what a kill can cost
-PASSES = (torch.nn.Identity, torch.nn.Flatten, torch.nn.modules.loss._Loss)  # what changes nothing of the layers
+WRITING = 0.01  # share of the time that writing may take: large files are written less often
+LONGEST = 200  # characters of a path that a message shows
 
 
 class Recorder:
     """Keep what a path is made of, while somebody else trains.
 
     Args:
-        model: a chain of bias-free ``torch.nn.Linear`` layers (a Sequential, a ModuleList, or a module that holds one),
-            or the weight matrices themselves, W_1 first.
+        model: a network whose parameters are bias-free ``torch.nn.Linear`` layers, or matrices in a ``ParameterList``,
+            and which computes their product: it is called once, on random vectors with random weights, to see that it
+            does and in what order. A ``ModuleList`` or ``ParameterList`` is taken in its own order, and so is an
+            explicit list of weight matrices, W_1 first: ``[model.first.weight, model.second.weight]``.
         path: the .npz to write; one that is there already is continued (``append=True``) or refused.
-        optimizer: whose learning rate makes time of steps, group by group the first one's; schedules are followed.
+        optimizer: whose learning rate makes time of steps, group by group the first one's; schedules are followed. What
+            makes its path another than that of gradient flow is kept in the file.
         lr: the learning rate, where there is no optimizer to ask.
         per_decade: records to a factor of ten in steps; 0 keeps every step.
         product: keep only A = W_L ⋯ W_1 instead of the layers.
         append: go on with the file that is there.
-        save_every: seconds between two writes.
+        at: with ``append``, the step that training goes on from; records of later steps are dropped. Without it the
+            weights must be those of the last record.
+        save_every: seconds between two writes; a file that takes long to write is written less often.
 
     Raises:
-        InputError: for a model with biases or nonlinear layers, no learning rate, or a file that is there and not to be
-            continued.
+        InputError: for a model with biases or nonlinear layers, no learning rate, a file that is there and not to be
+            continued, or that another recorder is writing.
+        RunError: when the file cannot be written.
     """
 
     def __init__(
@@ -61,6 +73,7 @@ class Recorder:
         per_decade: int = PER_DECADE,
         product: bool = False,
         append: bool = False,
+        at: int | None = None,
         save_every: float = SAVE_EVERY,
     ) -> None:
         if (optimizer is None) == (lr is None):
@@ -69,50 +82,53 @@ class Recorder:
             raise InputError(f"Recorder: lr: found {lr}, expected a finite number above 0")
         if not isinstance(per_decade, int) or per_decade < 0:
             raise InputError(f"Recorder: per_decade: found {per_decade}, expected an integer, 0 or more")
-        self.path = Path(path)
-        self._layers = linear_layers(model)
-        self._optimizer, self._lr = optimizer, lr
-        self._ratio = 10 ** (1 / per_decade) if per_decade else 1.0
-        self._product, self._save_every = product, save_every
-        self._rows: list[list[np.ndarray]] = []
-        self._t: list[float] = []
-        self._step: list[int] = []
+        if at is not None and not (append and isinstance(at, int) and at >= 0):
+            raise InputError(f"Recorder: at: found {at}, expected a step, 0 or more, beside append=True")
+        self.path = _path(path)
+        self._optimizer, self._lr = _innermost(optimizer), lr
+        layers = linear_layers(model)
+        self._log = _Log(self.path, layers, product=product, optimizer=self._optimizer)
+        self._save_every, self._ratio = save_every, 10 ** (1 / per_decade) if per_decade else 1.0
         self.steps, self.time, self._next = 0, 0.0, 0
-        self._saved = clock.monotonic()
-        self._unsaved = False
-        if self.path.exists():
-            if not append:
-                raise InputError(f"Recorder: {self.path} is there already; append=True goes on with it")
-            self._continue()
-        else:
-            self._record()
-            self.save()
+        self._end = weakref.finalize(self, self._log.finish)  # when the program ends without close(), too
+        try:
+            if self.path.exists():
+                if not append:
+                    raise InputError(f"Recorder: {self.path} is there already; append=True goes on with it")
+                self.steps, self.time = self._log.take_up(at, self._rate())
+                self._plan()
+            else:
+                self._keep()
+                self._log.save()
+        except BaseException:
+            self._log.release()
+            raise
 
     def step(self) -> None:
-        """Count one step of the optimizer, made just now; kept where it is due."""
-        rate = self._optimizer.param_groups[0]["lr"] if self._optimizer is not None else self._lr
+        """Count one step of the optimizer, made just now; kept where it is due.
+
+        Raises:
+            InputError: after ``close()``, or for a learning rate that makes no time.
+            RunError: when the disk refuses; the file that is there stays.
+        """
+        if self._log.closed:
+            raise InputError(f"Recorder: step() after close(), expected a recorder of {self.path} that is open")
         self.steps += 1
-        self.time += float(rate)  # type: ignore[arg-type]
+        self.time += self._rate()
         if self.steps >= self._next:
-            self._record()
-            if clock.monotonic() - self._saved >= self._save_every:
-                self.save()
+            self._keep()
+            log = self._log
+            if clock.monotonic() - log.saved >= max(self._save_every, log.took / WRITING):
+                log.save()
 
     def save(self) -> None:
         """Write the file now. RunError when the disk refuses; the file that is there stays."""
-        arrays = {"t": np.array(self._t), "step": np.array(self._step)}
-        stacks = [np.stack(layer) for layer in zip(*self._rows, strict=True)]
-        names = ["A"] if self._product else [f"W{k + 1}" for k in range(len(stacks))]
-        arrays |= dict(zip(names, stacks, strict=True))
-        write_atomic(self.path, npz_bytes(arrays))
-        self._saved, self._unsaved = clock.monotonic(), False
+        self._log.save()
 
     def close(self) -> None:
         """Keep the last step, whether it was due or not, and write the file."""
-        if self._step[-1] != self.steps:
-            self._record()
-        if self._unsaved:
-            self.save()
+        self._end.detach()
+        self._log.close(self.steps, self.time)
 
     def __enter__(self) -> Recorder:
         return self
@@ -122,123 +138,198 @@ class Recorder:
     ) -> None:
         self.close()
 
-    def _record(self) -> None:
-        weights = [w.detach() for w in self._layers]
-        if self._product:
+    def _rate(self) -> float:
+        rate = float(self._optimizer.param_groups[0]["lr"] if self._optimizer is not None else self._lr or 0.0)
+        if not 0 <= rate < math.inf:
+            raise InputError(f"Recorder: the optimizer's learning rate is {rate}, expected a finite number, 0 or more")
+        return rate
+
+    def _keep(self) -> None:
+        self._log.record(self.steps, self.time)
+        self._plan()
+
+    def _plan(self) -> None:
+        self._next = max(self.steps + 1, math.ceil(self.steps * self._ratio))
+
+
+class _Log:
+    """The records, and the file they go to; it outlives its recorder by as long as it takes to write them."""
+
+    def __init__(
+        self, path: Path, layers: list[torch.Tensor], *, product: bool, optimizer: torch.optim.Optimizer | None
+    ) -> None:
+        self.path, self.layers, self.product, self.optimizer = path, layers, product, optimizer
+        self.rows: list[list[np.ndarray]] = []
+        self.t: list[float] = []
+        self.step: list[int] = []
+        self.told = "" if optimizer is None else type(optimizer).__name__
+        self.caveats: list[str] = []
+        self.saved, self.took = clock.monotonic(), 0.0
+        self.unsaved = self.closed = False
+        self.process = os.getpid()
+        self.lock = filelock.FileLock(path.with_name(f".{path.name}.lock"), timeout=0, thread_local=False)
+        self.acquire()
+        remove_leftovers_of(path)  # whoever wrote them is dead: the lock is ours
+
+    def acquire(self) -> None:
+        """Take the file for this recorder alone, unless it has it; InputError where another one has."""
+        path = self.path
+        try:
+            if not self.lock.is_locked:
+                self.lock.acquire()
+        except filelock.Timeout:
+            raise InputError(f"Recorder: {path} is being written by another recorder; close() that one first") from None
+        except OSError as error:
+            why = error.strerror or error
+            raise RunError(f"Recorder: {_short(path)}: cannot be written ({why})") from None
+
+    def record(self, step: int, time: float) -> None:
+        """Keep the layers as they are; nothing where no time has passed, as under a learning rate of 0."""
+        if self.t and not time > self.t[-1]:
+            return
+        self.rows.append(self.present())
+        self.t.append(time)
+        self.step.append(step)
+        self.unsaved = True
+
+    def present(self) -> list[np.ndarray]:
+        """The layers as they are, or their product, copied."""
+        weights = [w.detach() for w in self.layers]
+        if self.product:
             product = weights[0]
             for w in weights[1:]:
                 product = w @ product
             weights = [product]
         # NumPy copies a small array several times as fast as torch does.
-        self._rows.append([np.array(w.to("cpu", _kept(w.dtype)).numpy()) for w in weights])
-        self._t.append(self.time)
-        self._step.append(self.steps)
-        self._next = max(self.steps + 1, math.ceil(self.steps * self._ratio))
-        self._unsaved = True
+        return [np.array(w.to("cpu", _kept(w.dtype)).numpy()) for w in weights]
 
-    def _continue(self) -> None:
-        """Take up the records of the file that is there, and go on counting where it ended."""
-        arrays = read_npz(self.path, "Recorder")
-        names = ["A"] if self._product else [f"W{k + 1}" for k in range(len(self._layers))]
-        missing = [name for name in ("t", "step", *names) if name not in arrays]
-        if missing or len(arrays["t"]) == 0:
-            raise InputError(f"Recorder: {self.path} has no {', '.join(missing) or 'records'}: of another network?")
-        lengths = {len(arrays[name]) for name in ("t", "step", *names)}
-        shapes = [arrays[name].shape[1:] for name in names]
-        wanted = [tuple(w.shape) for w in self._layers]
-        if self._product:
+    @property
+    def names(self) -> list[str]:
+        """The names of the arrays of weights."""
+        return ["A"] if self.product else [f"W{k + 1}" for k in range(len(self.layers))]
+
+    def save(self) -> None:
+        """Write the file."""
+        started = clock.monotonic()
+        self.caveats = list(dict.fromkeys((*self.caveats, *_caveats(self.optimizer, self.layers))))
+        arrays = {"t": np.array(self.t), "step": np.array(self.step)}
+        stacks = [np.stack(layer) for layer in zip(*self.rows, strict=True)]
+        arrays |= dict(zip(self.names, stacks, strict=True))
+        words = {"optimizer": self.told, "not_flow": "; ".join(self.caveats)}
+        arrays |= {name: np.array(text) for name, text in words.items() if text}
+        write_atomic(self.path, npz_bytes(arrays))
+        self.saved, self.unsaved = clock.monotonic(), False
+        self.took = self.saved - started
+
+    def close(self, step: int, time: float) -> None:
+        """Keep the last step, write, and let others write."""
+        if self.closed:
+            return
+        self.record(step, time)
+        if self.unsaved:
+            self.save()
+        self.release()
+
+    def finish(self) -> None:
+        """Write what is not written yet; called when the recorder is gone, or the program ends."""
+        if self.closed or os.getpid() != self.process:  # a copy of the process has no part in it
+            return
+        try:
+            self.acquire()  # locks are let go when a program ends, maybe before this is called
+            if self.unsaved:
+                self.save()
+        except DlnphaseError as error:
+            warnings.warn(str(error), stacklevel=1)
+        self.release()
+
+    def release(self) -> None:
+        """Nothing more is written; others may."""
+        self.closed = True
+        if self.lock.is_locked:
+            Path(self.lock.lock_file).unlink(missing_ok=True)
+            self.lock.release()
+
+    def take_up(self, at: int | None, rate: float) -> tuple[int, float]:
+        """Go on with the file that is there; (step, time) to count from."""
+        old = load_recording(self.path, "Recorder")
+        held = [old.A] if self.product else old.layers
+        found = [] if held is None else [w.shape[1:] for w in held]
+        wanted = [tuple(w.shape) for w in self.layers]
+        if self.product:
             wanted = [(wanted[-1][0], wanted[0][1])]
-        if lengths != {len(arrays["t"])} or shapes != wanted:
-            raise InputError(f"Recorder: {self.path} holds layers of shapes {shapes}, expected {wanted}")
-        self._rows = [[arrays[name][k] for name in names] for k in range(len(arrays["t"]))]
-        self._t, self._step = [float(v) for v in arrays["t"]], [int(v) for v in arrays["step"]]
-        self.steps, self.time = self._step[-1], self._t[-1]
-        self._next = max(self.steps + 1, math.ceil(self.steps * self._ratio))
+        if found != wanted:
+            raise InputError(f"Recorder: {self.path} holds layers of shapes {found}, expected {wanted}")
+        assert held is not None
+        step = int(old.step[-1]) if at is None else at
+        present, same = self.present(), np.flatnonzero(old.step == step)
+        if len(same) and not all(_equal(w[same[0]], now) for w, now in zip(held, present, strict=True)):
+            which = "the last record" if at is None else "its record"
+            raise InputError(
+                f"Recorder: {self.path}: the weights are not those of {which}, step {step}; expected at=STEP, the step "
+                "that training goes on from (records of later steps are dropped)"
+            )
+        kept = np.flatnonzero(old.step <= step)
+        self.rows = [[w[k] for w in held] for k in kept]
+        self.t, self.step = [float(old.t[k]) for k in kept], [int(old.step[k]) for k in kept]
+        self.told, self.caveats = self.told or old.optimizer, [old.not_flow] if old.not_flow else []
+        # Between two records the learning rate is taken as constant; after the last one as what it is now.
+        time = float(np.interp(step, old.step, old.t)) + max(0, step - int(old.step[-1])) * rate
+        self.unsaved = len(kept) < len(old.step)
+        self.record(step, time)
+        return step, time
 
 
-def linear_layers(model: Any) -> list[torch.Tensor]:
-    """The weight matrices of a linear network, W_1 first; they are the model's own, not copies.
+def _path(path: str | Path) -> Path:
+    path = Path(path)
+    if path.suffix.lower() != ".npz":
+        raise InputError(f"Recorder: path: found {_short(path)}, expected a name that ends in .npz")
+    try:
+        os.stat(path)
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:
+        raise InputError(f"Recorder: path: {_short(path)}: {getattr(error, 'strerror', None) or error}") from None
+    return path
 
-    Raises:
-        InputError: naming the part that makes it another kind of network.
-    """
-    if isinstance(model, (list, tuple)) and all(isinstance(w, torch.Tensor) for w in model):
-        named = [(f"W{k + 1}", w) for k, w in enumerate(model)]
-    elif isinstance(model, torch.nn.Module):
-        named = []
-        for name, part in model.named_modules(remove_duplicate=False):
-            if any(True for _ in part.children()) or isinstance(part, (*PASSES, torch.nn.ModuleList)):
-                continue
-            if not isinstance(part, torch.nn.Linear):
-                raise InputError(f"Recorder: {name or 'the model'} is a {type(part).__name__}, expected Linear layers")
-            if part.bias is not None:
-                raise InputError(f"Recorder: {name or 'the model'} has a bias, expected Linear(…, bias=False)")
-            named.append((name, part.weight))
-        if not named:
-            raise InputError(f"Recorder: found no linear layer in a {type(model).__name__}")
-    else:
-        raise InputError(f"Recorder: found a {type(model).__name__}, expected a torch module or a list of matrices")
-    if any(w.ndim != 2 or not w.dtype.is_floating_point or w.is_meta for _, w in named):
-        raise InputError("Recorder: expected real weight matrices n_l x n_(l-1)")
-    for k, (name, w) in enumerate(named):
-        twin = next((other for other, before in named[:k] if before is w), None)
-        if twin is not None:
-            raise InputError(f"Recorder: {name} and {twin} share one weight, expected layers of their own")
-    # What stands between the layers is known here: they are counted one after the other.
-    tensors = {f"layer {k + 1}": w for k, (_, w) in enumerate(named)}
-    shapes = [(name, np.empty(tuple(w.shape), dtype=np.int8)) for name, w in tensors.items()]
-    ordered = in_order(shapes, "Recorder")
-    return [tensors[name] for name, _ in ordered]
+
+def _short(path: Path) -> str:
+    text = str(path)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]}…{text[-LONGEST // 2 :]}"
+
+
+def _innermost(optimizer: Any) -> Any:
+    """The optimizer of torch inside those that wrap it."""
+    while isinstance(getattr(optimizer, "optimizer", None), torch.optim.Optimizer):
+        optimizer = optimizer.optimizer
+    return optimizer
+
+
+def _caveats(optimizer: torch.optim.Optimizer | None, layers: list[torch.Tensor]) -> list[str]:
+    """Why the path of an optimizer is not that of gradient flow in the time lr × steps."""
+    if optimizer is None:
+        return []
+    out = [] if type(optimizer) is torch.optim.SGD else [f"steps of {type(optimizer).__name__}"]
+    groups = optimizer.param_groups
+    for name in ("momentum", "weight_decay", "maximize"):
+        values = sorted({float(group.get(name) or 0.0) for group in groups})
+        if any(values):
+            out.append(f"{name.replace('_', ' ')} {', '.join(f'{v:g}' for v in values)}")
+    rates = sorted({float(group["lr"]) for group in groups})
+    if len(rates) > 1:
+        out.append(f"groups of parameters with learning rates {', '.join(f'{v:g}' for v in rates)}")
+    trained = {id(w) for group in groups for w in group["params"]}
+    missing = [f"W{k + 1}" for k, w in enumerate(layers) if id(w) not in trained]
+    if missing:
+        out.append(f"{', '.join(missing)} not among what the optimizer trains")
+    return out
+
+
+def _equal(kept: np.ndarray, now: np.ndarray) -> bool:
+    """Whether weights are those of a record, up to the round-off of a product that is computed again."""
+    room = np.finfo(now.dtype).eps * sum(now.shape) * float(np.abs(now).max(initial=0.0))
+    return bool(np.abs(kept - now).max(initial=0.0) <= room)
 
 
 def _kept(dtype: torch.dtype) -> torch.dtype:
     """NumPy has no short floats of every kind: those are kept in single precision, which holds them exactly."""
     return dtype if dtype == torch.float64 else torch.float32
-
-
-def lightning_callback(path: str | Path, **options: Any) -> Any:
-    """A callback that records a Lightning module: ``Trainer(callbacks=[dlnphase.lightning_callback("path.npz")])``.
-
-    Lightning is needed only by whoever has a Trainer: where it is installed, the callback is one of its own kind.
-
-    Args:
-        path, options: as of :class:`Recorder`; the optimizer is the trainer's first.
-    """
-    return type("RecorderCallback", (_Callback, *_lightning_base()), {})(path, options)
-
-
-def _lightning_base() -> tuple[type, ...]:
-    for module in ("lightning.pytorch", "pytorch_lightning"):
-        try:
-            return (__import__(module, fromlist=["Callback"]).Callback,)
-        except ImportError:
-            continue
-    return ()
-
-
-class _Callback:
-    """What Lightning calls on the way."""
-
-    def __init__(self, path: str | Path, options: dict[str, Any]) -> None:
-        self.path, self.options = path, options
-        self.recorder: Recorder | None = None
-
-    def on_train_start(self, trainer: Any, module: Any) -> None:
-        """Begin with the weights as they are before the first step."""
-        self.recorder = Recorder(module, self.path, optimizer=trainer.optimizers[0], **self.options)
-
-    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Count the optimizer's steps since the last batch: none while gradients are accumulated."""
-        assert self.recorder is not None
-        while self.recorder.steps < trainer.global_step:
-            self.recorder.step()
-
-    def on_train_end(self, trainer: Any, module: Any) -> None:
-        """Keep the last step and write the file."""
-        if self.recorder is not None:
-            self.recorder.close()
-
-    def on_exception(self, trainer: Any, module: Any, exception: BaseException) -> None:
-        """Keep what there is when training fails."""
-        if self.recorder is not None:
-            self.recorder.close()

@@ -310,6 +310,11 @@ def _notes(source: Source, greedy: list[GreedyPoint]) -> tuple[str, ...]:
         out.append(
             f"no weights in the source: ‖∇𝓛‖ is {source.info.gradient}; kinds are those of balanced factors of A"
         )
+    if source.info.not_flow:
+        out.append(
+            f"recorded with {source.info.optimizer} ({source.info.not_flow}): its time is steps × learning rate, "
+            "and the path is not that of gradient flow"
+        )
     if source.info.speed is not None and abs(source.info.speed - 1) > CONSTANT:
         c = source.info.speed
         out.append(

@@ -25,12 +25,13 @@ from dlnphase.costs.tasks import Task
 from dlnphase.detect.checkpoints import checkpoint_files, read_checkpoints
 from dlnphase.detect.sparse import far_apart, followed, least_between
 from dlnphase.detect.speed import speed_factor
-from dlnphase.detect.trace import Layers, MemberTrace
+from dlnphase.detect.trace import Layers, MemberTrace, increasing
 from dlnphase.errors import InputError
 from dlnphase.networks.chain import Network
 from dlnphase.results import settle
 from dlnphase.results.detect import PathInfo
 from dlnphase.results.files import in_range, read_npz
+from dlnphase.results.recording import WORDS
 from dlnphase.results.train import RUN_FILE, NetworkInfo, TrainResult, load_train
 from dlnphase.settings.detect import DetectSettings
 from dlnphase.setup.build import build_task
@@ -165,7 +166,8 @@ def _from_npz(path: Path, settings: DetectSettings) -> Source:
     for name in ("times", "every"):
         if getattr(settings, name) is not None:
             raise InputError(f"{name}: found beside {path.name}, which holds its own times; drop it")
-    arrays = read_npz(path, "SOURCE")
+    arrays = read_npz(path, "SOURCE", words=WORDS)
+    optimizer, not_flow = (str(arrays.pop(name, "")) for name in ("optimizer", "not_flow"))
     where = f"SOURCE: {path}"
     if "t" not in arrays:
         if "step" not in arrays or settings.lr is None:
@@ -180,8 +182,10 @@ def _from_npz(path: Path, settings: DetectSettings) -> Source:
     rows = _checked_rows(arrays, layers or [("A", arrays["A"])], where)
     task, settings = build_task(settings, resolve_backend("cpu"))
     if layers:
-        return _from_weights([w for _, w in layers], rows, task, settings, where)
-    return _from_matrices(arrays["A"].astype(float), rows, task, settings, where)
+        source = _from_weights([w for _, w in layers], rows, task, settings, where)
+    else:
+        source = _from_matrices(arrays["A"].astype(float), rows, task, settings, where)
+    return replace(source, info=replace(source.info, optimizer=optimizer, not_flow=not_flow))
 
 
 def _layers(arrays: dict[str, np.ndarray], where: str) -> list[tuple[str, np.ndarray]]:
@@ -212,9 +216,7 @@ def _checked_rows(
         raise InputError(f"{where}: step has shape {step.shape}, expected {t.shape} like t")
     for name, array in [("t", t), ("step", step), *stacks]:
         in_range(array, f"{where}: {name}")
-    if (np.diff(t) < 0).any():
-        raise InputError(f"{where}: t goes backwards, expected times in increasing order")
-    return t.astype(float), step.astype(float)
+    return increasing(t.astype(float), f"{where}: t"), step.astype(float)
 
 
 def _check_shape(shape: tuple[int, int], task: Task, where: str) -> None:

@@ -7,7 +7,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dlnphase.errors import InputError
+
 Layers = list[np.ndarray]
+
+
+def increasing(time: np.ndarray, where: str) -> np.ndarray:
+    """The times themselves; InputError naming the first that does not come after the one before it."""
+    late = np.flatnonzero(~(np.diff(time) > 0))
+    if late.size:
+        k = int(late[0])
+        found = f"time number {k + 2} is {time[k + 1]:.10g} after {time[k]:.10g}"
+        raise InputError(f"{where}: {found}, expected each above the one before")
+    return time
 
 
 @dataclass(frozen=True)

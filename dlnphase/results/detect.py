@@ -162,6 +162,8 @@ class PathInfo:
         speed: c in dC/dt = −c‖∇𝓛‖² as measured on weights of another code; None where it is no constant.
         followed: stretches between two records that were filled in by the flow from the first to the second.
         strayed: stretches on which that flow did not lead to the second record, and which were left as they are.
+        optimizer: what trained it, as a Recorder tells; "" where nobody does.
+        not_flow: why, as a Recorder tells, its path is not that of gradient flow in the time steps × learning rate.
     """
 
     origin: str
@@ -175,6 +177,8 @@ class PathInfo:
     speed: float | None = None
     followed: int = 0
     strayed: int = 0
+    optimizer: str = ""
+    not_flow: str = ""
 
 
 @dataclass(frozen=True, repr=False)

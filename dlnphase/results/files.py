@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +28,12 @@ def npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
     return buffer.getvalue()
 
 
-def read_npz(path: Path, what: str = "") -> dict[str, np.ndarray]:
+def read_npz(path: Path, what: str = "", *, words: Collection[str] = ()) -> dict[str, np.ndarray]:
     """Numeric arrays of an .npz file, by name; pickled objects are refused, never executed.
 
     Args:
         what: the option that named the file, for error messages.
+        words: arrays to keep that hold one text each; others of that kind are left out.
 
     Raises:
         InputError: when it is missing, damaged, too large, or holds anything but numbers.
@@ -45,12 +46,14 @@ def read_npz(path: Path, what: str = "") -> dict[str, np.ndarray]:
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise InputError(f"{name}: found a single array, expected an .npz file of named arrays")
             arrays = {key: archive[key] for key in archive.files}
+            arrays = {key: array for key, array in arrays.items() if key in words or not _is_text(array)}
     except InputError:
         raise
     except Exception as error:  # NumPy and zipfile raise many kinds for a damaged file
         raise InputError(f"{name}: not a readable .npz file of plain arrays ({_first_line(error)})") from None
     for key, array in arrays.items():
-        numeric(array, f"{name}: {key}")
+        if not (key in words and _is_text(array)):
+            numeric(array, f"{name}: {key}")
     return arrays
 
 
@@ -91,6 +94,10 @@ def numeric(array: np.ndarray, name: str) -> np.ndarray:
     if array.dtype.kind not in "fiub":
         raise InputError(f"{name}: found an array of {array.dtype}, expected real numbers")
     return array
+
+
+def _is_text(array: np.ndarray) -> bool:
+    return array.dtype.kind == "U" and array.ndim == 0
 
 
 def in_range(array: np.ndarray, name: str) -> np.ndarray:

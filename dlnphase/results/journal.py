@@ -109,6 +109,15 @@ def remove_leftovers(directory: Path) -> None:
         _remove(directory, [p for p in os.listdir(directory) if p.startswith(STAGED) and p.endswith(PART)])
 
 
+def remove_leftovers_of(path: Path) -> None:
+    """Remove what processes that died left of one file under temporary names; call it with the file's lock held."""
+    begin = f"{STAGED}{path.name}."
+    with contextlib.suppress(OSError):
+        names = [p for p in os.listdir(path.parent) if p.startswith(begin) and p.endswith(PART)]
+        # mkstemp adds a few letters to the name: a longer rest is another file's, whose name begins the same.
+        _remove(path.parent, [p for p in names if "." not in p[len(begin) : -len(PART)]])
+
+
 def _finish(directory: Path, main: str, staged: Mapping[str, str]) -> None:
     """Put staged files in place: every move may be repeated, so a death at any point is made good by another call."""
     target = directory / main

@@ -10,6 +10,7 @@ from dlnphase.errors import InputError
 from dlnphase.results.detect import SADDLES_FILE, load_detect
 from dlnphase.results.journal import settle
 from dlnphase.results.plot import FIGURES_FILE, load_plot
+from dlnphase.results.recording import load_recording
 from dlnphase.results.sweep import SWEEP_FILE, load_sweep
 from dlnphase.results.train import RUN_FILE, load_train
 
@@ -24,6 +25,8 @@ READERS: dict[str, Callable[[Path], Any]] = {
 def load(source: Path | str) -> Any:
     """The result in a directory, or of a main file: TrainResult, SweepResult, DetectResult or PlotResult.
 
+    An .npz is a recorded path, as ``dlnphase.Recorder`` writes it or any other code: a Recording.
+
     Raises:
         InputError: where there is none, or several, or a file is damaged.
     """
@@ -35,6 +38,10 @@ def load(source: Path | str) -> Any:
             names = ", ".join(found) or "none"
             raise InputError(f"{path}: found {names} of {', '.join(READERS)}, expected the directory of one result")
         return READERS[found[0]](path)
+    if path.suffix.lower() == ".npz":
+        return load_recording(path)
     if path.name not in READERS:
-        raise InputError(f"{path}: expected the directory of a result, or one of {', '.join(READERS)}")
+        raise InputError(
+            f"{path}: expected the directory of a result, one of {', '.join(READERS)}, or the .npz of a Recorder"
+        )
     return READERS[path.name](path)

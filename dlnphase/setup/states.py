@@ -19,12 +19,13 @@ import numpy as np
 import torch
 
 from dlnphase.errors import InputError
+from dlnphase.results.files import BOMB_BYTES, BOMB_RATIO, MAX_ARRAY_BYTES
 from dlnphase.results.yamlfile import regular_file
 
 SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")
 PREFIXES = ("module.", "_orig_mod.", "model.")  # of data parallelism, of compilation, of a wrapping module
-HOLDERS = ("state_dict", "model_state_dict", "model")  # keys of a checkpoint that hold the weights
-STEPS = ("global_step", "step", "iteration")  # keys of a checkpoint that hold the training step
+HOLDERS = ("state_dict", "model_state_dict", "model", "module")  # keys of a checkpoint that hold the weights
+STEPS = ("global_step", "global_steps", "step", "iteration")  # keys of a checkpoint that hold the training step
 EXPORT = "torch.save(model.state_dict(), 'weights.pt')"
 
 
@@ -61,6 +62,7 @@ def read_state(path: str | Path, where: str) -> State:
         tensors, step = _unwrapped(_torch(path, where), where)
     named = [(_stripped(name), tensor) for name, tensor in tensors.items()]
     single = all(tensor.dtype != torch.float64 for _, tensor in named)
+    _check_memory(named, where)
     weights = [(name, _weight(name, tensor, where)) for name, tensor in named]
     return State(tuple(in_order(weights, where)), step, single)
 
@@ -108,12 +110,34 @@ def _by_number(named: Sequence[tuple[str, np.ndarray]], where: str) -> list[list
     return [[named[k] for k in order]]
 
 
+def _is_state(value: Any) -> bool:
+    """Whether a value of a checkpoint is a state dict."""
+    return isinstance(value, Mapping) and bool(value) and all(isinstance(w, torch.Tensor) for w in value.values())
+
+
 def _stripped(name: str) -> str:
     while True:
         prefix = next((p for p in PREFIXES if name.startswith(p)), None)
         if prefix is None or name == prefix:
             return name
         name = name.removeprefix(prefix)
+
+
+def _check_memory(named: Sequence[tuple[str, torch.Tensor]], where: str) -> None:
+    """Refuse what would fill the memory before it is laid out: one number may stand for a tensor of any size."""
+    for name, tensor in named:
+        claimed = tensor.numel() * tensor.element_size()
+        held = tensor.untyped_storage().nbytes() if tensor.layout == torch.strided else claimed
+        if claimed > max(BOMB_BYTES, BOMB_RATIO * held):
+            raise InputError(
+                f"{where}: {name} of shape {tuple(tensor.shape)} blows up from {held} bytes to "
+                f"{claimed / 2**20:.3g} MiB, expected at most {BOMB_RATIO} times as much"
+            )
+    needed = 8 * sum(tensor.numel() for _, tensor in named)
+    if needed > MAX_ARRAY_BYTES:
+        raise InputError(
+            f"{where}: its tensors need {needed / 2**30:.3g} GiB, expected at most {MAX_ARRAY_BYTES // 2**30} GiB"
+        )
 
 
 def _weight(name: str, tensor: torch.Tensor, where: str) -> np.ndarray:
@@ -163,6 +187,9 @@ def _unwrapped(loaded: Any, where: str) -> tuple[dict[str, torch.Tensor], int | 
     step = None
     if isinstance(loaded, Mapping):
         holder = next((k for k in HOLDERS if isinstance(loaded.get(k), Mapping)), None)
+        if holder is None:  # a name of somebody's own, where only one value can be meant
+            states = [k for k, value in loaded.items() if _is_state(value)]
+            holder = states[0] if len(states) == 1 else None
         if holder is not None:
             told = next((loaded[k] for k in STEPS if k in loaded), None)
             told = told.item() if isinstance(told, torch.Tensor) and told.numel() == 1 else told
