@@ -64,6 +64,48 @@ class ModeSpread:
 
 
 @dataclass(frozen=True)
+class NoiseFloor:
+    """A path at the record where it has learned so many modes and no more, beside noise alone.
+
+    Attributes:
+        rank: k.
+        time: of that record, a visit where there was one.
+        cost: C(A) there.
+        expected, spread: mean and standard deviation of the cost that noise alone leaves at the best matrix of rank k.
+        test_cost: there, or None.
+    """
+
+    rank: int
+    time: float
+    cost: float
+    expected: float
+    spread: float
+    test_cost: float | None = None
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Where a path meets the noise in its data.
+
+    Attributes:
+        level: standard deviation σ.
+        source: ``given`` (noise_level), ``planted`` (noise) or ``measured``.
+        rank: the least at which noise alone explains the cost that is left, within two standard deviations: the modes
+            after it fit noise. None where the cost stayed above it. Modes that are learned together are told late.
+        time: when the cost first came down to it.
+        chance: measured: of noise, to look as unlike noise as what was left; above 0.05.
+        floors: rank by rank, as far as the path learned one mode after the other.
+    """
+
+    level: float
+    source: str
+    rank: int | None
+    time: float | None
+    chance: float | None
+    floors: tuple[NoiseFloor, ...]
+
+
+@dataclass(frozen=True)
 class Norms:
     """How sparse one matrix is.
 

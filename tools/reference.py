@@ -67,6 +67,8 @@ HERE = {
     "TrainResult.spread": "how each transition varies over several initialisations",
     "TrainResult.modes": "when each mode of A is learned, whether or not the saddle before it was visited",
     "TrainResult.mode_spread": "how each mode varies over several initialisations",
+    "TrainResult.noise": "where the path meets the noise in its data; null where none is known or was found",
+    "Member.noise": "where its path meets the noise",
     "Member.modes": "when each mode of A is learned",
     "ModeSpread.mode": "number of the mode",
     "ModeSpread.members": "how many initialisations learned it on the way",

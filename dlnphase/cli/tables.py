@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from dlnphase.findings import Noise
 from dlnphase.results.train import TrainResult
 from dlnphase.training.words import train_sentence
 
@@ -73,6 +74,8 @@ def print_train(console: Console, result: TrainResult, directory: Path) -> None:
         show(console, _transitions(result))
     if result.modes:
         show(console, _modes(result))
+    if result.noise is not None:
+        show(console, _noise(result, result.noise))
     if result.theory.plateaus and any(p.predicted is not None for p in result.theory.plateaus):
         show(console, _plateaus(result))
     if result.theory.predictions:
@@ -135,7 +138,9 @@ def _transitions(result: TrainResult) -> Table:
 def _modes(result: TrainResult) -> Table:
     several = bool(result.mode_spread)
     table = new_table("Modes" + _over(result))
+    met = result.noise.rank if result.noise is not None else None
     names = ("mode", "size", "half of it at", "10–90 % rise", "apart") + (("± time", "starts") if several else ())
+    names += ("fits",) if met is not None else ()
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
     for i, mode in enumerate(result.modes[:MAX_MODES]):
@@ -144,10 +149,39 @@ def _modes(result: TrainResult) -> Table:
         if several:
             spread = result.mode_spread[i]
             cells += [number(spread.time_std, 2), f"{spread.members}/{len(result.members)}"]
+        if met is not None:
+            doubt = "?" if result.noise is not None and result.noise.source == "measured" else ""
+            cells.append(f"noise{doubt}" if mode.mode > met else "signal")
         table.add_row(*cells)
     if len(result.modes) > MAX_MODES:
         table.add_row(f"… {len(result.modes)}", *([""] * (len(names) - 1)))
-    explain(table, "apart: time since the mode learned before it, over the mean of their rises; above 1 one by one.")
+    words = "apart: time since the mode learned before it, over the mean of their rises; above 1 one by one"
+    explain(table, words + ("; fits: below, where the noise begins" if met is not None else "."))
+    return table
+
+
+def _noise(result: TrainResult, noise: Noise) -> Table:
+    """Rank by rank: the cost of the path, the cost that noise alone leaves, the test cost."""
+    title = f"Noise, σ = {noise.level:.4g} ({noise.source})"
+    table = new_table(title + _over(result))
+    tested = any(floor.test_cost is not None for floor in noise.floors)
+    for name in ("rank", "time", "cost", "noise alone", *(("test cost",) if tested else ()), ""):
+        table.add_column(name, justify="right" if name else "left", no_wrap=True)
+    for floor in noise.floors[:MAX_MODES]:
+        cells = [str(floor.rank), number(floor.time), number(floor.cost)]
+        cells.append(f"{number(floor.expected, 3)} ± {number(floor.spread, 2)}")
+        cells += [number(floor.test_cost)] if tested else []
+        mark = "" if noise.rank is None or floor.rank < noise.rank else "after it"
+        table.add_row(*cells, "← the noise" if floor.rank == noise.rank else mark)
+    if len(noise.floors) > MAX_MODES:
+        table.add_row(f"… {noise.floors[-1].rank}")
+    words = (
+        "noise alone: cost that noise of this σ leaves at the best matrix of that rank, ± its standard deviation; "
+        "← the noise: the least rank at which it explains the cost"
+    )
+    if noise.source == "measured":
+        words += "; σ is not known: it is measured at the first rank where what is left looks like noise"
+    explain(table, words)
     return table
 
 

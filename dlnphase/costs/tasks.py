@@ -37,6 +37,8 @@ class Task:
         target: the planted matrix A*, shape (d_out, d_in), or None for a user's data.
         notes: what a reader should know about the data.
         labels: of a user's matrix.
+        numbers: how many numbers training sees; 0 where that is not known.
+        weight: of half their squared errors in the cost: 1/N for a regression on N samples, else 1.
     """
 
     cost: QuadraticCost
@@ -44,6 +46,8 @@ class Task:
     target: np.ndarray | None = None
     notes: tuple[str, ...] = ()
     labels: Labels = Labels()
+    numbers: int = 0
+    weight: float = 1.0
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -101,25 +105,27 @@ def planted_task(
     count = max(1, round(observed * target.size))
     if kind == "factorization":
         seen = target + noise * noise_rng.standard_normal(shape)
-        return Task(factorization(seen, backend), factorization(target, backend) if noise else None, target)
+        test = factorization(target, backend) if noise else None
+        return Task(factorization(seen, backend), test, target, numbers=target.size)
     if kind == "completion":
         mask = np.zeros(target.size, dtype=bool)
         mask[rng.permutation(target.size)[:count]] = True
         mask = mask.reshape(shape)
         seen = target + noise * noise_rng.standard_normal(shape)
         test = completion(target, ~mask, backend) if not mask.all() else None
-        return Task(completion(seen, mask, backend), test, target)
+        return Task(completion(seen, mask, backend), test, target, numbers=count)
     count = measurements if measurements is not None else (count if kind == "sensing" else 10 * shape[1])
     if count < 1:
         raise InputError(f"measurements: found {count}, expected an integer of at least 1")
     if kind == "sensing":
         operators = rng.standard_normal((count, *shape)) / np.sqrt(count)
         values = np.einsum("mij,ij->m", operators, target) + noise * noise_rng.standard_normal(count)
-        return Task(sensing(operators, values, backend), factorization(target, backend), target)
+        return Task(sensing(operators, values, backend), factorization(target, backend), target, numbers=count)
     if kind == "regression":
         x = rng.standard_normal((count, shape[1]))
         y = x @ target.T + noise * noise_rng.standard_normal((count, shape[0]))
-        return Task(regression(x, y, backend), factorization(target, backend), target)
+        test = factorization(target, backend)
+        return Task(regression(x, y, backend), test, target, numbers=y.size, weight=1 / count)
     raise InputError(f"task: found {kind}, expected one of {', '.join(TASKS)}")
 
 
@@ -156,8 +162,8 @@ def matrix_task(
         what = "with no entry that training sees: nothing is learned about them"
         notes.append(f"{name}: {' and '.join(blind)} {what}")
     if seen.all():
-        return Task(factorization(matrix, backend), notes=tuple(notes))
-    return Task(completion(matrix, seen, backend), test, notes=tuple(notes))
+        return Task(factorization(matrix, backend), notes=tuple(notes), numbers=matrix.size)
+    return Task(completion(matrix, seen, backend), test, notes=tuple(notes), numbers=int(seen.sum()))
 
 
 def regression_task(
@@ -170,7 +176,7 @@ def regression_task(
     cost = regression(x, y, backend)
     if test is not None and test.shape != cost.shape:
         raise InputError(f"data: X_test and Y_test give a {test.shape} matrix, X and Y a {cost.shape} one")
-    return Task(cost, test, notes=_offsets(x, y))
+    return Task(cost, test, notes=_offsets(x, y), numbers=y.size, weight=1 / len(x))
 
 
 def _offsets(x: np.ndarray, y: np.ndarray) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from dlnphase.errors import InputError
-from dlnphase.findings import Mode, ModeSpread, RankTransition, Sparsity
+from dlnphase.findings import Mode, ModeSpread, Noise, RankTransition, Sparsity
 from dlnphase.results.codec import memory_only
 from dlnphase.results.files import in_range, npz_bytes
 from dlnphase.results.journal import commit
@@ -229,6 +229,7 @@ class Member:
     rank_transitions: tuple[RankTransition, ...]
     theory: Theory
     modes: tuple[Mode, ...] = ()
+    noise: Noise | None = None
 
 
 @dataclass(frozen=True)
@@ -271,6 +272,7 @@ class TrainResult(Tabular):
     mode_spread: tuple[ModeSpread, ...] = ()
     notes: tuple[str, ...] = ()
     sparsity: Sparsity | None = None
+    noise: Noise | None = None
     files: dict[str, str] = field(default_factory=lambda: {"trajectory": TRAJECTORY_FILE})
     trajectory: Trajectory | None = memory_only()
     completed: Table | None = memory_only()

@@ -17,6 +17,7 @@ from dlnphase.networks.chain import Network
 from dlnphase.results.train import Member, NetworkInfo, Outcome, Plateau, Prediction, Regime, Spread, TaskInfo, Theory
 from dlnphase.training.early import passes_early, with_dense_start
 from dlnphase.training.modes import modes_of
+from dlnphase.training.noise import Question, noise_on
 from dlnphase.training.recording import MemberPath, cost_values
 from dlnphase.training.theory import predict
 
@@ -46,6 +47,7 @@ class Context:
     task: TaskInfo
     tol: float
     rtol: float | None = None
+    noise: Question | None = None
 
 
 def analyse(path: MemberPath, member: int, square_norm: float, context: Context) -> Analysis:
@@ -99,8 +101,12 @@ def analyse(path: MemberPath, member: int, square_norm: float, context: Context)
     if context.rtol is not None and path.start is not None and passes_early(spectra, outcome.rank):
         dense, at = with_dense_start(time[kept], matrices, path.start, host.cost, context.rtol)
         modes = modes_of(dense, np.linalg.svd(at, compute_uv=False), outcome.rank)
+    noise = None
+    if context.noise is not None:
+        at = {v.rank: v.visit.index for v in visited}
+        noise = noise_on(path, at, spectra, outcome.rank, context.noise, context.cost, context.test)
     return Analysis(
-        Member(member, outcome, tuple(rows), Theory(regime, plateaus, predictions), modes),
+        Member(member, outcome, tuple(rows), Theory(regime, plateaus, predictions), modes, noise),
         tuple(v.visit.index for v in visited),
         spectra,
     )

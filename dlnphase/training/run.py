@@ -28,6 +28,7 @@ from dlnphase.settings import TrainSettings
 from dlnphase.setup.build import Start, build_backend, build_limit, build_start, build_task, few_threads, task_info
 from dlnphase.training.analysis import Context, analyse, combine
 from dlnphase.training.modes import mean_modes
+from dlnphase.training.noise import Question, mean_noise
 from dlnphase.training.notebook import in_notebook, notebook_progress
 from dlnphase.training.recording import MemberPath, Recorder, assemble
 
@@ -156,7 +157,7 @@ def _records(run: Run) -> Iterator[Record]:
 def _result(run: Run, recorder: Recorder, clock: Clock) -> TrainResult:
     cost, test = run.task.cost, run.task.test
     rtol = run.settings.rtol if run.settings.dynamics == "flow" else None
-    context = Context(cost, test, run.start.info, task_info(cost), run.settings.tol, rtol)
+    context = Context(cost, test, run.start.info, task_info(cost), run.settings.tol, rtol, _noise_question(run))
     seen = [i for i, path in enumerate(recorder.paths) if path.rows]
     if not seen:
         raise InputError("the first numbers of this run are already not finite: the start or the task is out of range")
@@ -188,11 +189,24 @@ def _result(run: Run, recorder: Recorder, clock: Clock) -> TrainResult:
         modes=modes,
         mode_spread=mode_spread,
         sparsity=_sparsity(run, paths),
+        noise=mean_noise([m.noise for m in members]),
         notes=run.notes + missing + tuple(p.note for p in run.points if p.ties > 1 or p.independent is False),
         files=files,
         trajectory=trajectory,
         completed=completed,
     )
+
+
+def _noise_question(run: Run) -> Question | None:
+    """What is known of the noise in the data; None where none is known of and no matrix of a user's may hold some."""
+    s, task = run.settings, run.task
+    if not task.numbers:
+        return None
+    if s.noise_level is not None:
+        return Question(s.noise_level, "given", task.numbers, task.weight)
+    if s.noise:
+        return Question(s.noise, "planted", task.numbers, task.weight)
+    return Question(None, "measured", task.numbers, seed=s.data_seed or 0) if s.target is not None else None
 
 
 def _completed(run: Run, paths: Sequence[MemberPath]) -> Table | None:

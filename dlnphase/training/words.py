@@ -17,7 +17,7 @@ LISTED, WAYS = 5, 3  # times, and ways that several starts took, that are told o
 def train_sentence(result: TrainResult) -> str:
     """What happened, in words; the same for the terminal, notebooks and captions."""
     sparse = f" {result.sparsity.words}" if result.sparsity is not None and result.outcome.reason == "converged" else ""
-    return f"{_story(result)}{_modes(result)} {_ending(result)}{_test(result)}{sparse}"
+    return f"{_story(result)}{_modes(result)} {_ending(result)}{_test(result)}{_noise(result)}{sparse}"
 
 
 # ---- the path ----------------------------------------------------------------------------------------
@@ -125,6 +125,44 @@ def _test(result: TrainResult) -> str:
     ratio = outcome.test_cost / outcome.initial_test_cost
     if result.task.kind != "completion":
         return f" Test cost {outcome.test_cost:.4g}, {ratio:.2g} of its start."
+    if result.config.target is not None:
+        return f" Test cost on the entries held out: {outcome.test_cost:.4g}, {ratio:.2g} of its start."
+    if result.noise is not None:
+        return f" Test cost on the entries it never saw: {outcome.test_cost:.4g}, {ratio:.2g} of its start."
     if ratio < 1e-3:
         return f" The entries it never saw are recovered (test cost {ratio:.1e} of its start)."
     return f" The entries it never saw are not recovered (test cost {ratio:.2g} of its start): another exact fit."
+
+
+# ---- the noise ---------------------------------------------------------------------------------------
+
+
+def _noise(result: TrainResult) -> str:
+    """Where the cost met the noise, how many modes came after, and where the test cost was least."""
+    noise = result.noise
+    if noise is None:
+        return ""
+    level = f"σ = {noise.level:.4g}, {noise.source}"
+    if noise.rank is None:
+        return f" The cost stayed above that of the noise ({level})."
+    floor = next((f for f in noise.floors if f.rank == noise.rank), None)
+    after = sum(mode.mode > noise.rank for mode in result.modes)
+    mean = " on average" if result.members else ""
+    out = f" At rank {noise.rank}"
+    if noise.time is not None:
+        out += f", from t = {noise.time:.4g}{mean},"
+    if noise.source == "measured":
+        out += f" what was left cannot be told from noise of σ = {noise.level:.4g} (measured)"
+    elif floor is not None:
+        out += (
+            f" noise alone explains the cost that was left: {floor.cost:.4g}, of noise ({level}) {floor.expected:.3g}"
+        )
+        out += f" ± {floor.spread:.2g}"
+    if after:
+        what = "what may be noise" if noise.source == "measured" else "noise"
+        out += f"; {'the mode after that fits' if after == 1 else f'the {after} modes after that fit'} {what}"
+    tested = [f for f in noise.floors if f.test_cost is not None]
+    best = min(tested, key=lambda f: f.test_cost or 0.0, default=None)
+    if best is not None and result.outcome.test_cost and best.test_cost is not None:
+        out += f". The test cost was least at rank {best.rank} ({best.test_cost:.4g}, at t = {best.time:.4g})"
+    return out + "."

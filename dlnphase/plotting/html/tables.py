@@ -38,7 +38,7 @@ def number(value: float | None, digits: int = 4) -> str:
 def tables_of(result: Any) -> list[Table]:
     """The tables of a result of any kind; those with no row are left out."""
     if isinstance(result, TrainResult):
-        made = [_transitions(result), _modes(result), _members(result), _plateaus(result)]
+        made = [_transitions(result), _modes(result), _noise(result), _members(result), _plateaus(result)]
         made += [_predictions(result), _outcome(result)]
     elif isinstance(result, DetectResult):
         made = [_visits(result), _certificates(result), _escapes(result), _greedy(result)]
@@ -80,6 +80,25 @@ def _modes(result: TrainResult) -> Table:
         "separation: time since the mode before over the mean of the two rises; above 1 they come one after the other."
     )
     return Table("Modes", ["mode", "size at the end", "time", "rise", "separation"], rows, words)
+
+
+def _noise(result: TrainResult) -> Table:
+    noise = result.noise
+    if noise is None:
+        return Table("Noise", [], [])
+    rows = [
+        [
+            str(floor.rank),
+            number(floor.time),
+            number(floor.cost),
+            f"{number(floor.expected, 3)} ± {number(floor.spread, 2)}",
+            number(floor.test_cost),
+            "noise begins" if floor.rank == noise.rank else "",
+        ]
+        for floor in noise.floors
+    ]
+    title = f"Noise, σ = {noise.level:.4g} ({noise.source})"
+    return Table(title, ["rank", "time", "cost", "noise alone", "test cost", ""], rows)
 
 
 def _members(result: TrainResult) -> Table:
