@@ -103,8 +103,8 @@ def analyse(path: MemberPath, member: int, square_norm: float, context: Context)
         modes = modes_of(dense, np.linalg.svd(at, compute_uv=False), outcome.rank)
     noise = None
     if context.noise is not None:
-        at = {v.rank: v.visit.index for v in visited}
-        noise = noise_on(path, at, spectra, outcome.rank, context.noise, context.cost, context.test)
+        places = {v.rank: v.visit.index for v in visited}
+        noise = noise_on(path, places, spectra, outcome.rank, context.noise, context.cost, context.test)
     return Analysis(
         Member(member, outcome, tuple(rows), Theory(regime, plateaus, predictions), modes, noise),
         tuple(v.visit.index for v in visited),

@@ -28,7 +28,6 @@ from dlnphase.backend import stream
 from dlnphase.costs.quadratic import QuadraticCost
 from dlnphase.costs.round_off import indistinct
 from dlnphase.critical import HostCost
-from dlnphase.critical.manifold import Frame
 from dlnphase.findings import Noise, NoiseFloor
 from dlnphase.training.recording import MemberPath, cost_values
 
@@ -128,10 +127,17 @@ def _seen_directions(a: np.ndarray, rank: int, numbers: int, host: HostCost) -> 
     size = rank * (sum(a.shape) - rank)
     if rank == 0 or getattr(host.cost, "unique", False) or float(size) * a.size > LARGEST:
         return min(size, numbers)
-    basis = Frame(a, rank).ambient(np.eye(size))
+    basis = _tangent(a, rank)
     seen = host.curvature(basis, a).reshape(size, -1)
     values = np.linalg.eigvalsh(basis.reshape(size, -1) @ seen.T)
     return int((values > indistinct(host.resolution) * max(values[-1], 0.0)).sum())
+
+
+def _tangent(a: np.ndarray, rank: int) -> np.ndarray:
+    """An orthonormal basis of the tangent space at A, truncated to this rank: u_i v_jᵀ with i or j among its modes."""
+    u, _, vt = np.linalg.svd(a)
+    i, j = np.nonzero(np.minimum(*np.ogrid[: a.shape[0], : a.shape[1]]) < rank)
+    return np.asarray(u.T[i][:, :, None] * vt[j][:, None, :])
 
 
 def _first_below(time: np.ndarray, costs: np.ndarray, level: float) -> float:
@@ -162,9 +168,8 @@ def _sought(
         size = k * (sum(matrix.shape) - k)
         if size >= question.numbers or float(size) * question.numbers > LARGEST:
             return None
-        tangent = Frame(matrix, k).ambient(np.eye(size))[:, mask] if k else np.zeros((0, question.numbers))
-        _, s, vt = np.linalg.svd(tangent, full_matrices=False)
-        basis = vt[s > indistinct(host.resolution) * s[0]] if k else vt
+        _, s, vt = np.linalg.svd(_tangent(matrix, k)[:, mask], full_matrices=False)
+        basis = vt[s > indistinct(host.resolution) * s.max(initial=0.0)]
         left = question.numbers - len(basis)
         residual = host.gradient(matrix)[mask]
         rng = stream(question.seed, "null", k)
