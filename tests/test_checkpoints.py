@@ -370,3 +370,73 @@ def test_the_mean_value_bound_holds_on_a_known_flow():
         largest = [norm[20 * k : 20 * k + 21].max() for k in range(count - 1)]
         assert (least <= np.array(largest) * (1 + 1e-6)).all()
     assert typical_speed(time, 0.5 * (s - a) ** 2, np.sqrt(2 * a) * (s - a)) is None
+
+
+@pytest.fixture(scope="module")
+def flowed(tmp_path_factory):
+    """The flow of L = 3, w = 40, s = (5, 3, 1.5) recorded every 0.1: (folder, times, layers)."""
+    folder = tmp_path_factory.mktemp("flowed")
+    rng = np.random.default_rng(0)
+    left, right = (np.linalg.qr(rng.standard_normal((n, 3)))[0] for n in (6, 5))
+    target = left @ np.diag([5.0, 3.0, 1.5]) @ right.T
+    np.save(folder / "target.npy", target)
+    backend = resolve_backend("cpu")
+    network = gaussian_network((5, 40, 40, 6), 0.02, backend, seed=0)
+    times = np.round(np.arange(0.1, 24.0, 0.1), 10)
+    rows = [(0.0, [w[0].numpy() for w in network.weights])]
+    cost = dlnphase.factorization(target, backend)
+    for record in dlnphase.gradient_flow(network, cost, output_times=list(times), max_time=24.0, tol=0.0):
+        if np.abs(times - record.time[0]).min() < 1e-12:
+            rows.append((float(record.time[0]), record.weights(0)))
+    return folder, np.array([t for t, _ in rows]), [np.stack([w[k] for _, w in rows]) for k in range(3)]
+
+
+def _every(flowed, spacing, folder, *, unit=1.0, matrices=False):
+    """A file of this path with records so far apart, in other units of time."""
+    _, times, layers = flowed
+    rows = slice(None, None, round(spacing / 0.1))
+    arrays = {f"W{k + 1}": w[rows] for k, w in enumerate(layers)}
+    if matrices:
+        arrays = {"A": arrays["W3"] @ arrays["W2"] @ arrays["W1"]}
+    np.savez(folder / "p.npz", t=times[rows] * unit, **arrays)
+    return str(folder / "p.npz")
+
+
+@pytest.mark.parametrize("spacing", [0.2, 0.5, 0.8])
+@pytest.mark.parametrize("c", [3.0, 0.5])
+def test_a_constant_speed_is_measured_where_records_lie_far_apart(flowed, tmp_path, spacing, c):
+    found = _visits(flowed[0], _every(flowed, spacing, tmp_path, unit=1 / c))
+    assert found.path.speed == pytest.approx(c, rel=0.01)
+    low, high = found.path.speed_range
+    assert low <= found.path.speed <= high and low == pytest.approx(c, rel=0.01) == high
+    [told] = [note for note in found.notes if "times as fast" in note]
+    assert f"--loss-scale {c:.3g}" in told
+    assert [v.rank for v in found.visits] == [0, 1, 2, 3]  # whatever the units
+    own = _visits(flowed[0], _every(flowed, spacing, tmp_path))
+    assert own.path.speed == pytest.approx(1.0, rel=0.01) and not any("fast" in note for note in own.notes)
+
+
+def test_a_speed_that_is_no_constant_is_not_told(flowed, tmp_path):
+    """Times that are stretched more and more: no factor makes them those of the flow."""
+    folder, times, layers = flowed
+    arrays = {f"W{k + 1}": w[::5] for k, w in enumerate(layers)}
+    np.savez(tmp_path / "p.npz", t=times[::5] * (1 + 0.02 * times[::5]), **arrays)
+    found = _visits(folder, str(tmp_path / "p.npz"))
+    assert found.path.speed is None and any("cannot be told" in note for note in found.notes)
+    for name in arrays:  # a path that is none of the flow's
+        arrays[name] = arrays[name][:, ::-1] if name == "W2" else arrays[name]
+    np.savez(tmp_path / "q.npz", t=times[::5], **arrays)
+    assert _visits(folder, str(tmp_path / "q.npz")).path.speed is None
+
+
+@pytest.mark.parametrize(("matrices", "more"), [(True, {"depth": 3}), (False, {"between": False})])
+def test_ranks_that_the_spacing_hides_are_named(flowed, tmp_path, matrices, more):
+    """Without following the flow, records every 0.8 do not show the visit of rank 1; none is claimed."""
+    found = _visits(flowed[0], _every(flowed, 0.8, tmp_path, matrices=matrices), **more)
+    assert [v.rank for v in found.visits] == [0, 2, 3]
+    first, second, third = found.visits
+    assert re.search(r"\(rank 0\) and .*\(rank 2\) records are up to 0\.8 apart: a visit of rank 1", second.note)
+    assert f"t = {first.time.closest:.4g} " in second.note and f"t = {second.time.closest:.4g} " in second.note
+    assert "cannot be seen" not in first.note + third.note
+    whole = _visits(flowed[0], _every(flowed, 0.8, tmp_path))
+    assert [v.rank for v in whole.visits] == [0, 1, 2, 3] and not any(v.note for v in whole.visits)

@@ -31,8 +31,8 @@ from dlnphase.critical import (
 from dlnphase.critical.escape import Escape, escape_of
 from dlnphase.critical.greedy import GreedyPoint, greedy_path
 from dlnphase.critical.visited import Path, Visited, transitions, visited_points
+from dlnphase.detect.notes import notes_on, unseen_ranks
 from dlnphase.detect.sources import Source, read_source
-from dlnphase.detect.speed import CONSTANT
 from dlnphase.detect.trace import MemberTrace
 from dlnphase.errors import InputError
 from dlnphase.results import Clock
@@ -133,7 +133,11 @@ def _detect(
             if not whole or stop():
                 whole = False
                 break
-            visits.append(_judge(item, source, host, greedy))
+            visit = _judge(item, source, host, greedy)
+            if source.info.spacing is not None:
+                unseen = unseen_ranks(visits[-1] if visits else None, visit, item.trace.time)
+                visit = replace(visit, note="; ".join(filter(None, (visit.note, unseen))))
+            visits.append(visit)
             if prover is not None:
                 weights = item.trace.weights(item.visit.index)
                 proof = prover.visit(item.trace.member, item.point, weights, source.info.hidden)
@@ -153,7 +157,7 @@ def _detect(
         transitions=tuple(tuple(of_member) for of_member in rows),
         greedy_path=tuple(GreedyStep(g.point.rank, g.point.cost, _spectrum(g.point.A), g.note) for g in greedy),
         complete=complete,
-        notes=_notes(source, greedy),
+        notes=notes_on(source, greedy),
         files={**MATRICES, **(PARTS if prover is not None else {})},
         matrices=_matrices(seen[: len(visits)], greedy, source),
         proof=prover.document(provenance) if prover is not None else None,
@@ -302,42 +306,6 @@ def _compared(item: _Seen, host: HostCost, greedy: list[GreedyPoint]) -> GreedyI
 
 def _spectrum(a: np.ndarray) -> tuple[float, ...]:
     return tuple(float(s) for s in np.linalg.svd(a, compute_uv=False))
-
-
-def _notes(source: Source, greedy: list[GreedyPoint]) -> tuple[str, ...]:
-    out = list(source.task.notes)
-    if source.info.origin == "matrices":
-        out.append(
-            f"no weights in the source: ‖∇𝓛‖ is {source.info.gradient}; kinds are those of balanced factors of A"
-        )
-    if source.info.not_flow:
-        out.append(
-            f"recorded with {source.info.optimizer} ({source.info.not_flow}): its time is steps × learning rate, "
-            "and the path is not that of gradient flow"
-        )
-    if source.info.speed is not None and abs(source.info.speed - 1) > CONSTANT:
-        c = source.info.speed
-        out.append(
-            f"the path goes {c:.3g} times as fast as −∇𝓛: the loss it followed is {c:.3g} times ours, or its times are "
-            f"not step × learning rate; multiplied by {c:.3g} they are those of our gradient flow "
-            f"(--loss-scale {c * source.settings.loss_scale:.3g})"
-        )
-    if not source.true_sizes:
-        out.append("the run does not tell the sizes of the network it reduced: eigenvalues below 0: at least so many")
-    if source.info.spacing is not None:
-        low, high = source.info.spacing
-        words = f"{low:.3g}" if high <= low * (1 + 1e-9) else f"{low:.3g} to {high:.3g}"
-        filled = f"; the flow was followed on {source.info.followed} stretches" if source.info.followed else ""
-        out.append(f"records are {words} of time apart: a visit shorter than that cannot be seen{filled}")
-    if source.info.strayed:
-        out.append(
-            f"on {source.info.strayed} stretches the flow from a record does not lead to the next: "
-            "this path is not gradient flow there (large steps, noise, or another --loss-scale)"
-        )
-    if source.info.reason not in (None, "converged"):
-        out.append(f"the run ended as {source.info.reason}: its last visit may be the place where it was stopped")
-    out += [f"greedy path: {g.note}" for g in greedy if g.ties > 1]
-    return tuple(out)
 
 
 def _matrices(seen: list[_Seen], greedy: list[GreedyPoint], source: Source) -> dict[str, np.ndarray]:

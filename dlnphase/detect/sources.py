@@ -24,7 +24,7 @@ from dlnphase.costs.quadratic import QuadraticCost
 from dlnphase.costs.tasks import Task
 from dlnphase.detect.checkpoints import checkpoint_files, read_checkpoints
 from dlnphase.detect.sparse import far_apart, followed, least_between
-from dlnphase.detect.speed import speed_factor
+from dlnphase.detect.speed import followed_speed, speed_factor
 from dlnphase.detect.trace import Layers, MemberTrace, increasing
 from dlnphase.errors import InputError
 from dlnphase.networks.chain import Network
@@ -247,18 +247,18 @@ def _from_weights(
         parts.append((task.cost.excess(a).numpy(), norm.numpy(), a.numpy()))
     excess, gradient, matrices = (np.concatenate(p) for p in zip(*parts, strict=True))
     excess = np.maximum(excess, 0.0)
-    trace = MemberTrace(
-        0, t, step, excess, gradient, matrices, lambda i: [w[i].astype(float) for w in layers],
-        between=least_between(t, excess, gradient),
-    )  # fmt: skip
+    trace = MemberTrace(0, t, step, excess, gradient, matrices, lambda i: [w[i].astype(float) for w in layers])
+    speed = speed_factor(t, excess, gradient) or followed_speed(trace, task.cost, rtol=FOLLOWED_RTOL)
     hidden = tuple(w.shape[1] for w in layers[:-1])
     info = PathInfo(
-        "weights", t.size, (0,), len(layers), hidden, "computed from the weights",
-        spacing=_spacing(t), speed=_speed(trace),
+        "weights", t.size, (0,), len(layers), hidden, "computed from the weights", spacing=_spacing(t),
+        speed=None if speed is None else speed.value, speed_range=None if speed is None else (speed.low, speed.high),
     )  # fmt: skip
+    factor = None if info.ours else info.speed
+    trace = replace(trace, between=least_between(t, excess, gradient, factor))
     if settings.between is not False:
         far = far_apart(trace) if settings.between is None else np.ones(t.size - 1, dtype=bool)
-        trace, count, strayed = followed(trace, task.cost, far, rtol=FOLLOWED_RTOL)
+        trace, count, strayed = followed(trace, task.cost, far, rtol=FOLLOWED_RTOL, speed=factor)
         info = replace(info, followed=count, strayed=strayed)
     return Source((trace,), task, info, settings)
 
@@ -266,10 +266,6 @@ def _from_weights(
 def _spacing(t: np.ndarray) -> tuple[float, float]:
     """The least and the largest time between two records."""
     return float(np.diff(t).min()), float(np.diff(t).max())
-
-
-def _speed(trace: MemberTrace) -> float | None:
-    return speed_factor(trace.time, trace.excess, trace.gradient_norm)
 
 
 def _from_matrices(

@@ -12,28 +12,29 @@ import numpy as np
 import torch
 
 from dlnphase.costs.quadratic import QuadraticCost
-from dlnphase.detect.speed import typical_speed
+from dlnphase.detect.speed import ARRIVED, typical_speed
 from dlnphase.detect.trace import Layers, MemberTrace
 from dlnphase.dynamics import gradient_flow
 from dlnphase.networks.chain import Network
 
 ROUND_OFF = 1e-12  # falls of the cost below this share of it are not told from round-off
 JUMP = 0.5  # records between which ln ‖∇𝓛‖ changes by more, or has to rise by more, may hide a burst
-STRAYED = 0.1  # the flow leads to the next record if it misses it by no more than this share of the way
 QUIET = 1e-3  # stretches on which the excess cost falls by less than this share hold no burst, and are not followed
 
 Row = tuple[float, float, float, float, np.ndarray]  # time, step, C − C_min, ‖∇𝓛‖, A
 
 
-def least_between(time: np.ndarray, excess: np.ndarray, gradient_norm: np.ndarray) -> np.ndarray:
+def least_between(
+    time: np.ndarray, excess: np.ndarray, gradient_norm: np.ndarray, speed: float | None = None
+) -> np.ndarray:
     """What ‖∇𝓛‖ reaches at least between each record and the next, shape (T−1,); 0 where the cost does not fall.
 
-    A path that moves faster than ours (c > 1) is slowed down to ours first; for one that is slower the bound only
-    loses strength.
+    A path whose speed c is known (``speed``) is brought to ours first. Where it is not, one that moves faster than
+    ours is slowed down by what dense records tell; for one that is slower the bound only loses strength.
     """
     fall, lasted = excess[:-1] - excess[1:], np.diff(time)
     known = (fall > ROUND_OFF * excess[:-1]) & (lasted > 0)
-    factor = max(1.0, typical_speed(time, excess, gradient_norm) or 1.0)
+    factor = speed if speed is not None else max(1.0, typical_speed(time, excess, gradient_norm) or 1.0)
     out = np.zeros(len(fall))
     out[known] = np.sqrt(fall[known] / (lasted[known] * factor))
     return out
@@ -51,7 +52,7 @@ def far_apart(trace: MemberTrace) -> np.ndarray:
 
 
 def followed(
-    trace: MemberTrace, cost: QuadraticCost, which: np.ndarray, *, rtol: float
+    trace: MemberTrace, cost: QuadraticCost, which: np.ndarray, *, rtol: float, speed: float | None = None
 ) -> tuple[MemberTrace, int, int]:
     """The path with the flow from a record to the next filled in.
 
@@ -62,6 +63,7 @@ def followed(
         cost: what it was trained on.
         which: stretches to look at, shape (T−1,).
         rtol: of the integration.
+        speed: how fast the path goes beside the flow, where it is not as fast.
 
     Returns:
         The path, how many stretches were filled in, and on how many the flow strayed.
@@ -77,7 +79,7 @@ def followed(
         start = trace.weights(index) if index < len(wanted) and wanted[index] else None
         if start is None:
             continue
-        more = _stretch(trace, index, start, cost, rtol)
+        more = _stretch(trace, index, start, cost, rtol, speed)
         filled, strayed = filled + (more is not None), strayed + (more is None)
         for row, weights in more or []:
             rows.append(row)
@@ -91,29 +93,30 @@ def followed(
 
     time, step, excess, norm = (np.array([row[k] for row in rows], dtype=float) for k in range(4))
     matrices = np.stack([row[4] for row in rows])
-    between = least_between(time, excess, norm)
+    between = least_between(time, excess, norm, speed)
     path = MemberTrace(trace.member, time, step, excess, norm, matrices, weights_of, trace.tol, between)
     return path, filled, strayed
 
 
 def _stretch(
-    trace: MemberTrace, index: int, start: Layers, cost: QuadraticCost, rtol: float
+    trace: MemberTrace, index: int, start: Layers, cost: QuadraticCost, rtol: float, speed: float | None
 ) -> list[tuple[Row, Layers]] | None:
     """Records of the flow strictly between a record and the next; None where it does not lead there."""
     lasted = float(trace.time[index + 1] - trace.time[index])
+    ours = lasted * (1.0 if speed is None else speed)  # the same stretch in the time of our flow
     steps = float(trace.step[index + 1] - trace.step[index])
     network = Network.from_weights([torch.as_tensor(w) for w in start])
     out: list[tuple[Row, Layers]] = []
     end = trace.matrices[index]
-    for record in gradient_flow(network, cost, rtol=rtol, max_time=lasted, tol=0.0):
-        share = float(record.time[0]) / lasted
+    for record in gradient_flow(network, cost, rtol=rtol, max_time=ours, tol=0.0):
+        share = float(record.time[0]) / ours
         end = record.A[0]
         if 0 < share < 1:
             when, step = float(trace.time[index]) + share * lasted, float(trace.step[index]) + share * steps
             row = (when, step, float(record.excess[0]), float(record.gradient_norm[0]), end)
             out.append((row, record.weights(0)))
     goal = trace.matrices[index + 1]
-    near = np.linalg.norm(end - goal) <= STRAYED * np.linalg.norm(goal - trace.matrices[index])
+    near = np.linalg.norm(end - goal) <= ARRIVED * np.linalg.norm(goal - trace.matrices[index])
     return out if near else None
 
 

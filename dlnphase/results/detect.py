@@ -23,6 +23,7 @@ from dlnphase.settings.detect import DetectSettings
 
 SADDLES_FILE = "saddles.yaml"
 MATRICES_FILE = "saddles.npz"
+SAME_SPEED = 0.05  # speeds beside the flow that differ by no more are not told apart
 MATRICES = {"matrices": MATRICES_FILE}
 
 
@@ -159,7 +160,8 @@ class PathInfo:
         gradient: where ‖∇𝓛‖ comes from.
         reason: why the run ended, or None for another code's path.
         spacing: least and largest time between two records of another code's path.
-        speed: c in dC/dt = −c‖∇𝓛‖² as measured on weights of another code; None where it is no constant.
+        speed: c in dC/dt = −c‖∇𝓛‖² as measured on weights of another code; None where no constant is seen.
+        speed_range: where a tenth and nine tenths of what was measured of it along the path lie.
         followed: stretches between two records that were filled in by the flow from the first to the second.
         strayed: stretches on which that flow did not lead to the second record, and which were left as they are.
         optimizer: what trained it, as a Recorder tells; "" where nobody does.
@@ -175,10 +177,16 @@ class PathInfo:
     reason: str | None = None
     spacing: tuple[float, float] | None = None
     speed: float | None = None
+    speed_range: tuple[float, float] | None = None
     followed: int = 0
     strayed: int = 0
     optimizer: str = ""
     not_flow: str = ""
+
+    @property
+    def ours(self) -> bool:
+        """Whether its time is that of our gradient flow, as far as that was measured."""
+        return self.speed is None or abs(self.speed - 1) <= SAME_SPEED
 
 
 @dataclass(frozen=True, repr=False)
