@@ -320,7 +320,7 @@ def bad(arrays, **changes):
     [
         ({"t": None}, "found no array t"),
         ({"t": np.zeros((3, 2))}, "one time per record"),
-        ({"t": np.array([0.0, 2.0, 1.0])}, "backwards"),
+        ({"t": np.array([0.0, 2.0, 1.0])}, "above the one before"),
         ({"t": np.array([0.0, np.nan, 1.0])}, "not finite"),
         ({"t": np.arange(4.0)}, "has 3 records, t has 4"),
         ({"W2": None}, "without a gap"),
