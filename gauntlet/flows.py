@@ -16,7 +16,9 @@ import numpy as np
 
 from gauntlet.cases import Case, case_of
 from gauntlet.labels import ends_rank, missed, mode_faults, visit_faults
+from gauntlet.reference.chain import Chain
 from gauntlet.reference.costs import Quadratic, cost_of
+from gauntlet.reference.critical import critical_near
 from gauntlet.reference.flow import Reference, follow, rotated
 from gauntlet.verdict import Verdict
 
@@ -120,7 +122,7 @@ def compare(case: Case, cost: Quadratic, result: Any, verdict: Verdict, *, turn:
     """Add to the verdict what differs; with ``turn``, against a reference in other bases and by another method."""
     path = result.trajectory
     width = min(min(w.shape) for w in case.layers)
-    offset = cost.least_excess(width) or 0.0
+    offset = _offset(result, case, cost, width, verdict)
     excess = path.excess - offset
     chosen = select(excess, path.t)
     if len(chosen) == 0:
@@ -136,10 +138,27 @@ def compare(case: Case, cost: Quadratic, result: Any, verdict: Verdict, *, turn:
     if not reference.failed:
         verdict.faults += visit_faults(result, cost, reference)
         verdict.faults += missed(result, cost, reference)
-        verdict.faults += ends_rank(result, cost, width, threshold)
+        verdict.faults += ends_rank(result, cost, width, threshold, offset)
         faults, verdict.numbers["mode"] = mode_faults(result, reference)
         verdict.faults += faults
     return reference
+
+
+def _offset(result: Any, case: Case, cost: Quadratic, width: int, verdict: Verdict) -> float:
+    """The least excess cost at this width, by its closed form; or that of the minimum of the network told at the end.
+
+    That one is found again here: a critical matrix of that rank, and a dense Hessian without negative eigenvalues.
+    """
+    least = cost.least_excess(width)
+    if getattr(result.outcome, "reached", None) != "local-minimum":
+        return least or 0.0
+    point = critical_near(result.trajectory.A[-1], width, cost)
+    chain = Chain([w.shape for w in case.layers], cost)
+    values = np.linalg.eigvalsh(chain.hessian(np.concatenate([w[-1].ravel() for w in result.trajectory.weights])))
+    if point is None or values[0] < -SAME * values[-1]:
+        verdict.faults.append(f"reached: a local minimum told, the least eigenvalue is {values[0]:.3g}")
+        return least or 0.0
+    return cost.excess(point)
 
 
 def select(excess: np.ndarray, t: np.ndarray) -> np.ndarray:

@@ -102,13 +102,13 @@ def near_rank(a: np.ndarray, rank: int, cost: Quadratic) -> bool:
     return seen[0] <= NEAR**2 * seen[1] or float(np.linalg.norm(off, 2)) <= NEAR * float(np.linalg.norm(last, 2))
 
 
-def ends_rank(result: Any, cost: Quadratic, width: int, threshold: float) -> list[str]:
-    """What is wrong with the rank told at the end of a converged run."""
+def ends_rank(result: Any, cost: Quadratic, width: int, threshold: float, offset: float) -> list[str]:
+    """What is wrong with the rank told at the end of a converged run, ``offset`` the excess cost of where it went."""
     outcome = result.outcome
     if outcome.reason != "converged":
         return []
-    enough = max(threshold, outcome.excess - (cost.least_excess(width) or 0.0))
-    low, high = least_rank(result.trajectory.A[-1], cost, enough, width)
+    enough = max(threshold, outcome.excess - offset)
+    low, high = least_rank(result.trajectory.A[-1], cost, enough, width, offset)
     if low <= outcome.rank <= high:
         return []
     return [f"rank: {outcome.rank} told at the end, {low} to {high} fit the excess cost {enough:.3g}"]

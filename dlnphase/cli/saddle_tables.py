@@ -24,6 +24,7 @@ KIND_STYLE = {
     "strict-saddle": "magenta",
     "degenerate-saddle": "yellow",
     "global-minimum": "green",
+    "local-minimum": "green",
     "not-critical": "dim",
     "uncertified": "dim",
 }

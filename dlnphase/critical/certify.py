@@ -14,12 +14,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dlnphase.critical.bottleneck import is_least
 from dlnphase.critical.curvature import Curvature, curvature_at, free_channel
 from dlnphase.critical.hostcost import HostCost
 from dlnphase.critical.manifold import top_pair
+from dlnphase.critical.matrix import is_stable
 from dlnphase.critical.weights import Layers, ParameterPoint, natural_size
 
-KINDS = ("strict-saddle", "degenerate-saddle", "global-minimum", "not-critical", "uncertified")
+KINDS = ("strict-saddle", "degenerate-saddle", "global-minimum", "local-minimum", "not-critical", "uncertified")
 CRITICAL = 1e-12  # ‖∇𝓛(θ_c)‖ in natural units
 ZERO_CURVATURE = 1e-9  # eigenvalues above minus this, in natural units, are zero
 CHANNEL = 5e-3  # size ε^L of the new channel, in units of the size that the mode will grow to
@@ -107,10 +109,15 @@ def _bottleneck(
     """No channel is free: the network is narrower than what is left to learn."""
     matrix = point.point
     width = min(hidden if hidden is not None else [w.shape[0] for w in point.weights[:-1]], default=0)
-    lowest = cost.cost.minimum_at_rank(width)
-    if matrix.rank == width and lowest is not None and matrix.cost - lowest <= 1e-9 * max(lowest, matrix.cost):
+    if matrix.rank == width and is_least(matrix.cost, cost.cost, width):
         note = f"the least cost that width {width} allows, above the minimum over all matrices"
         return Certificate("global-minimum", curvature, matrix.next_mode, ties, None, note)
+    if matrix.rank == width and is_stable(matrix, cost, strictly=True):
+        note = (
+            f"a local minimum at width {width}: among matrices of this rank the cost rises in every direction; "
+            "the least cost at this width is not known"
+        )
+        return Certificate("local-minimum", curvature, matrix.next_mode, ties, None, note)
     note = f"no free channel at width {width} and no negative curvature: a local minimum at this width or a saddle"
     return Certificate("uncertified", curvature, matrix.next_mode, ties, None, note)
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from dlnphase.costs.quadratic import Cost
 from dlnphase.costs.round_off import resolved
+from dlnphase.critical.hessian import DENSE as DENSE_HESSIAN
 from dlnphase.critical.hessian import lanczos
 from dlnphase.critical.hostcost import HostCost
 from dlnphase.critical.manifold import Frame, LowRank, top_pair
@@ -151,11 +152,18 @@ def merge_same(
     return [v for v, _ in kept], [p for _, p in kept]
 
 
-def is_stable(point: MatrixPoint, cost: HostCost) -> bool:
-    """Whether a critical point is a (weak) local minimum of C among matrices of its rank."""
+def is_stable(point: MatrixPoint, cost: HostCost, *, strictly: bool = False) -> bool:
+    """Whether a critical point is a (weak) local minimum of C among matrices of its rank.
+
+    Args:
+        strictly: ask for positive curvature in every direction, which proves it (on large manifolds it is not looked
+            for, and the answer is False); without, for none that is negative.
+    """
     if point.rank == 0:
         return True
     here = _Place(LowRank.of(cost.flat(point.A), point.rank), cost)
+    if strictly:
+        return here.frame.dimension <= DENSE_HESSIAN and here.eigenpairs().definite
     if here.frame.dimension <= DENSE:
         return here.eigenpairs().rising
     pairs = lanczos(lambda x: here.product(here.frame.tangent(x)), here.frame.size, 0.0)

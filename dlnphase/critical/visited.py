@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dlnphase.costs.round_off import resolved
+from dlnphase.critical.bottleneck import holds, minimum_near
 from dlnphase.critical.hostcost import HostCost
 from dlnphase.critical.manifold import LowRank
 from dlnphase.critical.matrix import EMPTY_MODE, MatrixPoint, judge_matrix, merge_same, refine_matrix
@@ -34,6 +35,7 @@ class Path:
     Attributes:
         time, step, excess, gradient_norm: t, accepted steps, C − C_min and ‖∇𝓛‖, each of shape (T,).
         matrices: A by record number, at least at every visit and at the end.
+        width: of the narrowest layer; None where it is not known.
         between: what ‖∇𝓛‖ reaches at least between each record and the next, shape (T−1,), where that is known.
         tol: the part of its first excess, or of that of A = 0 where it is less, within which the path was followed to a
             minimum; None for one that was not.
@@ -46,6 +48,7 @@ class Path:
     matrices: Mapping[int, np.ndarray] | np.ndarray
     tol: float | None = None
     between: np.ndarray | None = None
+    width: int | None = None
 
 
 @dataclass(frozen=True)
@@ -58,12 +61,19 @@ class Visited:
         rank: of the critical matrix, or of A itself where there is none.
         within_tol: a minimum as far as the path's ``tol`` can tell, and not as far as round-off can; where the point is
             not converged, the end of a path that was cut off by its ``tol`` with a mode partly learned.
+        held: a minimum of the network, whose narrowest layer keeps it above that of the cost.
     """
 
     visit: Visit
     point: MatrixPoint
     rank: int
     within_tol: bool = False
+    held: bool = False
+
+    @property
+    def saddle(self) -> bool:
+        """Whether the path has somewhere to go from here."""
+        return self.point.next_mode > 0 and not self.held
 
     @property
     def counts(self) -> bool:
@@ -95,16 +105,24 @@ def visited_points(
             return None
         points.append(refine_matrix(path.matrices[visit.index], host))
     merged = merge_same(visits, points, host)
-    found = [Visited(v, p, matrix_rank(path.matrices[v.index], p)) for v, p in zip(*merged, strict=True)]
+    width = min(host.shape) if path.width is None else path.width
+    found = [
+        Visited(v, p, matrix_rank(path.matrices[v.index], p), held=holds(p, host, width))
+        for v, p in zip(*merged, strict=True)
+    ]
     if path.tol is None:
         return found
-    end = _end(path, host)
+    held = _held_end(path, host, width)
+    end = _end(path, host) if held is None else held
     enter, prominence = last, 0.0
     while found and (found[-1].visit.index == last or (found[-1].point.converged and found[-1].rank == end.rank)):
         visit = found.pop().visit
         enter, prominence = visit.enter, max(prominence, visit.prominence)
+    closing = Visit(last, enter, last, prominence)
+    if held is not None:
+        return [*found, Visited(closing, held, held.rank, held=True)]
     by_itself = end.converged and refine_matrix(end.A, host, rank=end.rank).next_mode == 0
-    return [*found, Visited(Visit(last, enter, last, prominence), end, end.rank, within_tol=not by_itself)]
+    return [*found, Visited(closing, end, end.rank, within_tol=not by_itself)]
 
 
 def transitions(path: Path, minimum: float, visited: Sequence[Visited]) -> list[RankTransition]:
@@ -123,6 +141,15 @@ def matrix_rank(a: np.ndarray, point: MatrixPoint) -> int:
         return point.rank
     s = np.linalg.svd(a, compute_uv=False)
     return int((s > RANK_TOLERANCE * s[0]).sum())
+
+
+def _held_end(path: Path, host: HostCost, width: int) -> MatrixPoint | None:
+    """The minimum that a narrow network has come to, where it costs more than tol alone could tell from C_min."""
+    assert path.tol is not None
+    a = path.matrices[len(path.time) - 1]
+    point = minimum_near(a, host, width)
+    enough = path.tol * yardstick(path.excess[0], host.excess(np.zeros_like(a)))
+    return None if point is None or host.excess(point.A) <= enough else point
 
 
 def _end(path: Path, host: HostCost) -> MatrixPoint:

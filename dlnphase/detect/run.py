@@ -176,7 +176,8 @@ def _visits_of_all(
     rows: list[list[RankTransition]] = []
     for trace in source.traces:
         columns = (trace.time, trace.step, trace.excess, trace.gradient_norm, trace.matrices)
-        path = Path(*columns, tol=trace.tol, between=trace.between)
+        width = min(source.info.hidden, default=None)
+        path = Path(*columns, tol=trace.tol, between=trace.between, width=width)
         visited = visited_points(path, host, min_prominence=source.settings.min_prominence, should_stop=stop)
         if visited is None:
             return seen, rows
@@ -212,7 +213,7 @@ def _judge(item: _Seen, source: Source, host: HostCost, greedy: list[GreedyPoint
         ),
         curvature=_curvature(certificate, source.true_sizes),
         kind=certificate.kind if certificate is not None else _plain_kind(point),
-        escape=_escape(point, certificate, escape),
+        escape=_escape(point, certificate, escape) if item.visited.saddle else None,
         greedy=_compared(item, host, greedy) if point.converged else None,
         note=_note(item, certificate, host),
     )
@@ -332,8 +333,8 @@ def detect_sentence(result: DetectResult) -> str:
 def _member_sentence(result: DetectResult, member: int) -> str:
     visits = [v for v in result.visits if v.member == member]
     saddles = [v for v in visits if v.kind in ("strict-saddle", "degenerate-saddle")]
-    minima = [v for v in visits if v.kind == "global-minimum"]
-    end = f"a global minimum of rank {minima[-1].rank}" if minima else "no minimum"
+    minima = [v for v in visits if v.kind in ("global-minimum", "local-minimum")]
+    end = f"a {minima[-1].kind.replace('-', ' ')} of rank {minima[-1].rank}" if minima else "no minimum"
     if not visits:
         return "No visit: the gradient falls or rises all along without a clear minimum; no saddle is visited."
     if not saddles:

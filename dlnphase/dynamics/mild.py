@@ -100,7 +100,9 @@ class Mild:
             if reason in ("diverged", "precision_floor") and not self.to_the_end:
                 self._hand_over()
                 return
-            yield self._record(reason)
+            record = self._record(reason)
+            yield record
+            reason = record.reasons[0]
             if reason is None and not self._patient():
                 self._hand_over()
                 return

@@ -23,7 +23,8 @@ class Record:
         excess: C(A) − C_min, shape (m,).
         gradient_norm: ‖∇𝓛(θ)‖, shape (m,).
         A: end-to-end matrices, shape (m, d_out, d_in).
-        reasons: one of REASONS for members that end here, else None.
+        reasons: one of REASONS for members that end here, else None; whoever receives the record may end others by
+            writing theirs.
         weights: call it before the next record to get the layers of record-member i
             in the frame the run started in: ``weights(i)`` is a list of (n_l, n_{l-1}) arrays.
         note: a line for people about what just happened, or "".

@@ -28,7 +28,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ZERO_COST = 1e-12  # of the highest cost: below it is the round-off of a refined minimum
-KIND_MARKERS = {"strict-saddle": "v", "degenerate-saddle": "D", "global-minimum": "*", "not-critical": "x"}
+KIND_MARKERS = {
+    "strict-saddle": "v",
+    "degenerate-saddle": "D",
+    "global-minimum": "*",
+    "local-minimum": "P",
+    "not-critical": "x",
+}
 # Series that lie over each other at the same rank: a disc in a ring, a cross over both.
 DISC: dict[str, Any] = {**marker_style(0), "markersize": 4.5, "zorder": 3}
 SQUARE: dict[str, Any] = {**marker_style(1), "markersize": 4.5, "zorder": 3}

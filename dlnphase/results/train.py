@@ -168,6 +168,10 @@ class Outcome:
         rank: of the critical point the end is near, or the numerical rank where there is none.
         evidence: what the regime was told from.
         advice: what to do about a run that did not converge, or "".
+        reached: of a converged run: ``global-minimum``, of the cost; ``width-minimum``, the least cost that the
+            narrowest layer allows, above it; ``local-minimum``, a minimum of the network whose narrowest layer keeps it
+            above that of the cost, where the least cost at this width is not known. Of several members: of all of them.
+        reachable: the cost there, that ``tol`` was measured above; of several members their mean.
     """
 
     reason: str
@@ -183,6 +187,8 @@ class Outcome:
     rank: int
     evidence: Regime
     advice: str = ""
+    reached: str | None = None
+    reachable: float | None = None
 
 
 @dataclass(frozen=True)

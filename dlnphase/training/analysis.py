@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
 from dlnphase.costs.quadratic import QuadraticCost
 from dlnphase.critical import HostCost, RankTransition, refine_matrix
-from dlnphase.critical.visited import Path, matrix_rank, transitions, visited_points
+from dlnphase.critical.bottleneck import is_least
+from dlnphase.critical.visited import Path, Visited, matrix_rank, transitions, visited_points
 from dlnphase.networks.chain import Network
 from dlnphase.results.train import Member, NetworkInfo, Outcome, Plateau, Prediction, Regime, Spread, TaskInfo, Theory
 from dlnphase.training.early import passes_early, with_dense_start
@@ -63,10 +64,11 @@ def analyse(path: MemberPath, member: int, square_norm: float, context: Context)
     excess, gradient = path.column(3), path.column(4)
     cost = excess + context.cost.minimum
     tol = context.tol if path.reason == "converged" else None
-    records = Path(time, step, excess, gradient, path.matrices, tol)
+    width = min(context.network.full_hidden or context.network.hidden)
+    records = Path(time, step, excess, gradient, path.matrices, tol, width=width)
     visited = [v for v in visited_points(records, host) or () if v.counts]
     rows = transitions(records, context.cost.minimum, visited)
-    saddles = [v.visit for v in visited if v.point.next_mode > 0]
+    saddles = [v.visit for v in visited if v.saddle]
     movement, ntk_change = _change(path, square_norm)
     evidence = Regime(len(saddles), max((v.prominence for v in saddles), default=0.0), movement, ntk_change)
     end = path.matrices[max(path.matrices)]
@@ -87,6 +89,7 @@ def analyse(path: MemberPath, member: int, square_norm: float, context: Context)
         initial_test_cost=tests[0],
         rank=visited[-1].rank if at_end else matrix_rank(end, refine_matrix(end, host)),
         evidence=evidence,
+        **_reached(visited[-1] if at_end and reason == "converged" else None, context.cost, width),
     )
     plateaus = tuple(
         Plateau(v.rank, context.cost.minimum_at_rank(v.rank), v.point.cost, float(cost[v.visit.index]))
@@ -110,6 +113,16 @@ def analyse(path: MemberPath, member: int, square_norm: float, context: Context)
         tuple(v.visit.index for v in visited),
         spectra,
     )
+
+
+def _reached(end: Visited | None, cost: QuadraticCost, width: int) -> dict[str, Any]:
+    """What a run that has converged came to, and the cost there, as entries of its outcome."""
+    if end is None:
+        return {}
+    if not end.held:
+        return {"reached": "global-minimum", "reachable": cost.minimum}
+    kind = "width-minimum" if is_least(end.point.cost, cost, width) else "local-minimum"
+    return {"reached": kind, "reachable": end.point.cost}
 
 
 def _change(path: MemberPath, square_norm: float) -> tuple[float, float]:
@@ -222,6 +235,8 @@ def _mean_outcome(outcomes: Sequence[Outcome]) -> Outcome:
         test_cost=mean("test_cost") if has_test else None,
         initial_test_cost=mean("initial_test_cost") if has_test else None,
         rank=_common([o.rank for o in outcomes]),
+        reached=outcomes[0].reached if len({o.reached for o in outcomes}) == 1 else None,
+        reachable=_mean_of(o.reachable for o in outcomes),
         evidence=evidence,
     )
 

@@ -28,6 +28,7 @@ from dlnphase.settings import TrainSettings
 from dlnphase.setup.build import Start, build_backend, build_limit, build_start, build_task, few_threads, task_info
 from dlnphase.training.analysis import Context, analyse, combine
 from dlnphase.training.modes import mean_modes
+from dlnphase.training.narrow import NarrowEnds
 from dlnphase.training.noise import Question, mean_noise
 from dlnphase.training.notebook import in_notebook, notebook_progress
 from dlnphase.training.recording import MemberPath, Recorder, assemble
@@ -119,10 +120,13 @@ def train(
 def _recorded(run: Run, on_record: Callable[[Record], None] | None, should_stop: Callable[[], bool] | None) -> Recorder:
     """The run itself: its records, up to its end or to where it was interrupted."""
     recorder = Recorder(run.start.network.batch)
+    tol = 0.0 if run.settings.dynamics == "greedy" else run.settings.tol  # a greedy path knows its width
+    narrow = NarrowEnds(run.start.network, run.task.cost, tol)
     try:
         with np.errstate(over="ignore", invalid="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)
             for record in _records(run):
+                narrow.end(record)
                 try:
                     if on_record is not None:
                         on_record(record)
@@ -139,7 +143,6 @@ def _recorded(run: Run, on_record: Callable[[Record], None] | None, should_stop:
 
 
 def _records(run: Run) -> Iterator[Record]:
-    """The dynamics that the settings name, as records."""
     s, network, cost = run.settings, run.start.network, run.task.cost
     assert s.max_steps is not None
     if s.dynamics == "gd":
@@ -188,7 +191,7 @@ def _result(run: Run, recorder: Recorder, clock: Clock) -> TrainResult:
         spread=spread,
         modes=modes,
         mode_spread=mode_spread,
-        sparsity=_sparsity(run, paths),
+        sparsity=_sparsity(run, paths, members),
         noise=mean_noise([m.noise for m in members]),
         notes=run.notes + missing + tuple(p.note for p in run.points if p.ties > 1 or p.independent is False),
         files=files,
@@ -219,9 +222,9 @@ def _completed(run: Run, paths: Sequence[MemberPath]) -> Table | None:
     return Table(np.where(seen, given, ends), labels.rows, labels.columns, labels.corner)
 
 
-def _sparsity(run: Run, paths: Sequence[MemberPath]) -> Sparsity | None:
-    """How sparse the ends are, where the data leaves a choice of minimum."""
-    if run.task.cost.unique:
+def _sparsity(run: Run, paths: Sequence[MemberPath], members: Sequence[Member]) -> Sparsity | None:
+    """How sparse the ends are, where the data leaves a choice of minimum and the width lets them come to one."""
+    if run.task.cost.unique or any(m.outcome.reached not in (None, "global-minimum") for m in members):
         return None
     ends = np.stack([path.matrices[max(path.matrices)] for path in paths])
     return end_of_path(ends, run.task.cost, run.start.info.depth, target=run.task.target)

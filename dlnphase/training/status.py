@@ -28,7 +28,7 @@ class Status:
 
     def __init__(self, run: Run, clock: Callable[[], float] = time.monotonic) -> None:
         self._cost = run.task.cost
-        self._batch = run.start.network.batch
+        self._batch, self._room = run.start.network.batch, min(run.start.network.dims)
         self._max_steps, self._tol = run.settings.max_steps, run.settings.tol
         self._done = np.zeros(self._batch, dtype=bool)
         self._first = np.full(self._batch, np.nan)
@@ -98,7 +98,7 @@ class Status:
         rank = int((s > LEARNED * max(float(s[0]), top)).sum())
         if norm * norm * t > FALLING * excess > 0:
             return f"learning mode {max(rank, 1)}"
-        return f"at rank {rank}, waiting for mode {rank + 1}" if rank < len(s) else f"at rank {rank}"
+        return f"at rank {rank}, waiting for mode {rank + 1}" if rank < self._room else f"at rank {rank}"
 
 
 def duration(seconds: float) -> str:

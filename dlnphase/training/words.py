@@ -16,7 +16,7 @@ LISTED, WAYS = 5, 3  # times, and ways that several starts took, that are told o
 
 def train_sentence(result: TrainResult) -> str:
     """What happened, in words; the same for the terminal, notebooks and captions."""
-    sparse = f" {result.sparsity.words}" if result.sparsity is not None and result.outcome.reason == "converged" else ""
+    sparse = f" {result.sparsity.words}" if result.sparsity is not None and _fits(result) else ""
     return f"{_story(result)}{_modes(result)} {_ending(result)}{_test(result)}{_noise(result)}{sparse}"
 
 
@@ -102,12 +102,13 @@ def _ending(result: TrainResult) -> str:
         counts = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in reasons.most_common())
         return f"The starts ended differently ({counts}), at t = {outcome.time:.4g} on average."
     steps = f"t = {outcome.time:.4g} ({outcome.steps} steps)"
-    relative = outcome.excess / max(outcome.initial_cost - result.task.minimum, 1e-300)
     they = "They" if result.members else "It"
     if outcome.reason == "converged":
-        minimum = f" (it is {result.task.minimum:.4g})" if result.task.minimum > 0 else ""
-        what = f"to the minimum of the cost{minimum} within {relative:.1e} of its start"
-        return f"{they} converged at {steps}, at rank {outcome.rank}, {what}."
+        least = result.task.minimum if outcome.reachable is None else outcome.reachable
+        relative = (outcome.cost - least) / max(outcome.initial_cost - least, 1e-300)
+        where = f"{steps}, at rank {outcome.rank}, {_goal(result)}"
+        return f"{they} converged at {where} within {relative:.1e} of its start."
+    relative = outcome.excess / max(outcome.initial_cost - result.task.minimum, 1e-300)
     words = {
         "max_time": "The time budget ran out",
         "max_steps": "The step budget ran out",
@@ -118,12 +119,39 @@ def _ending(result: TrainResult) -> str:
     return f"{words} at {steps}, the cost at {relative:.1e} of its start."
 
 
+def _fits(result: TrainResult) -> bool:
+    """Whether all starts reached the minimum of the cost; of files older than that was told, all that converged did."""
+    outcome = result.outcome
+    return outcome.reason == "converged" and (outcome.reachable is None or outcome.reached == "global-minimum")
+
+
+def _goal(result: TrainResult) -> str:
+    """What a run converged to."""
+    outcome, minimum = result.outcome, result.task.minimum
+    width = min(result.network.full_hidden or result.network.hidden)
+    if outcome.reached == "width-minimum":
+        least = f"to the least cost that width {width} allows, {outcome.reachable:.4g}"
+        return f"{least} (at any width it is {minimum:.4g}),"
+    if outcome.reached == "local-minimum":
+        several = "minima" if result.members else "a minimum"
+        return (
+            f"to {several} of the network at cost {outcome.reachable:.4g}: width {width} keeps it above the minimum "
+            f"of the cost ({minimum:.4g}), and the least cost at this width is not known;"
+        )
+    reached = Counter(m.outcome.reached for m in result.members)
+    if len(reached) > 1:
+        told = [(count, (kind or "point").replace("-", " ")) for kind, count in reached.most_common()]
+        counts = ", ".join(f"{count} to a {kind}" for count, kind in told)
+        return f"{counts} (width {width} keeps some above the minimum of the cost),"
+    return "to the minimum of the cost" + (f" (it is {minimum:.4g})" if minimum > 0 else "")
+
+
 def _test(result: TrainResult) -> str:
     outcome = result.outcome
     if outcome.test_cost is None or not outcome.initial_test_cost or outcome.reason != "converged":
         return ""
     ratio = outcome.test_cost / outcome.initial_test_cost
-    if result.task.kind != "completion":
+    if result.task.kind != "completion" or not _fits(result):
         return f" Test cost {outcome.test_cost:.4g}, {ratio:.2g} of its start."
     if result.config.target is not None:
         return f" Test cost on the entries held out: {outcome.test_cost:.4g}, {ratio:.2g} of its start."

@@ -47,15 +47,14 @@ def critical_near(a: np.ndarray, rank: int, cost: Quadratic) -> np.ndarray | Non
     return point if left_over <= ZERO else None
 
 
-def least_rank(a: np.ndarray, cost: Quadratic, enough: float, width: int) -> tuple[int, int]:
-    """Ranks that can be told of an end A whose excess cost is at most ``enough``.
+def least_rank(a: np.ndarray, cost: Quadratic, enough: float, width: int, offset: float = 0.0) -> tuple[int, int]:
+    """Ranks that can be told of an end A whose excess cost is at most ``enough`` above ``offset``.
 
     The lower one is the least rank at which a descent from the truncated A gets to ``enough`` (less would claim a fit
     that is none); the higher one the least at which truncating alone stays below 100 × enough.
     """
     u, s, vt = np.linalg.svd(a, full_matrices=False)
     full = min(*a.shape, width)
-    offset = cost.least_excess(width) or 0.0
 
     def truncated(k: int) -> float:
         return cost.excess((u[:, :k] * s[:k]) @ vt[:k]) - offset
