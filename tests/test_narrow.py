@@ -36,7 +36,7 @@ def loss_and_slopes(layers, seen):
     theta = torch.cat([torch.as_tensor(w).flatten() for w in layers]).requires_grad_(True)
     value = loss(theta)
     (slope,) = torch.autograd.grad(value, theta)
-    return float(value), slope.numpy(), torch.autograd.functional.hessian(loss, theta.detach()).numpy()
+    return float(value.detach()), slope.numpy(), torch.autograd.functional.hessian(loss, theta.detach()).numpy()
 
 
 def holed(seed, shape=(4, 5), rank=3, holes=4):
@@ -49,7 +49,7 @@ def holed(seed, shape=(4, 5), rank=3, holes=4):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("narrow")
-    target = holed(1)
+    target = holed(2)
     np.save(folder / "target.npy", target)
     result = train(TrainSettings(target=str(folder / "target.npy"), width=2, depth=3, gamma=1.2, max_steps=3000))
     (folder / "run").mkdir()
@@ -69,7 +69,7 @@ def test_a_completion_too_narrow_to_fit_converges_to_a_minimum_of_its_network(ru
     assert -1e-10 * yard <= above <= 1.0001e-8 * yard, "within --tol of the minimum it names"
     values = np.linalg.eigvalsh(hessian)
     # What is left to fall is ½ gᵀH⁺g: the minimum it names is where Newton's method from here leads.
-    kept = values > 1e-3 * values[-1]
+    kept = values > 1e-4 * values[-1]
     parts = np.linalg.eigh(hessian)[1].T @ slope
     assert above == pytest.approx(0.5 * np.sum(parts[kept] ** 2 / values[kept]), rel=0.02)
     assert values[0] > -1e-3 * values[-1], "negative curvature no larger than the distance that is left"

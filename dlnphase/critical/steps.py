@@ -34,6 +34,7 @@ class Eigenpairs:
         matrix = images @ basis.T
         values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
         self.rising = bool(values[0] >= -NULL_DIRECTION * np.abs(values).max())
+        self.definite = bool(values[0] > NULL_DIRECTION * np.abs(values).max())
         kept = np.abs(values) > NULL_DIRECTION * np.abs(values).max()
         self._values, self._vectors = values[kept], vectors[:, kept].T @ basis
         self._parts = self._vectors @ gradient

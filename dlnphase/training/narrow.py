@@ -12,7 +12,7 @@ import numpy as np
 from dlnphase.costs.quadratic import Cost
 from dlnphase.critical import HostCost
 from dlnphase.critical.bottleneck import minimum_near
-from dlnphase.critical.manifold import Frame
+from dlnphase.critical.manifold import Frame, LowRank
 from dlnphase.dynamics import Record
 from dlnphase.dynamics.step_control import yardstick
 from dlnphase.networks.chain import Network
@@ -67,9 +67,10 @@ class _End:
         return excess - self.least <= enough
 
     def _search(self, a: np.ndarray) -> None:
-        g = self.host.flat_gradient(self.host.flat(a))
+        flat = self.host.flat(a)
+        g = self.host.flat_gradient(flat)
         whole = float(np.linalg.norm(g))
-        part = float(np.linalg.norm(Frame(self.host.flat(a), self.width).coordinates(g))) / whole if whole else np.inf
+        part = float(np.linalg.norm(Frame(LowRank.of(flat, self.width)).coordinates(g))) / whole if whole else np.inf
         if part <= self.next_search:
             self.next_search = part / AGAIN
             point = minimum_near(a, self.host, self.width)
