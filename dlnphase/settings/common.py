@@ -162,11 +162,6 @@ class TaskSettings(Settings):
         "your matrix as text: leave out these columns of labels, by number or name; none: learn all",
         panel="Task", default_words="told from the file",
     )  # fmt: skip
-    noise_level: float | None = option(
-        None, number(positive=True),
-        "standard deviation of the noise in your data, to tell the modes that fit it; nothing is added",
-        panel="Task", default_words="--noise, else looked for in a matrix of your own",
-    )  # fmt: skip
     data: str | None = option(
         None,
         path("an .npz file"),
@@ -231,8 +226,6 @@ class TaskSettings(Settings):
 
     def _settle_planted(self) -> None:
         self._refuse_beside("a planted task", _AS_TEXT)
-        if self.noise and self.noise_level is not None:
-            raise InputError("noise-level: found beside noise, which plants noise of a known level; drop one")
         task = self.task or self.DEFAULT_TASK
         shape = self.shape or (10, 10)
         self._set("task", task)

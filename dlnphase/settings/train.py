@@ -4,13 +4,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dlnphase.errors import InputError
 from dlnphase.settings.common import MachineSettings, NetworkSettings, TaskSettings
 from dlnphase.settings.dynamics import DynamicsSettings
+from dlnphase.settings.parse import number
+from dlnphase.settings.table import option
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings(MachineSettings, DynamicsSettings, TaskSettings, NetworkSettings):
     """One network, from initialisation to the minimum: network, task, dynamics, machine."""
+
+    noise_level: float | None = option(
+        None, number(positive=True),
+        "standard deviation of the noise in your data, to tell the modes that fit it; nothing is added",
+        panel="Task", default_words="--noise, else looked for in a matrix of your own",
+    )  # fmt: skip
+
+    def _settle(self) -> None:
+        super()._settle()
+        if self.noise and self.noise_level is not None:
+            raise InputError("noise-level: found beside noise, which plants noise of a known level; drop one")
 
     def slug(self) -> str:
         """A short readable name: ``train-completion-10x10-L4-w100-g2``, ``train-ratings-L4-w100-g2-seed1``."""
