@@ -89,12 +89,16 @@ def _save(result: DetectResult, out: OutputDirectory) -> None:
 
 def _finished(directory: Path, settings: DetectSettings) -> DetectResult | None:
     """The result that is there, if the same settings led to it and it is whole."""
+    from dlnphase.backend import resolve_backend
     from dlnphase.results import refuse_different
     from dlnphase.results.detect import SADDLES_FILE, load_detect
+    from dlnphase.setup.build import build_task
 
     if not (directory / SADDLES_FILE).exists():
         return None
     result = load_detect(directory)
+    if settings.has_task and not settings.is_run:  # what the result says was filled in from the task itself
+        settings = build_task(settings, resolve_backend("cpu"))[1]
     refuse_different(result.config.identity(), settings.identity(), str(directory))
     return result if result.complete else None
 

@@ -33,7 +33,9 @@ from dlnphase.results.detect import PathInfo
 from dlnphase.results.files import in_range, read_npz
 from dlnphase.results.recording import WORDS
 from dlnphase.results.train import RUN_FILE, NetworkInfo, TrainResult, load_train
+from dlnphase.settings.common import SAID
 from dlnphase.settings.detect import DetectSettings
+from dlnphase.settings.train import TrainSettings
 from dlnphase.setup.build import build_task
 from dlnphase.setup.states import SUFFIXES
 
@@ -85,7 +87,7 @@ def _from_run(path: Path, settings: DetectSettings) -> Source:
     _agree_with_run(settings, result, path)
     if result.trajectory is None:
         raise InputError(f"SOURCE: {path}: {result.files.get('trajectory')} is missing beside {RUN_FILE}")
-    task, _ = build_task(result.config, resolve_backend("cpu"))
+    task, _ = build_task(_beside_its_file(settings, result.config), resolve_backend("cpu"))
     if task.shape != result.trajectory.A.shape[1:]:
         raise InputError(f"SOURCE: {path}: the trajectory has matrices of another shape than the task {task.shape}")
     hidden, known = _true_sizes(result.network)
@@ -109,22 +111,42 @@ def _true_sizes(network: NetworkInfo) -> tuple[tuple[int, ...], bool]:
 
 def _agree_with_run(settings: DetectSettings, result: TrainResult, path: Path) -> None:
     """Options that repeat what the run says are taken; InputError for one that says something else."""
-    for name in ("lr", "times", "every", "between"):
-        if getattr(settings, name):
-            raise InputError(f"{name}: found beside the run {path}, which tells its own times; drop it")
+    config = result.config
+    if settings.lr is not None and isinstance(config.lr, float) and settings.lr != config.lr:
+        raise InputError(f"lr: found {settings.lr:g}, but the run {path} has {config.lr:g}; drop it")
+    for name in ("times", "every", "between") if isinstance(config.lr, float) else ("lr", "times", "every", "between"):
+        if value := getattr(settings, name):
+            raise InputError(f"{name}: found {value} beside the run {path}, which tells its own times; drop it")
     if settings.loss_scale != 1.0:
         raise InputError(f"loss-scale: found {settings.loss_scale:g} beside the run {path}, expected 1")
     told: dict[str, Any] = {"depth": result.network.depth, "width": result.network.width}
     asked = {name: value for name in told if (value := getattr(settings, name)) is not None}
-    config = result.config
+    if told["width"] is None and len(widths := set(_true_sizes(result.network)[0])) == 1:
+        told["width"] = widths.pop()
     told |= {name: getattr(config, name) for name in settings.given_task}
     asked |= settings.given_task
     if "dim" in asked:
         told["dim"] = config.shape[0] if config.shape is not None and config.shape[0] == config.shape[1] else None
     for name, value in asked.items():
-        if value != told[name]:
-            option = name.replace("_", "-")
-            raise InputError(f"{option}: found {value}, but the run {path} has {told[name]}; drop it")
+        if value == told[name] or (told[name] is None and name in (*_said_by_file(config), "dim")):
+            continue
+        option = name.replace("_", "-")
+        raise InputError(f"{option}: found {value}, but the run {path} has {told[name]}; drop it")
+
+
+def _said_by_file(config: TrainSettings) -> tuple[str, ...]:
+    """What the file that a run was trained on says of its task."""
+    source = next((name for name in SAID if getattr(config, name) is not None), None)
+    return () if source is None else SAID[source]
+
+
+def _beside_its_file(settings: DetectSettings, config: TrainSettings) -> TrainSettings:
+    """The settings of a run, with those asked for that its file says and that are compared when it is read."""
+    said = _said_by_file(config)
+    asked: dict[str, Any] = {name: value for name in said if (value := getattr(settings, name)) is not None}
+    if said and settings.dim is not None:
+        asked["shape"] = (settings.dim, settings.dim)
+    return replace(config, **asked)
 
 
 def _trace_of(result: TrainResult, member: int) -> MemberTrace:

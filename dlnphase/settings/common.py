@@ -29,6 +29,7 @@ TASK_NAMES = ("completion", "factorization", "sensing", "regression")
 OBSERVED = 0.8  # fraction of entries a completion sees; a sensing task takes as many measurements
 
 _PLANTED = ("shape", "rank", "singular_values", "observed", "measurements", "noise", "data_seed")
+SAID = {"target": ("shape", "rank", "singular_values"), "data": ("shape", "measurements")}  # of these, by a file
 _HELD_OUT = ("observed", "data_seed")  # of these, what a matrix of one's own takes as well
 _AS_TEXT = ("header", "index_column")  # how a matrix is read from text
 
@@ -207,6 +208,8 @@ class TaskSettings(Settings):
             raise InputError("target: found beside data, expected one of them")
         held_out = source == "target" and self.observed is not None
         for name in _PLANTED:
+            if name in SAID[source]:
+                continue  # compared with the file when it is read
             if getattr(self, name) is not None and not (held_out and name in _HELD_OUT):
                 raise InputError(
                     f"{name.replace('_', '-')}: found beside {source}, which is a task of its own; drop one"

@@ -87,7 +87,8 @@ class SweepSettings(MachineSettings, TaskSettings):
         if self.target is None and self.data is None and self.dim is None and self.shape is None:
             self._set("shape", DEFAULT_SHAPE)
         super()._settle()
-        if self.rank is not None and self.singular_values is None:
+        planted = self.target is None and self.data is None
+        if planted and self.rank is not None and self.singular_values is None:
             values = tuple(TOP_SINGULAR_VALUE * (self.rank - i) / self.rank for i in range(self.rank))
             self._set("singular_values", values)
         self._set("gammas", tuple(sorted(self.gammas)))

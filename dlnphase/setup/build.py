@@ -22,6 +22,7 @@ from dlnphase.results.matrixfile import Table
 from dlnphase.results.train import NetworkInfo, TaskInfo
 from dlnphase.settings import MachineSettings, NetworkSettings, TaskSettings
 from dlnphase.setup import inputs
+from dlnphase.setup.repeats import check_data, check_target
 from dlnphase.setup.representation import Representation, choose_representation, initial_network, represent
 
 MAX_TASK_BYTES = 4 * 2**30  # a task whose own arrays would be larger is refused before they are made
@@ -86,6 +87,7 @@ def build_task(settings: S, backend: Backend) -> tuple[Task, S]:
 def _build_task(settings: S, backend: Backend) -> tuple[Task, S]:
     if settings.target is not None:
         table = inputs.read_matrix(settings.target, header=settings.header, index_column=settings.index_column)
+        check_target(settings, table.values)
         task = matrix_task(
             table.values, backend, observed=settings.observed, data_seed=settings.data_seed or 0,
             name=Path(settings.target).name,
@@ -96,6 +98,7 @@ def _build_task(settings: S, backend: Backend) -> tuple[Task, S]:
         return task, replace(settings, task=task.cost.kind)
     if settings.data is not None:
         arrays = inputs.read_regression(settings.data)
+        check_data(settings, arrays)
         task = regression_task(arrays["X"], arrays["Y"], backend, arrays.get("X_test"), arrays.get("Y_test"))
         return task, replace(settings, task="regression")
     return _planted(settings, backend)
@@ -220,6 +223,12 @@ def _start_from_file(settings: NetworkSettings, path: str, cost: QuadraticCost, 
     if settings.width is not None and widths != [settings.width]:
         found = ", ".join(map(str, widths))
         raise InputError(f"width: found {settings.width}, but init-weights {path} has {found}")
+    count = len(layers[0])
+    if settings.seeds not in ((0,), tuple(range(count))):
+        raise InputError(
+            f"seeds: found {len(settings.seeds)}, but init-weights {path} holds {count} "
+            f"network{'s' * (count != 1)}, numbered from 0"
+        )
     given = Network.from_weights([backend.tensor(w) for w in layers])
     sigma = float(given.theta.square().mean().sqrt())
     alpha = sigma * float(np.sqrt(np.mean(given.hidden)))
