@@ -1,6 +1,6 @@
 """What ``dlnphase.Recorder`` costs a training loop, at its defaults.
 
-``python -m bench.recorder`` prints the row alone.
+``python -m bench.recorder`` prints the rows alone.
 """
 
 from __future__ import annotations
@@ -15,40 +15,52 @@ import torch
 
 import dlnphase
 
-STEPS, REPEATS = 10_000, 5
-SIZES = (10, 100, 100, 100, 10)
+REPEATS = 20
+LOOPS = {(10, 100, 100, 100, 10): 10_000, (10, 300, 300, 10): 5_000}  # layers → steps
 
 Row = tuple[str, str, str]  # what, figure, how it was taken
 
 
-def recorder_overhead() -> Row:
-    """CPU time of a plain torch loop with the recorder over without, interleaved, the median of the ratios."""
+def recorder_overhead() -> list[Row]:
+    """CPU time of plain torch loops with the recorder over without, in turn, the median of the ratios."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            ratios, seconds = [], []
-            for k in range(REPEATS):
-                plain = _loop(None)
-                recorded = _loop(Path(folder) / f"{k}.npz")
-                ratios.append(recorded / plain)
-                seconds.append(plain)
+        return [_row(sizes, steps) for sizes, steps in LOOPS.items()]
     finally:
         torch.set_num_threads(before)
-    spread = f"{min(ratios):.3f} to {max(ratios):.3f}"
-    how = f"{STEPS} steps of SGD, four layers, w = 100, {statistics.median(seconds):.3g} s without; {spread}"
-    return "a training loop with Recorder / without", f"{statistics.median(ratios):.3f}", how
 
 
-def _loop(path: Path | None) -> float:
+def _row(sizes: tuple[int, ...], steps: int) -> Row:
+    ratios, seconds = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        for k in range(REPEATS):
+            path = Path(folder) / f"{k}.npz"
+            # Which goes first changes from pair to pair, so that a machine that slows down favours neither.
+            if k % 2:
+                recorded, plain = _loop(sizes, steps, path), _loop(sizes, steps, None)
+            else:
+                plain, recorded = _loop(sizes, steps, None), _loop(sizes, steps, path)
+            ratios.append(recorded / plain)
+            seconds.append(plain)
+            path.unlink()
+    low, middle, high = statistics.quantiles(ratios, n=4)
+    how = (
+        f"CPU: {steps} steps of SGD, {'×'.join(map(str, sizes))}, {statistics.median(seconds):.3g} s without; "
+        f"median of {REPEATS} pairs, half of them from {low:.3f} to {high:.3f}"
+    )
+    return f"a training loop with Recorder / without, w = {sizes[1]}", f"{middle:.3f}", how
+
+
+def _loop(sizes: tuple[int, ...], steps: int, path: Path | None) -> float:
     torch.manual_seed(0)
-    layers = [torch.nn.Linear(n, m, bias=False) for n, m in pairwise(SIZES)]
+    layers = [torch.nn.Linear(n, m, bias=False) for n, m in pairwise(sizes)]
     model = torch.nn.Sequential(*layers)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
-    inputs, outputs = torch.eye(SIZES[0]), torch.ones(SIZES[0], SIZES[-1])
+    inputs, outputs = torch.eye(sizes[0]), torch.ones(sizes[0], sizes[-1])
     started = time.process_time()
     recorder = None if path is None else dlnphase.Recorder(model, path, optimizer=optimizer)
-    for _ in range(STEPS):
+    for _ in range(steps):
         optimizer.zero_grad()
         (0.5 * (model(inputs) - outputs).square().sum()).backward()
         optimizer.step()
@@ -60,4 +72,5 @@ def _loop(path: Path | None) -> float:
 
 
 if __name__ == "__main__":
-    print(" | ".join(recorder_overhead()))
+    for row in recorder_overhead():
+        print(" | ".join(row), flush=True)

@@ -17,7 +17,7 @@ import torch
 import dlnphase
 from dlnphase.detect.linear import linear_layers
 from dlnphase.errors import InputError
-from dlnphase.results.files import read_npz
+from dlnphase.results.files import read_npz, write_rows
 
 
 def _model(sizes=(5, 8, 8, 6), scale=0.3):
@@ -380,3 +380,15 @@ def test_a_fit_that_resumes_goes_on_with_its_file(tmp_path):
     assert not (tmp_path / "q.npz").exists()
     with pytest.raises(InputError, match="2 optimizers"):
         other.on_train_start(SimpleNamespace(optimizers=[optimizer] * 2, global_step=0), model)
+
+
+def test_a_file_written_row_by_row_is_the_one_numpy_writes(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = [rng.standard_normal((3, 4)).T for _ in range(5)]  # not contiguous
+    mixed = [np.ones((2, 2), np.float32), np.full((2, 2), 0.1)]
+    with (tmp_path / "p.npz").open("wb") as stream:
+        write_rows(stream, {"t": np.arange(5.0), "W1": rows, "W2": mixed, "optimizer": np.array("SGD")})
+    found = read_npz(tmp_path / "p.npz", words={"optimizer"})
+    assert np.array_equal(found["W1"], np.stack(rows)) and np.array_equal(found["t"], np.arange(5.0))
+    assert found["W2"].dtype == np.float64 and np.array_equal(found["W2"], np.stack(mixed))
+    assert str(found["optimizer"]) == "SGD" and "optimizer" not in read_npz(tmp_path / "p.npz")

@@ -28,7 +28,7 @@ import torch
 
 from dlnphase.detect.linear import linear_layers
 from dlnphase.errors import DlnphaseError, InputError, RunError
-from dlnphase.results.files import npz_bytes
+from dlnphase.results.files import write_rows
 from dlnphase.results.journal import remove_leftovers_of, write_atomic
 from dlnphase.results.recording import load_recording
 
@@ -212,12 +212,11 @@ class _Log:
         """Write the file."""
         started = clock.monotonic()
         self.caveats = list(dict.fromkeys((*self.caveats, *_caveats(self.optimizer, self.layers))))
-        arrays = {"t": np.array(self.t), "step": np.array(self.step)}
-        stacks = [np.stack(layer) for layer in zip(*self.rows, strict=True)]
-        arrays |= dict(zip(self.names, stacks, strict=True))
+        arrays: dict[str, Any] = {"t": np.array(self.t), "step": np.array(self.step)}
+        arrays |= dict(zip(self.names, zip(*self.rows, strict=True), strict=True))
         words = {"optimizer": self.told, "not_flow": "; ".join(self.caveats)}
         arrays |= {name: np.array(text) for name, text in words.items() if text}
-        write_atomic(self.path, npz_bytes(arrays))
+        write_atomic(self.path, lambda stream: write_rows(stream, arrays))
         self.saved, self.unsaved = clock.monotonic(), False
         self.took = self.saved - started
 

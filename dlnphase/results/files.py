@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -26,6 +26,25 @@ def npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **dict(arrays))
     return buffer.getvalue()
+
+
+def write_rows(stream: IO[bytes], arrays: Mapping[str, np.ndarray | Sequence[np.ndarray]]) -> None:
+    """Write an .npz whose arrays may be given as lists of their rows, without putting those together in memory first.
+
+    Args:
+        stream: a binary file that can seek.
+        arrays: by name; the rows of a list have one shape.
+    """
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
+        for name, value in arrays.items():
+            rows = [value] if isinstance(value, np.ndarray) else value
+            dtype = np.result_type(*{row.dtype for row in rows})
+            shape = value.shape if isinstance(value, np.ndarray) else (len(rows), *rows[0].shape)
+            header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as out:
+                np.lib.format.write_array_header_1_0(out, header)
+                for row in rows:
+                    out.write(np.ascontiguousarray(row, dtype).reshape(-1).view(np.uint8).data)
 
 
 def read_npz(path: Path, what: str = "", *, words: Collection[str] = ()) -> dict[str, np.ndarray]:

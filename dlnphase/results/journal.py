@@ -15,8 +15,9 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import IO
 
 from dlnphase.errors import RunError
 
@@ -30,8 +31,12 @@ STAGED = ".dlnphase-"  # temporary names begin with this …
 PART = ".part"  # … and end with this
 
 
-def write_atomic(path: Path, data: str | bytes) -> None:
+def write_atomic(path: Path, data: str | bytes | Callable[[IO[bytes]], None]) -> None:
     """Write one file so that readers see the old one or the new one, never a part.
+
+    Args:
+        path: the file.
+        data: what it holds, or what writes that into the open file.
 
     Raises:
         RunError: when the disk is full, or the directory cannot be written; what was there stays.
@@ -39,11 +44,13 @@ def write_atomic(path: Path, data: str | bytes) -> None:
     commit(path.parent, {path.name: data}, main=path.name)
 
 
-def commit(directory: Path, files: Mapping[str, str | bytes], *, main: str) -> None:
+def commit(
+    directory: Path, files: Mapping[str, str | bytes | Callable[[IO[bytes]], None]], *, main: str
+) -> None:
     """Write a set of files as one: at any moment the old set is there, or the new one, or a journal of the new one.
 
     Args:
-        files: name → content.
+        files: name → content, or what writes it into the open file.
         main: the file by which readers tell that a result is there.
 
     Raises:
@@ -163,12 +170,15 @@ def _plain(name: object) -> bool:
     return isinstance(name, str) and re.fullmatch(r"[^/\0]+", name) is not None and name not in (".", "..")
 
 
-def _stage(directory: Path, name: str, data: bytes) -> str:
+def _stage(directory: Path, name: str, data: bytes | Callable[[IO[bytes]], None]) -> str:
     """Write under a temporary name, to the disk; returns the name."""
     descriptor, temporary = tempfile.mkstemp(prefix=f"{STAGED}{name}.", suffix=PART, dir=directory)
     try:
         with os.fdopen(descriptor, "wb") as stream:
-            stream.write(data)
+            if isinstance(data, bytes):
+                stream.write(data)
+            else:
+                data(stream)
             stream.flush()
             os.fsync(stream.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
