@@ -1,12 +1,17 @@
 """check_cost: what is right passes, and each mistake is named."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 import dlnphase
+from dlnphase import TrainSettings
 from dlnphase.backend import resolve_backend
-from dlnphase.costs.tasks import TASKS, planted_task
+from dlnphase.costs.tasks import TASKS, Task, planted_task
+from dlnphase.errors import InputError
+from dlnphase.training.run import prepare
 
 CPU = resolve_backend("cpu")
 
@@ -70,3 +75,19 @@ def test_each_mistake_is_named(words):
     with pytest.raises(dlnphase.InputError) as error:
         dlnphase.check_cost(cost)
     assert words in str(error.value) and all(line.startswith("cost: ") for line in str(error.value).splitlines())
+
+
+@pytest.mark.parametrize("wrong", [lambda g: -g, lambda g: g * torch.tensor([1.0, -1.0])], ids=["all", "a column"])
+def test_a_run_on_a_cost_with_a_wrong_gradient_diverges_and_points_here(wrong):
+    class Wrong(LogCosh):
+        minimizer, kind, unique = LogCosh.target, "own", True
+
+        def gradient(self, a):
+            return wrong(super().gradient(a))
+
+    settings = TrainSettings(task="factorization", shape=(3, 2), rank=2, width=5, depth=2, gamma=1.0)
+    outcome = dlnphase.train(replace(prepare(settings), task=Task(Wrong()))).outcome
+    assert outcome.reason == "diverged" and outcome.excess > outcome.initial_cost
+    assert "dlnphase.check_cost" in outcome.advice
+    with pytest.raises(InputError, match="gradient"):
+        dlnphase.check_cost(Wrong())

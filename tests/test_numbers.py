@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.optimize import brentq
 
 from dlnphase.backend import resolve_backend
 from dlnphase.cli import app
@@ -120,3 +121,38 @@ def test_float32_in_a_sweep_says_how_every_run_ended(run):
         assert sum(one.reasons.values()) == 2 and set(one.reasons) <= {"converged", "precision_floor"}
         assert one.reasons == two.reasons == {"converged": 2}
         assert max(one.final_cost.values) <= 1.01e-8 * 100
+
+
+@pytest.mark.parametrize("size", [1e20, 1e100])
+def test_huge_layers_beside_tiny_ones_are_followed_as_far_as_times_go(size, run):
+    """The huge layer does not move: A − A* decays as e^(−t W_1ᵀW_1)."""
+    rng = np.random.default_rng(0)
+    w1, w2, target = size * rng.standard_normal((5, 3)), rng.standard_normal((3, 5)) / size, np.diag([3.0, 2.0, 1.0])
+    np.savez("w.npz", W1=w1, W2=w2)
+    np.save("t.npy", target)
+    code, out, _ = run("train", "--init-weights", "w.npz", "--target", "t.npy", "--out", "a")
+    assert code == 0 and "hardly moved" in out
+    outcome = load_train("a").outcome
+    rates, v = np.linalg.eigh(w1.T @ w1 / size**2)
+    missing = np.square((w2 @ w1 - target) @ v)
+
+    def cost(t):  # t in units of size⁻²
+        return 0.5 * np.sum(missing * np.exp(-2 * t * rates))
+
+    yard = min(cost(0.0), 0.5 * np.sum(target**2))
+    end = brentq(lambda t: np.log(cost(t) / (1e-8 * yard)), 0.0, 1e3)
+    assert (outcome.reason, outcome.regime) == ("converged", "lazy")
+    assert outcome.time * size * size == pytest.approx(end, rel=0.02)
+    assert outcome.evidence.ntk_change < 1e-6
+
+
+def test_layers_whose_flow_has_no_time_are_refused_with_their_sizes(run):
+    np.savez("w.npz", W1=np.full((5, 3), 1e149), W2=np.full((3, 5), 1e-149))
+    np.save("t.npy", np.eye(3))
+    code, _, err = run("train", "--init-weights", "w.npz", "--target", "t.npy", "--out", "a")
+    assert code == 2 and err.count("\n") == 1
+    assert "--init-weights: " in err and "W1 of 1.0e+149, W2 of 1.0e-149 move in a time of" in err
+    assert not Path("a").exists()
+    np.savez("w.npz", W1=np.full((5, 3), 1e160), W2=np.full((3, 5), 1e-160))
+    code, _, err = run("train", "--init-weights", "w.npz", "--target", "t.npy", "--out", "a")
+    assert code == 2 and "W1: entries of up to 1e+160, expected at most 1e+150" in err

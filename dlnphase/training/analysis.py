@@ -139,6 +139,9 @@ def _change(path: MemberPath, square_norm: float) -> tuple[float, float]:
 def _ntk_change(first: Network, last: Network) -> float:
     """‖K_1 − K_0‖_F/‖K_0‖_F from the factors of K, without forming it: ⟨A⊗B, C⊗D⟩ = ⟨A, C⟩⟨B, D⟩."""
     before, after = first.ntk_factors(), last.ntk_factors()
+    # Both kernels in one unit: the squares of layers of very unlike sizes leave the range of numbers, ratios do not.
+    units = [max(float(pair[side].abs().max()) for pair in (*before, *after)) or 1.0 for side in (0, 1)]
+    before, after = ([(a / units[0], b / units[1]) for a, b in factors] for factors in (before, after))
 
     def inner(x: list[tuple[torch.Tensor, torch.Tensor]], y: list[tuple[torch.Tensor, torch.Tensor]]) -> float:
         return float(sum((a * c).sum() * (b * d).sum() for a, b in x for c, d in y))

@@ -15,12 +15,15 @@ from typing import Any
 import numpy as np
 
 from dlnphase.backend import Backend
+from dlnphase.costs.quadratic import QuadraticCost
 from dlnphase.costs.tasks import Task
 from dlnphase.critical.greedy import GreedyPoint, greedy_path
 from dlnphase.critical.sparsity import end_of_path
 from dlnphase.dynamics import LARGEST_SOLVE, Record, gradient_descent, gradient_flow, stable_step
+from dlnphase.dynamics.step_control import FIRST_STEP, SMALLEST_STEP
 from dlnphase.errors import InputError
 from dlnphase.findings import Sparsity
+from dlnphase.networks.chain import split
 from dlnphase.results import Clock
 from dlnphase.results.matrixfile import Table
 from dlnphase.results.train import COMPLETED_FILE, TRAJECTORY_FILE, Member, Outcome, TrainResult
@@ -68,6 +71,8 @@ def _prepare(settings: TrainSettings) -> Run:
         start = build_limit(settings, task.cost, backend)
     else:
         start = build_start(settings, task.cost, backend, settings.seed)
+    if settings.dynamics == "flow" and settings.init_weights is not None:
+        _check_times(settings.init_weights, start, task)
     notes = [*start.notes, *task.notes]
     lr: float | None = None
     if settings.dynamics == "gd":
@@ -80,6 +85,21 @@ def _prepare(settings: TrainSettings) -> Run:
     if settings.dynamics == "flow" and task.shape[0] * task.shape[1] > LARGEST_SOLVE:
         notes.append(f"d_out·d_in is above {LARGEST_SOLVE}: the flow takes explicit steps alone, many on long plateaus")
     return Run(settings, backend, task, start, lr, tuple(notes))
+
+
+def _check_times(path: str, start: Start, task: Task) -> None:
+    """Refuse layers whose sizes are so unlike that the time in which they move is none that the flow can tell."""
+    network = start.network
+    moves = split(network.gradient(task.cost.gradient(network.product())), network.dims)
+    # By way of largest entries: squares of what is compared here may leave the range of numbers.
+    sizes = [float(w.abs().max()) for w in network.weights]
+    rates = [float(g.abs().max()) / s for g, s in zip(moves, sizes, strict=True) if s > 0]
+    if max(rates, default=0.0) * SMALLEST_STEP > FIRST_STEP:
+        told = ", ".join(f"W{k} of {s:.1e}" for k, s in enumerate(sizes, 1))
+        raise InputError(
+            f"init-weights: {path}: entries of up to {told} move in a time of {1 / max(rates):.1e}, expected at least "
+            f"{SMALLEST_STEP:g}; the same matrix with layers of like sizes moves in times that can be told"
+        )
 
 
 def train(
@@ -241,6 +261,8 @@ def _advice(reason: str, run: Run) -> str:
     if reason == "diverged":
         if s.dynamics == "gd":
             return f"the step η = {run.lr:g} is too large: try --lr auto, or --lr {run.lr / 4:.2g}"  # type: ignore[operator]
+        if not isinstance(run.task.cost, QuadraticCost):
+            return "a flow never climbs: dlnphase.check_cost tells whether the gradient is that of the cost"
         return f"numbers overflowed on the way: try {precise}a start of smaller scale (larger --gamma)"
     if reason == "precision_floor":
         return f"round-off of the learned modes reached the unlearned ones: try {precise}a smaller --gamma"
