@@ -57,6 +57,7 @@ class ConvexCost:
         minimizer: Â with C(Â) = inf C, shape (d_out, d_in); None where ``attained`` is False or none is known.
         attained: whether a minimum exists; False: ‖A‖ → ∞ as C → inf C.
         resolution: relative precision of the numbers it was given in.
+        by_products: whether the Hessian is worth its products alone: a D × D matrix of it would cost as many of them.
         like: any tensor on the device and in the dtype of the cost.
     """
 
@@ -66,6 +67,7 @@ class ConvexCost:
     minimum: float
     minimizer: Tensor | None
     attained: bool = True
+    by_products: bool = False
     resolution: float
     like: Tensor
 

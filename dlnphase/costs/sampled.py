@@ -67,6 +67,7 @@ class SampledCost(ConvexCost):
         self, kind: str, loss: Loss, sampling: Sampling, resolution: float, found: Found | None = None
     ) -> None:
         self.kind, self.loss, self.sampling = kind, loss, sampling
+        self.by_products = sampling.metric is not None
         self.name, self.shape, self.like = loss.name, sampling.shape, sampling.like
         self.resolution = max(float(torch.finfo(self.like.dtype).eps), resolution)
         self.minimum, self.minimizer, self.attained = 0.0, None, False

@@ -129,8 +129,7 @@ def _new_channel(point: ParameterPoint, cost: HostCost) -> Descent | None:
     matrix, depth = point.point, len(point.weights)
     s, u, v = top_pair(-cost.gradient(matrix.A))
     pair = np.outer(u, v)
-    bend = float(np.sum(pair * cost.curvature(pair[None], matrix.A)[0]))
-    scale = s / bend if bend > 0 else natural_size(cost, depth) ** depth
+    scale = cost.mode_size(matrix.A, pair, s, natural_size(cost, depth) ** depth)
     epsilon = float((CHANNEL * scale) ** (1 / depth))
     chain = [v, *(free_channel(f) for f in point.frames), u]
     step = [np.outer(chain[i + 1], chain[i]) for i in range(depth)]

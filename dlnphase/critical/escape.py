@@ -5,11 +5,13 @@ Near a critical matrix A_c the amplitude a = uᵀ(A − A_c)v of the next mode, 
 
     s · (t_2 − t_1) = ∫ da / (L a^(2−2/L) (1 − a b/s))   from a(t_1) to a(t_2):
 
-the path itself gives a value for s, which for L = 2 is the rate of an exponential.
+the path itself gives a value for s, which for L = 2 is the rate of an exponential. For a cost that is not quadratic the
+last factor is −⟨∇C(A_c + a uvᵀ), uvᵀ⟩/s, the slope that is left at a.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +21,8 @@ from dlnphase.critical.matrix import HostCost, MatrixPoint
 EARLY, LEAVING = 0.01, 0.1  # the rate is taken while the mode grows between these parts of its final size
 TIE = 1e-6  # singular values that agree to this, relatively, are equal
 RESOLVED = 1e-9  # a growth shorter than this part of the time at which it happens cannot be timed
+
+Slope = Callable[[np.ndarray], np.ndarray]
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(10)  # exact to round-off on panels no longer than 1
 
@@ -57,10 +61,9 @@ def escape_of(time: np.ndarray, matrices: np.ndarray, point: MatrixPoint, cost: 
     else:
         u, v = x[:, 0], yt[0]
     pair = np.outer(u, v)
-    bend = float(np.sum(pair * cost.curvature(pair[None], point.A)[0]))
-    if bend <= 0:
+    size = cost.mode_size(point.A, pair, float(s[0]), 0.0)
+    if size <= 0:
         return None
-    size = float(s[0]) / bend
     amplitude = np.einsum("i,tij,j->t", u, moved, v)
     left_at = np.flatnonzero(amplitude >= LEAVING * size)
     if not left_at.size:
@@ -71,10 +74,13 @@ def escape_of(time: np.ndarray, matrices: np.ndarray, point: MatrixPoint, cost: 
     if length == 0.0:
         return None
     alignment = float(np.linalg.norm(x[:, :ties].T @ way @ yt[:ties].T)) / length
-    return Escape(_rate(time, amplitude, leave, size, depth), alignment)
+    slope = None if cost.is_quadratic else (lambda x: cost.slopes(point.A, pair, x * size) / float(s[0]))
+    return Escape(_rate(time, amplitude, leave, size, depth, slope), alignment)
 
 
-def _rate(time: np.ndarray, amplitude: np.ndarray, leave: int, size: float, depth: int) -> float | None:
+def _rate(
+    time: np.ndarray, amplitude: np.ndarray, leave: int, size: float, depth: int, slope: Slope | None
+) -> float | None:
     early = np.flatnonzero(amplitude[:leave] <= EARLY * size)
     first = int(early[-1]) + 1 if early.size else 0
     if first >= leave:
@@ -84,12 +90,14 @@ def _rate(time: np.ndarray, amplitude: np.ndarray, leave: int, size: float, dept
     elapsed = float(time[leave] - time[first])
     if elapsed <= RESOLVED * abs(float(time[leave])):
         return None
-    grown = growth_time(float(amplitude[first]) / size, float(amplitude[leave]) / size, depth)
+    grown = growth_time(float(amplitude[first]) / size, float(amplitude[leave]) / size, depth, slope)
     return size ** (2 / depth - 1) * grown / elapsed
 
 
-def growth_time(start: float, end: float, depth: int) -> float:
+def growth_time(start: float, end: float, depth: int, slope: Slope | None = None) -> float:
     """∫ da / (L a^(2−2/L) (1 − a)) from ``start`` to ``end``, both within (0, 1), to round-off.
+
+    With ``slope`` that takes the place of 1 − a.
 
     In the logit u of a this is ∫ a^(2/L−1)/L du, whose integrand is analytic up to ±iπ: Gauss' rule converges at once.
     """
@@ -97,4 +105,5 @@ def growth_time(start: float, end: float, depth: int) -> float:
     panels = np.linspace(low, high, int(np.ceil(high - low)) + 1)
     half = np.diff(panels)[:, None] / 2
     u = panels[:-1, None] + half * (1 + _NODES)
-    return float((half * _WEIGHTS * (1 + np.exp(-u)) ** (1 - 2 / depth)).sum()) / depth
+    rest = 1.0 if slope is None else 1 / ((1 + np.exp(u)) * slope(1 / (1 + np.exp(-u))))
+    return float((half * _WEIGHTS * rest * (1 + np.exp(-u)) ** (1 - 2 / depth)).sum()) / depth

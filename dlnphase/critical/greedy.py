@@ -21,7 +21,7 @@ import torch
 from dlnphase.costs.quadratic import Cost
 from dlnphase.critical.certify import TIE
 from dlnphase.critical.matrix import HostCost, MatrixPoint, is_stable, refine_matrix
-from dlnphase.dynamics.flow import LARGEST_SOLVE, MAX_STEPS, gradient_flow
+from dlnphase.dynamics.flow import MAX_STEPS, gradient_flow, solvable
 from dlnphase.dynamics.records import Record
 from dlnphase.errors import InputError
 from dlnphase.networks.chain import Network
@@ -88,7 +88,7 @@ def greedy_path(
         points: if given, the critical points are appended to it as they are reached, the origin first.
 
     The last record of an orbit carries the critical point in words as its ``note``. The path ends as ``converged`` at a
-    minimum, or where the width leaves no channel to open.
+    minimum (or, where none exists, when C is within tol of its infimum), or where the width leaves no channel to open.
 
     Raises:
         InputError: for a depth below 2 or an ε outside (0, 0.5].
@@ -142,6 +142,11 @@ class _Walk:
                 yield last
                 return
             self.time, self.steps, self.evaluations = (float(last.time[0]), int(last.step[0]), int(last.evaluations[0]))
+            if not self.cost.attained and float(last.excess[0]) <= threshold:
+                last.note = f"no minimum exists: C is within tol of its infimum, at rank {here.point.rank + 1}"
+                last.reasons = ["converged"]
+                yield last
+                return
             before = here
             here = self._arrive(
                 last.A[0], self._same_from_smaller(before.point, last.A[0], threshold) if check else None
@@ -182,7 +187,7 @@ class _Walk:
         self, start: MatrixPoint, epsilon: float, rtol: float, threshold: float, max_steps: int
     ) -> Iterator[Record]:
         """From a critical matrix with one channel opened to the next critical point."""
-        method = "stiff" if self.cost.shape[0] * self.cost.shape[1] <= LARGEST_SOLVE else "stabilised"
+        method = "stiff" if solvable(self.cost.cost) else "stabilised"
         network = Network.from_weights([torch.as_tensor(w) for w in opened(start, self.cost, self.depth, epsilon)])
         end = None if np.isinf(self.max_time) else max(self.max_time - self.time, np.finfo(float).tiny)
         # The new channel is far above round-off, and the directions that carry exactly nothing have no frame to align.
@@ -242,8 +247,7 @@ def opened(point: MatrixPoint, cost: HostCost, depth: int, epsilon: float) -> li
     u, s, vt = np.linalg.svd(point.A, full_matrices=False)
     x, g, yt = np.linalg.svd(-cost.gradient(point.A), full_matrices=False)
     pair = np.outer(x[:, 0], yt[0])
-    bend = float(np.sum(pair * cost.curvature(pair[None], point.A)[0]))
-    size = (float(g[0]) / bend if bend > 0 else float(g[0])) ** (1 / depth)
+    size = cost.mode_size(point.A, pair, float(g[0]), float(g[0])) ** (1 / depth)
     channels = np.append(s[:k] ** (1 / depth), epsilon * size)
     left = np.column_stack([u[:, :k], x[:, 0]])
     right = np.vstack([vt[:k], yt[0]])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from scipy.optimize import brentq
 
 from dlnphase.backend import resolve_backend
 from dlnphase.costs.quadratic import Cost
@@ -16,6 +17,7 @@ from dlnphase.costs.round_off import indistinct, resolved
 
 DISTINCT = 1e-6  # modes closer than this, relative to the largest, are taken as equal; smaller ones as none
 MAX_NEWTON = 50
+DOUBLINGS = 60  # of a step along a matrix, after which the cost is taken to fall for ever
 
 
 class HostCost:
@@ -23,9 +25,10 @@ class HostCost:
 
     Attributes:
         cost: on the CPU in float64.
-        shape, minimum: of the cost.
+        shape, minimum, attained: of the cost; ``attained`` is False where no minimum exists.
         scale: ‖∇C(0)‖_F.
         resolution: round-off of the numbers the cost was given in, relative (a float32 cost is known to that only).
+        is_quadratic: whether the Hessian is the same everywhere.
         is_flat: whether flat coordinates are the entries of A themselves.
         settled: whether all minimisers agree on what the data can see of their rank (unique ones, and regressions).
     """
@@ -37,7 +40,7 @@ class HostCost:
         mover = getattr(cost, "to", None)
         self.cost: Cost = mover(resolve_backend("cpu")) if mover is not None else cost
         self.shape = self.cost.shape
-        self.minimum = self.cost.minimum
+        self.minimum, self.attained = self.cost.minimum, bool(getattr(self.cost, "attained", True))
         self.scale = float(np.linalg.norm(self.gradient(np.zeros(self.shape))))
         self._structure = getattr(self.cost, "structure", None)
         operator = getattr(self.cost, "operator", None)
@@ -58,8 +61,15 @@ class HostCost:
             self._plain = self._structure == "right"
         else:
             self._structure, self._plain = None, True
-        self.is_flat = self._structure != "right"
-        self.settled = self._structure == "right" or bool(getattr(self.cost, "unique", False))
+        metric = getattr(self.cost, "metric", None)
+        if metric is not None:
+            values, vectors = np.linalg.eigh(metric.numpy())
+            seen = values > indistinct(self.resolution) * values[-1]
+            relative = np.sqrt(np.where(seen, values / values[seen].mean(), 1.0))
+            self._root, self._unroot = (vectors * relative) @ vectors.T, (vectors / relative) @ vectors.T
+        self.is_quadratic = self._structure is not None
+        self.is_flat = self._structure != "right" and metric is None
+        self.settled = not self.is_flat or bool(getattr(self.cost, "unique", False))
 
     # ---- the cost -----------------------------------------------------------------------------
     def gradient(self, a: np.ndarray) -> np.ndarray:
@@ -80,7 +90,14 @@ class HostCost:
         return self.cost.apply_curvature(stack, torch.as_tensor(a)[None].expand(stack.shape)).numpy()
 
     def nearest_minimum(self, a: np.ndarray) -> np.ndarray:
-        """The minimiser of C nearest to A: A − H⁺∇C(A), twice against round-off; a general cost is iterated on."""
+        """The minimiser of C nearest to A: A − H⁺∇C(A), twice against round-off; a general cost is iterated on.
+
+        Where none exists that is A itself. A cost that knows what it does not see leaves that part of A as it is.
+        """
+        if not self.attained:
+            return a
+        if not self.is_quadratic and (kept := self._unseen_part(a)) is not None:
+            return kept
         for _ in range(MAX_NEWTON if self._structure is None else 2):
             step = self._solve(self.gradient(a), a)
             a = a - step
@@ -110,6 +127,14 @@ class HostCost:
             point = point + frame @ (frame.T @ a @ self._unseen) @ self._unseen.T
         return point, int(learned.sum())
 
+    def _unseen_part(self, a: np.ndarray) -> np.ndarray | None:
+        """Â + what the cost does not see of A − Â; None where it does not know one or the other."""
+        minimizer, unseen = getattr(self.cost, "minimizer", None), getattr(self.cost, "unseen", None)
+        if minimizer is None or unseen is None:
+            return None
+        rest = unseen(torch.as_tensor(a)[None] - minimizer)
+        return None if rest is None else (minimizer + rest[0]).numpy()
+
     def _solve(self, g: np.ndarray, a: np.ndarray) -> np.ndarray:
         """H⁺g."""
         if self._structure == "mask":
@@ -121,12 +146,57 @@ class HostCost:
         matrix = self.cost.curvature(torch.as_tensor(a)[None]).numpy().reshape(a.size, a.size)
         return np.linalg.lstsq(matrix, g.ravel(), rcond=indistinct(self.resolution))[0].reshape(a.shape)
 
+    # ---- along one matrix ---------------------------------------------------------------------
+    def stretch(self, a: np.ndarray, pair: np.ndarray, slope: float, bend: float) -> float:
+        """How far A can go along a matrix before C stops falling: the size that a mode grows to; ∞ where it never does.
+
+        Args:
+            slope, bend: −⟨∇C(A), pair⟩ > 0 and ⟨pair, H pair⟩ at A: for a quadratic cost the answer is slope/bend.
+        """
+        if self.is_quadratic:
+            return slope / bend if bend > 0 else np.inf
+
+        def rise(x: float) -> float:
+            return float(np.sum(self.gradient(a + x * pair) * pair))
+
+        low, high = 0.0, slope / bend if bend > 0 else 1.0
+        for _ in range(DOUBLINGS):
+            if rise(high) > 0:
+                return float(brentq(rise, low, high))
+            low, high = high, 2 * high
+        return np.inf
+
+    def slopes(self, a: np.ndarray, pair: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """−⟨∇C(A + x·pair), pair⟩ for numbers x of any shape."""
+        there = torch.as_tensor(a + x.reshape(-1, 1, 1) * pair)
+        return -np.sum(self.cost.gradient(there).numpy() * pair, axis=(-2, -1)).reshape(x.shape)
+
+    def mode_size(self, a: np.ndarray, pair: np.ndarray, slope: float, otherwise: float) -> float:
+        """:meth:`stretch` where that is finite; slope/bend where A may go on for ever; else what is given."""
+        bend = float(np.sum(pair * self.curvature(pair[None], a)[0]))
+        reach = self.stretch(a, pair, slope, bend)
+        if np.isfinite(reach):
+            return reach
+        return slope / bend if bend > 0 else otherwise
+
+    def seen(self, d: np.ndarray) -> np.ndarray:
+        """A matrix without what a cost that is not quadratic says it never sees."""
+        unseen = getattr(self.cost, "unseen", None)
+        rest = None if self.is_quadratic or unseen is None else unseen(torch.as_tensor(d)[None])
+        return d if rest is None else d - rest[0].numpy()
+
+    def difference(self, a: np.ndarray, b: np.ndarray) -> float:
+        """What the cost sees of A − B: √⟨A − B, H(A − B)⟩, H as it is on the way from one to the other."""
+        d = a - b
+        image = self.curvature(d[None], a)[0] if self.is_quadratic else self.gradient(a) - self.gradient(b)
+        return float(np.sqrt(max(np.sum(d * image), 0.0)))
+
     # ---- lengths ------------------------------------------------------------------------------
     def norm(self, v: np.ndarray) -> float:
         """√⟨V, HV⟩ over the root of the mean curvature, which also counts for directions that H does not see."""
         if self._structure == "mask":
             return float(np.sqrt(np.sum(self._weights * v**2)))
-        if self._structure == "right":
+        if not self.is_flat:
             return float(np.linalg.norm(v @ self._root))
         if self._structure == "dense":
             return float(np.linalg.norm(self._root @ v.ravel()))
@@ -153,18 +223,18 @@ class HostCost:
     # ---- flat coordinates ---------------------------------------------------------------------
     def flat(self, a: np.ndarray) -> np.ndarray:
         """A in coordinates in which the cost has no slow directions, where some keep the rank: A√Σ for a regression."""
-        return a @ self._root if self._structure == "right" else a
+        return a if self.is_flat else a @ self._root
 
     def unflat(self, a: np.ndarray) -> np.ndarray:
         """The inverse of :meth:`flat`."""
-        return a @ self._unroot if self._structure == "right" else a
+        return a if self.is_flat else a @ self._unroot
 
     def flat_gradient(self, a: np.ndarray) -> np.ndarray:
         """∇C in those coordinates, at A given in them."""
         g = self.gradient(self.unflat(a))
-        return g @ self._unroot if self._structure == "right" else g
+        return g if self.is_flat else g @ self._unroot
 
     def flat_curvature(self, v: np.ndarray, a: np.ndarray) -> np.ndarray:
         """Hessian in those coordinates on a stack of matrices."""
         image = self.curvature(self.unflat(v), self.unflat(a))
-        return image @ self._unroot if self._structure == "right" else image
+        return image if self.is_flat else image @ self._unroot

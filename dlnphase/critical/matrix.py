@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dlnphase.costs.quadratic import Cost
-from dlnphase.costs.round_off import resolved
+from dlnphase.costs.round_off import indistinct, resolved
 from dlnphase.critical.hessian import DENSE as DENSE_HESSIAN
 from dlnphase.critical.hessian import lanczos
 from dlnphase.critical.hostcost import HostCost
@@ -134,16 +134,12 @@ def merge_same(
     Matrices are the same where the data sees no difference: ⟨D, HD⟩ = 0 for their difference D.
     """
     zero = np.zeros(host.shape)
-
-    def seen(d: np.ndarray) -> float:
-        return float(np.sqrt(max(np.sum(d * host.curvature(d[None], zero)[0]), 0.0)))
-
     kept: list[tuple[Visit, MatrixPoint]] = []
     for visit, point in zip(visits, points, strict=True):
         if kept:
             before, same = kept[-1]
-            size = max(seen(point.A), seen(same.A))
-            if same.rank == point.rank and seen(point.A - same.A) <= SAME * size:
+            size = max(host.difference(point.A, zero), host.difference(same.A, zero))
+            if same.rank == point.rank and host.difference(point.A, same.A) <= SAME * size:
                 near, nearest = (before, same) if same.nearness <= point.nearness else (visit, point)
                 prominence = max(before.prominence, visit.prominence)
                 kept[-1] = (Visit(near.index, before.enter, visit.exit, prominence), nearest)
@@ -265,21 +261,27 @@ def judge_matrix(
     g = host.gradient(point)
     flat = found or LowRank.of(host.flat(point), rank)
     plain = flat if host.is_flat else LowRank.of(point, rank)
-    norm = float(np.linalg.norm(Frame(plain).coordinates(g)))
+    tangent = Frame(plain).coordinates(g)
+    norm = float(np.linalg.norm(tangent))
     top = top_pair(g)[0]
     scale = max(host.scale, float(np.linalg.norm(g - host.gradient(np.zeros_like(a)))), np.finfo(float).tiny)
-    at_minimum = top <= max(ZERO_MODE, resolved(host.resolution)) * scale
+    at_minimum = host.attained and top <= max(ZERO_MODE, resolved(host.resolution)) * scale
     units = list(host.mode_sizes(flat.u, flat.s, flat.v))
     if not at_minimum:
         size, u, v = top_pair(host.flat_gradient(flat.matrix))
-        pair = np.outer(u, v)
+        pair = -np.outer(u, v)
         bend = float(np.sum(pair * host.flat_curvature(pair[None], flat.matrix)[0]))
-        units.append(size / bend * host.norm(host.unflat(pair)) if bend > 0 else np.inf)
+        reach = host.stretch(point, host.unflat(pair), size, bend)
+        reach = size / bend if np.isinf(reach) and bend > 0 else reach  # it falls for ever: the first scale it shows
+        units.append(reach * host.norm(host.unflat(pair)))
     unit = min(units, default=np.inf)  # a minimum at rank 0 is the only critical point there is: anything is near it
     nearness = host.norm(a - point) / unit if unit > 0 else np.inf
     limit = NEAR_MINIMUM if at_minimum and rank < min(a.shape) else NEAR_SADDLE
     # What a cost of fewer digits measures of its own round-off cannot be fitted away.
     converged = norm <= max(ROUND_OFF, resolved(host.resolution)) * scale and nearness <= limit
+    if not host.attained:  # far out everything is small: critical is where ∇C is small for what is left of C
+        share = float(np.abs(tangent).max(initial=0.0)) * float(np.linalg.norm(point))  # a norm might underflow
+        converged = converged and share <= indistinct(host.resolution) * host.excess(point)
     next_mode = 0.0 if at_minimum else top
     value = host.value(point)
     distance = float(np.linalg.norm(a - point))

@@ -166,7 +166,7 @@ def _end(path: Path, host: HostCost) -> MatrixPoint:
     given = LowRank.of(a)
     there = int((given.s > EMPTY_MODE * given.s[0]).sum())
     ranks = sorted({*range(there + 1), len(given.s)})
-    for rank, left in _cuts(given, host.excess, ranks):
+    for rank, left in _cuts(given, host.excess, ranks) if host.attained else ():
         if left > TRUNCATED * enough:
             continue
         point = refine_matrix(a, host, rank=rank)

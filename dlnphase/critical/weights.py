@@ -76,14 +76,13 @@ def refine_weights(weights: Layers, point: MatrixPoint, cost: HostCost) -> tuple
 
 
 def natural_size(cost: HostCost, depth: int) -> float:
-    """Size of one layer of the first mode: (s/⟨uvᵀ, H uvᵀ⟩)^(1/L), (s, u, v) the top of −∇C(0); 1 if ∇C(0) = 0."""
+    """Size of one layer of the first mode, :meth:`HostCost.mode_size`^(1/L) along the top of −∇C(0); 1 if ∇C(0) = 0."""
     zero = np.zeros(cost.shape)
     s, u, v = top_pair(-cost.gradient(zero))
     if s == 0:
         return 1.0
     pair = np.outer(u, v)
-    bend = float(np.sum(pair * cost.curvature(pair[None], zero)[0]))
-    return (s / bend) ** (1 / depth) if bend > 0 else 1.0
+    return cost.mode_size(zero, pair, s, 1.0) ** (1 / depth)
 
 
 def natural_unit(cost: HostCost, depth: int) -> float:

@@ -300,8 +300,8 @@ def _compared(item: _Seen, host: HostCost, greedy: list[GreedyPoint]) -> GreedyI
     return GreedyInfo(
         cost=other.cost,
         relative_difference=abs(excess - host.excess(other.A)) / unit,
-        distance=float(np.linalg.norm(a - other.A)) / size,
-        same=bool(np.linalg.norm(item.point.A - other.A) <= SAME * size),
+        distance=float(np.linalg.norm(host.seen(a - other.A))) / size,
+        same=bool(np.linalg.norm(host.seen(item.point.A - other.A)) <= SAME * size),
     )
 
 

@@ -126,22 +126,26 @@ def stable_step(network: Network, cost: Cost, *, seed: int = 0) -> tuple[float, 
     The limit is 2/λ_max. Two curvatures bound λ_max along the path: the Gauss–Newton part JᵀHJ measured at
     the start (power iteration, all members), and λ_H·L·s^(2−2/L) at a balanced network that has learned a
     minimiser of top singular value s (theory sheet, section 4), λ_H the top curvature of the cost; s of a completion
-    is corrected for the entries that are not observed.
-    The step is half the limit of the larger one.
+    is corrected for the entries that are not observed. A cost without a minimiser has s = 2(C(0) − inf C)/‖∇C(0)‖, that
+    of a factorization of one mode; how far it will go is not known then. The step is half the limit of the larger one.
     """
     at_start = _gauss_newton_top(network, cost, seed)
     d_out, d_in = cost.shape
     zero = torch.zeros((1, d_out, d_in), dtype=network.theta.dtype, device=network.theta.device)
-    h = cost.curvature(zero)
-    top = float(torch.linalg.eigvalsh(h if h.ndim == 2 else h[0])[-1])
+    top = getattr(cost, "curvature_bound", None)
+    if top is None:
+        h = cost.curvature(zero)
+        top = float(torch.linalg.eigvalsh(h if h.ndim == 2 else h[0])[-1])
     minimizer = getattr(cost, "minimizer", None)
+    slope = float(torch.linalg.matrix_norm(cost.gradient(zero)[0], 2))
     learned = 0.0
-    if minimizer is not None:
-        s = float(torch.linalg.svdvals(minimizer)[0])
+    if minimizer is not None or slope > 0:
+        # Without a minimiser, the size at which the slope at A = 0 would have used up the cost twice.
+        s = float(torch.linalg.svdvals(minimizer)[0]) if minimizer is not None else 2 * float(cost.excess(zero)) / slope
         learned = top * network.depth * s ** (2 - 2 / network.depth)
         if getattr(cost, "structure", "") == "mask" and network.depth > 1:
             # Filled with zeros, a matrix seen on a fraction p shows s = p·s*; what is learned has p·L·s*^(2−2/L).
-            learned *= float((h.diagonal() > 0).double().mean()) ** (2 / network.depth - 1)
+            learned *= float((cost.curvature(zero).diagonal() > 0).double().mean()) ** (2 / network.depth - 1)
     curvature = max(at_start, learned)
     if not (np.isfinite(curvature) and curvature > 0):
         raise InputError("lr: the curvature at the start is not a positive number, give --lr a value")

@@ -78,8 +78,9 @@ def gradient_flow(
             C_min is the minimum over matrices that fit through the narrowest layer, where that is known.
         max_steps: accepted steps before reason ``max_steps``.
         output_times: increasing times at which a step must end, so that a record lies exactly there.
-        method: ``auto`` takes stabilised explicit steps while the path is mild and stiff ones from then on. One of
-            them alone: ``stabilised`` (order 4, explicit, any D) or ``stiff`` (ROS34PW2 on the Gauss–Newton part);
+        method: ``auto`` takes stabilised explicit steps while the path is mild and stiff ones from then on, where D × D
+            systems are worth solving (not for large D, nor for costs whose data is in their Hessian). One of them
+            alone: ``stabilised`` (order 4, explicit, any D) or ``stiff`` (ROS34PW2 on the Gauss–Newton part);
             ``explicit`` is Dormand–Prince 5(4), an independent check.
         align_frames: False keeps the stiff method in the frame of the start; small modes then drown in the round-off
             of large ones.
@@ -100,7 +101,7 @@ def gradient_flow(
     states: dict[int, Handover] = {}
     if method in ("auto", "stabilised"):
         for member in rest:
-            mild = Mild(network, member, cost, rtol, limits, to_the_end=method == "stabilised" or size > LARGEST_SOLVE)
+            mild = Mild(network, member, cost, rtol, limits, to_the_end=method == "stabilised" or not solvable(cost))
             yield from mild.run()
             if mild.handover is not None:
                 states[member] = mild.handover
@@ -114,6 +115,12 @@ def gradient_flow(
             flow.take_over([states[member] for member in members])
         flows.append(flow.run())
     yield from side_by_side(flows)
+
+
+def solvable(cost: Cost) -> bool:
+    """Whether D × D systems with the Hessian of a cost are worth solving at every step."""
+    d_out, d_in = cost.shape
+    return d_out * d_in <= LARGEST_SOLVE and not getattr(cost, "by_products", False)
 
 
 class _Flow:

@@ -171,5 +171,8 @@ class FramedCost:
         if self.structure == "dense":
             assert self.operator is not None
             return self.operator @ k
-        images = [self.apply(k[..., j].reshape(batch, *self.cost.shape), a).flatten(1) for j in range(columns)]
-        return torch.stack(images, -1)
+        plain = self.original(a)
+        turned = self.left.mT.unsqueeze(1) @ k.mT.reshape(batch, columns, *self.cost.shape) @ self.right.unsqueeze(1)
+        images = [self.cost.apply_curvature(v, at.expand(v.shape)) for v, at in zip(turned, plain, strict=True)]
+        back = self.left.unsqueeze(1) @ torch.stack(images) @ self.right.mT.unsqueeze(1)
+        return back.flatten(2).mT
