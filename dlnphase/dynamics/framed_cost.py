@@ -125,13 +125,13 @@ class FramedCost:
             return self.cost.excess(plain), self.left @ self.cost.gradient(plain) @ self.right.mT
         residual = a - self.minimizer
         g = self._apply(residual)
-        return 0.5 * (residual * g).sum((-2, -1)), self._resolved(g)
+        return 0.5 * (residual * g).sum((-2, -1)), self.resolved(g)
 
     def gradient(self, a: Tensor) -> Tensor:
         """O_L ∇C O_0ᵀ."""
         if self.minimizer is None:
             return self.left @ self.cost.gradient(self.original(a)) @ self.right.mT
-        return self._resolved(self._apply(a - self.minimizer))
+        return self.resolved(self._apply(a - self.minimizer))
 
     def moved_gradient(self, a: Tensor, g: Tensor, change: Tensor) -> Tensor:
         """∇C at Â + ΔÂ, given g = ∇C at Â: for a quadratic cost g + H ΔÂ, as accurate as ΔÂ is."""
@@ -146,7 +146,8 @@ class FramedCost:
         plain = self.cost.apply_curvature(self.original(v), self.original(a))
         return self.left @ plain @ self.right.mT
 
-    def _resolved(self, g: Tensor) -> Tensor:
+    def resolved(self, g: Tensor) -> Tensor:
+        """G without the entries that round-off of ∇C could make, once that has been measured."""
         return g if self.noise is None else torch.where(g.abs() > self.noise, g, 0.0)
 
     def _apply(self, v: Tensor, absolute: bool = False) -> Tensor:

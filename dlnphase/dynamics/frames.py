@@ -265,10 +265,27 @@ def _restore_balance(network: Network, frames: Frames, space: int) -> None:
         excess = (found - balance[:, i, i + 1 :]) * ((leading > i).unsqueeze(-1) & apart)
         # In a network of exactly low rank, leading directions may be round-off themselves: D says nothing of those.
         excess = excess * (excess.abs() > frames.unresolved[space - 1].unsqueeze(-1))
-        size = row.square().sum(-1) + column.square().sum(-1)
-        share = (excess / size.clamp_min(torch.finfo(row.dtype).tiny).unsqueeze(-1)).unsqueeze(-1)
-        below[:, i + 1 :] += share * row.unsqueeze(-2)
-        above[:, i + 1 :] -= share * column.unsqueeze(-2)
+        size = weights[:, i : i + 1] + weights[:, i + 1 :]
+        _shear(below, above, i, excess / size.clamp_min(torch.finfo(row.dtype).tiny))
+
+
+def _shear(below: Tensor, above: Tensor, i: int, share: Tensor) -> None:
+    """W_l ← (1 + Ω) W_l and W_{l+1} ← W_{l+1} (1 + Ω)⁻¹ in place, Ω = e_i ωᵀ + ω e_iᵀ for small ω on the axes behind i.
+
+    D_ij falls by ω_j (M_ii + M_jj). W_{l+1}W_l, and with it A, stays to third order in ω: whatever it moved would be
+    multiplied by the fastest rates of the flow.
+
+    Args:
+        below: W_l, (B, n, …); above: W_{l+1}ᵀ, (B, n, …); share: ω, (B, n − i − 1).
+    """
+    omega = share.unsqueeze(-1)
+    for matrix, sign in ((below, 1.0), (above, -1.0)):
+        head, tail = matrix[:, i].clone().unsqueeze(-2), matrix[:, i + 1 :]
+        across = omega.mT @ tail
+        if sign < 0:  # (1 + Ω)⁻¹ = 1 − Ω + Ω² − …
+            head, across = head - across, across - omega.square().sum(-2, keepdim=True) * head
+        matrix[:, i] += sign * across.squeeze(-2)
+        matrix[:, i + 1 :] += sign * omega * head
 
 
 def _normalized(v: Tensor) -> tuple[Tensor, Tensor]:

@@ -25,6 +25,7 @@ from dlnphase.dynamics.framed_cost import FramedCost
 from dlnphase.networks.chain import Network, kronecker_sum
 
 SEEN = 100.0  # a step's error of A may be so many times rtol of the root of what is left of the cost
+FELT = 500.0  # and what it adds to ∇𝓛 so many times rtol of ‖∇𝓛‖
 ROUND_OFFS = 100.0  # of A, below which an error is none
 OBLIQUE = 3.0  # ‖·‖_F² beyond its rank, up to which the projection on learned hidden directions is one: 60 degrees
 
@@ -62,7 +63,11 @@ class Point:
 
     def gradient_norm(self) -> Tensor:
         """‖∇𝓛‖ = √⟨∇C, K ∇C⟩, shape (B,)."""
-        total = sum(((left @ self.g) * (self.g @ right)).sum((-2, -1)) for left, right in self.factors)
+        return self.slope_of(self.g)
+
+    def slope_of(self, g: Tensor) -> Tensor:
+        """‖Jᵀ g‖ = √⟨g, K g⟩, shape (B,)."""
+        total = sum(((left @ g) * (g @ right)).sum((-2, -1)) for left, right in self.factors)
         assert isinstance(total, Tensor)
         return total.clamp_min(0.0).sqrt()
 
@@ -72,12 +77,19 @@ def seen(point: Point, cost: FramedCost, change: Tensor) -> Tensor:
 
     Errors that are small beside layers can be large beside the distance to the minimum: at the end of a run, and all
     along one whose target is small, they would be the cost that is told. Round-off of A is no error of the step.
+
+    Or what it adds to ∇𝓛 beside ‖∇𝓛‖, over FELT, where that is more: along fast directions an error that hardly costs
+    anything can drown the gradient of a plateau, whose lulls and bursts are what is told of a path.
     """
     info = torch.finfo(change.dtype)
     least = ROUND_OFFS * info.eps * torch.linalg.vector_norm(point.a, dim=(-2, -1)) + info.tiny**0.5
-    lost = (0.5 * (change * cost.apply(change, point.a)).sum((-2, -1))).clamp_min(0.0).sqrt()
+    pull = cost.apply(change, point.a)
+    lost = (0.5 * (change * pull).sum((-2, -1))).clamp_min(0.0).sqrt()
     left = torch.maximum(point.excess - cost.out_of_reach, ROUND_OFFS * info.eps * point.excess)
-    return (lost - least).clamp_min(0.0) / torch.maximum(left.sqrt(), least) / SEEN
+    real = (lost - least).clamp_min(0.0)
+    felt = point.slope_of(cost.resolved(pull)) / point.gradient_norm().clamp_min(info.tiny)
+    felt = felt * real / lost.clamp_min(info.tiny)
+    return torch.maximum(real / torch.maximum(left.sqrt(), least) / SEEN, felt / FELT)
 
 
 class StiffSolver:
