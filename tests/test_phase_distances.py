@@ -9,7 +9,7 @@ from scipy.optimize import minimize
 from turns import random_rotations
 
 from dlnphase.backend import resolve_backend
-from dlnphase.costs.quadratic import QuadraticCost
+from dlnphase.costs.quadratic import QuadraticCost, factorization
 from dlnphase.costs.tasks import planted_task, regression_task
 from dlnphase.critical import find_visits, refine_matrix
 from dlnphase.critical.matrix import HostCost
@@ -29,6 +29,9 @@ from dlnphase.errors import InputError
 from dlnphase.networks.chain import Network
 from dlnphase.networks.krylov import sample
 from dlnphase.networks.sampling import gaussian_network, hidden_dims, sigma_of
+from gauntlet.cases import DISTANCE_CLASSES, case_of
+from gauntlet.reference.costs import cost_of
+from gauntlet.reference.distances import nearest_minimum
 
 CPU = resolve_backend("cpu")
 PAIR = planted_task("factorization", (2, 2), (3.0, 1.5), CPU).cost
@@ -198,6 +201,17 @@ def test_brute_force_finds_no_nearer_minimum(depth, gamma):
     _certified(found, minimum=True)
     assert np.isfinite(best)
     assert float(found.distance) <= best * (1 + 1e-5)
+
+
+def test_brute_force_finds_no_nearer_minimum_where_the_alignment_has_several_maxima():
+    """Four layers whose frames, aligned from either end, stop 5 % further away than others do."""
+    case = case_of("four-layers:1:7", DISTANCE_CLASSES)
+    target = case.data["target"]
+    network = Network.from_weights([torch.as_tensor(w) for w in case.layers])
+    found = distance_to_minimum(network, factorization(target, CPU))
+    brute = nearest_minimum(case.layers, cost_of("factorization", {"target": target}), np.random.default_rng(0), 8)
+    assert float(found.distance) <= brute * (1 + 1e-6) and brute < 3.1
+    assert found.winner == ["balanced(least squares, drawn)"]
 
 
 @pytest.mark.parametrize("gamma", [0.8, 1.2, 2.0])

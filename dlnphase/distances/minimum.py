@@ -3,7 +3,8 @@
 The set is cut out by Bᵀ vec(A_θ − Â) = 0 with B a basis of the directions the cost measures: all of them for a
 factorization, the observed entries of a completion, the range of the data for a regression or for sensing.
 The search starts from θ_0 (right in the lazy regime) and from balanced factors of minimisers laid over θ_0 (right for
-small initialisations), polishes each start with :func:`dlnphase.distances.nearest.nearest` and keeps the nearest point.
+small initialisations), aligned with it from both ends and, where that is better, from random frames. It polishes each
+start with :func:`dlnphase.distances.nearest.nearest` and keeps the nearest point.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from dlnphase.costs.round_off import indistinct
 from dlnphase.distances.chains import Constraint, Term
 from dlnphase.distances.facts import facts_of
 from dlnphase.distances.nearest import nearest
-from dlnphase.distances.starts import balanced_start
+from dlnphase.distances.starts import balanced_start, drawn_start
 from dlnphase.errors import InputError
 from dlnphase.networks.chain import Network
 
@@ -35,7 +36,7 @@ class MinimumDistance:
         initial_excess: C(A_θ0) − C_min, shape (B,), the scale of the former.
         stationarity: ‖P(θ − θ_0)‖/‖θ − θ_0‖, P the projection on the tangent space of the set, shape (B,).
         winner: name of the start that led there, per member.
-        tried: distance reached from each start, shape (B,) each.
+        tried: distance reached from each start, shape (B,) each; inf where it reached none or was not followed.
         network: the points themselves.
     """
 
@@ -95,12 +96,16 @@ def distance_to_minimum(
         )
     constraint = minimum_constraint(network, cost)
     starts: list[tuple[str, Network]] = []
+    known: dict[str, Tensor] = {}  # members for which a start is one of those before it
     for (name, matrix), rank in zip(facts.minimisers, ranks, strict=True):
         if rank > narrowest:
             continue
         starts.append((f"balanced({name})", balanced_start(network, matrix)))
         if network.depth > 2:
             starts.append((f"balanced({name}, backward)", balanced_start(network, matrix, backward=True)))
+            start, other = drawn_start(network, matrix)
+            starts.append((f"balanced({name}, drawn)", start))
+            known[starts[-1][0]] = ~other
     starts.append(("origin", network))
     best = torch.full_like(network.theta[:, 0], torch.inf)
     theta = network.theta.clone()
@@ -108,7 +113,9 @@ def distance_to_minimum(
     winner = [""] * network.batch
     tried = {}
     for name, start in starts:
-        found = nearest(network, start, constraint, tol=tol, max_steps=max_steps, reach=HOPELESS * best)
+        reach = HOPELESS * best
+        reach = torch.where(known[name], 0.0, reach) if name in known else reach
+        found = nearest(network, start, constraint, tol=tol, max_steps=max_steps, reach=reach)
         tried[name] = found.distance
         # A later start has to be better by more than round-off to be named the winner.
         better = found.distance < best * (1 - 1e-9)

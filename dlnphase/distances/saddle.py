@@ -21,7 +21,7 @@ from dlnphase.distances.critical import CriticalMatrix
 from dlnphase.distances.deaths import Death
 from dlnphase.distances.facts import facts_of
 from dlnphase.distances.nearest import FEASIBLE, Nearest, nearest, restore
-from dlnphase.distances.starts import align_frames, overlay
+from dlnphase.distances.starts import align_frames, carried, overlay
 from dlnphase.distances.ways import Way, death_of, kept_mode_distance, mixed_ways, uniform_ways
 from dlnphase.networks.chain import Network
 
@@ -303,7 +303,8 @@ def _balanced(death: Death, matrices: list[CriticalMatrix]) -> Network:
         w = w if below is None else w - (w @ below) @ below.mT
         layers.append(w if above is None else w - above @ (above.mT @ w))
     root = s[:, :rank] ** (1 / death.network.depth)
-    frames = align_frames(Network.from_weights(layers), vh[:, :rank].mT, u[:, :, :rank], root)
+    network = Network.from_weights(layers)
+    frames, _ = align_frames(network, carried(network, vh[:, :rank].mT, u[:, :, :rank]), root)
     return overlay(death.network, frames, root)
 
 

@@ -6,11 +6,16 @@ hidden spaces of the factors being turned towards θ_0 (an orthogonal Procrustes
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
+from dlnphase.backend import stream
 from dlnphase.networks.chain import Network
 
+DRAWS = 8  # frames drawn where the alignment may have several maxima
+HIGHER = 1e-6  # relative gain of an alignment that is another one
 SWEEPS = 40
 SWEEP_TOLERANCE = 1e-9
 
@@ -26,15 +31,56 @@ def balanced_start(network: Network, matrix: Tensor, *, backward: bool = False) 
         matrix: (d_out, d_in), or (B, d_out, d_in); of more modes than fit through the narrowest layer the leading ones.
         backward: begin the alignment from the output instead of the input.
     """
+    u, root, v = _factors(network, matrix)
+    frames, _ = align_frames(network, carried(network, v, u, backward=backward), root)
+    return overlay(network, frames, root)
+
+
+def drawn_start(network: Network, matrix: Tensor) -> tuple[Network, Tensor]:
+    """As :func:`balanced_start`, from the best of several random frames: three layers and more have local maxima.
+
+    Returns (start, whether its frames are aligned better than those from both ends, boolean (B,)).
+    """
+    u, root, v = _factors(network, matrix)
+    best, highest = align_frames(network, carried(network, v, u), root)
+    _, other = align_frames(network, carried(network, v, u, backward=True), root)
+    before = torch.maximum(highest, other)
+    rng = stream(0, "search")
+    for _ in range(DRAWS):
+        hidden = [torch.as_tensor(rng.standard_normal((n, root.shape[1]))).to(u) for n in network.hidden]
+        drawn = [v, *(polar(x).expand(len(u), -1, -1) for x in hidden), u]
+        frames, gain = align_frames(network, drawn, root)
+        better = (gain > highest).view(-1, 1, 1)
+        best = [torch.where(better, new, old) for new, old in zip(frames, best, strict=True)]
+        highest = torch.maximum(highest, gain)
+    return overlay(network, best, root), highest > before + HIGHER * before.abs()
+
+
+def _factors(network: Network, matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(U, S^{1/L}, V) of the modes of a matrix that fit through the network, for every member."""
     if matrix.ndim == 2:
         matrix = matrix.expand(network.batch, *matrix.shape)
     u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
     rank = int((s > 1e-12 * s.amax().clamp_min(torch.finfo(s.dtype).tiny)).sum(1).amax())
     rank = min(max(rank, 1), *network.dims)  # modes at round-off may be more than a narrow layer lets through
-    u, s, v = u[:, :, :rank], s[:, :rank], vh[:, :rank].mT
-    root = s ** (1 / network.depth)
-    frames = align_frames(network, v, u, root, backward=backward)
-    return overlay(network, frames, root)
+    return u[:, :, :rank], s[:, :rank] ** (1 / network.depth), vh[:, :rank].mT
+
+
+def carried(network: Network, first: Tensor, last: Tensor, *, backward: bool = False) -> list[Tensor]:
+    """Frames of all spaces: those that θ_0 carries the input's to, layer by layer, or back from the output's.
+
+    Args:
+        first, last: (B, d_in, k) and (B, d_out, k) with orthonormal columns.
+    """
+    w, depth = network.weights, network.depth
+    frames: list[Tensor] = [first] + [first] * (depth - 1) + [last]
+    if backward:
+        for index in range(depth - 1, 0, -1):
+            frames[index] = polar(w[index].mT @ frames[index + 1])
+    else:
+        for index in range(1, depth):
+            frames[index] = polar(w[index - 1] @ frames[index - 1])
+    return frames
 
 
 def overlay(network: Network, frames: list[Tensor], root: Tensor) -> Network:
@@ -49,23 +95,17 @@ def overlay(network: Network, frames: list[Tensor], root: Tensor) -> Network:
 
 
 def align_frames(
-    network: Network, first: Tensor, last: Tensor, root: Tensor, *, backward: bool = False, sweeps: int = SWEEPS
-) -> list[Tensor]:
-    """Orthonormal frames X_0 = first, X_1, …, X_L = last with ⟨W_l, X_l diag(root) X_{l−1}ᵀ⟩ summed over l at a local
-    maximum.
+    network: Network, begin: Sequence[Tensor], root: Tensor, *, sweeps: int = SWEEPS
+) -> tuple[list[Tensor], Tensor]:
+    """Orthonormal hidden frames X_1, …, X_{L−1} with ⟨W_l, X_l diag(root) X_{l−1}ᵀ⟩ summed over l at a local maximum.
 
     Args:
-        first, last: (B, d_in, k) and (B, d_out, k) with orthonormal columns.
+        begin: X_0, …, X_L, each (B, n_l, k) with orthonormal columns; the ends stay.
         root: (B, k), weights of the columns.
+
+    Returns (frames, that sum of shape (B,)).
     """
-    w, depth = network.weights, network.depth
-    frames: list[Tensor] = [first] + [first] * (depth - 1) + [last]
-    if backward:
-        for index in range(depth - 1, 0, -1):
-            frames[index] = polar(w[index].mT @ frames[index + 1])
-    else:
-        for index in range(1, depth):
-            frames[index] = polar(w[index - 1] @ frames[index - 1])
+    w, depth, frames = network.weights, network.depth, list(begin)
     weight = root.unsqueeze(1)
     previous: Tensor | None = None
     for _ in range(sweeps):
@@ -77,7 +117,10 @@ def align_frames(
         if previous is not None and bool(((gain - previous).abs() <= SWEEP_TOLERANCE * gain.abs()).all()):
             break
         previous = gain
-    return frames
+    ends = zip(w, frames[1:], frames[:-1], strict=True)
+    total = sum(((above * weight) * (layer @ below)).sum((1, 2)) for layer, above, below in ends)
+    assert isinstance(total, Tensor)
+    return frames, total
 
 
 def polar(x: Tensor) -> Tensor:
