@@ -24,7 +24,7 @@ from dlnphase.results.detect import load_detect
 from dlnphase.results.outdir import PREVIOUS
 from dlnphase.results.sweep import load_sweep
 from dlnphase.results.train import load_train
-from dlnphase.training.keeping import PATH_FILE
+from dlnphase.training.keeping import RECORDS_FILE, STATE_FILE
 
 RANDOM_KILLS = int(os.environ.get("DLNPHASE_KILLS", "24"))
 SIGNALS = {n: getattr(signal, n) for n in ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP")}
@@ -99,7 +99,7 @@ def numbers(directory, command):
 def is_whole(directory, command):
     """Whether a result is there; fails where one is there that is cut short, or beside parts of another."""
     main, *parts = command.files
-    allowed = {main, *parts, PREVIOUS, PATH_FILE}
+    allowed = {main, *parts, PREVIOUS, STATE_FILE, RECORDS_FILE}
     assert {p.name for p in directory.iterdir() if not p.name.startswith(".")} <= allowed
     if (directory / main).exists():  # as any other program would see it
         document = yaml.safe_load((directory / main).read_text())

@@ -10,14 +10,14 @@ import typer
 from dlnphase.cli.interrupts import INTERRUPTED, Interrupts
 from dlnphase.cli.options import Call, settings_command
 from dlnphase.cli.progress import LiveLine
-from dlnphase.errors import InputError, RunError
+from dlnphase.errors import InputError
 from dlnphase.settings import TrainSettings
 
 if TYPE_CHECKING:
     from dlnphase.dynamics.records import Record
     from dlnphase.results import OutputDirectory
     from dlnphase.results.train import TrainResult
-    from dlnphase.training.recording import Recorder
+    from dlnphase.training.keeping import Keeper, Kept
     from dlnphase.training.run import Run
 
 
@@ -38,6 +38,7 @@ def train_cli(call: Call[TrainSettings]) -> int:
         line.now("loading PyTorch")
         from dlnphase.results import OutputDirectory, mode_of
         from dlnphase.results.train import RUN_FILE
+        from dlnphase.training.keeping import Keeper, forget
         from dlnphase.training.run import failed, prepare
 
         mode = mode_of(call.overwrite, call.resume)
@@ -47,13 +48,16 @@ def train_cli(call: Call[TrainSettings]) -> int:
     with Interrupts() as stop:
         with OutputDirectory(directory, main=RUN_FILE, mode=mode) as out:
             _spare(directory, run, mode)
-            path = _unanalysed(directory, run, call)
-            result = _finished(directory, run) if path is None and call.resume else None
+            line = LiveLine(call.quiet)
+            keeper = Keeper(run, directory, line.say)
+            kept = _kept(keeper, call)
+            result = _finished(directory, run) if kept is None and call.resume else None
             if result is not None:
-                LiveLine(call.quiet).say(f"nothing left to do: {directory} holds the whole run")
+                line.say(f"nothing left to do: {directory} holds the whole run")
                 out.forget_previous(*result.files.values())
+                forget(directory)
             else:
-                result = _follow(run, call.quiet, stop, path, directory)
+                result = _follow(run, line, stop, keeper, kept)
                 _save(result, out)
         _show(result, directory, call)
         if result.outcome.reason == "interrupted":
@@ -93,32 +97,42 @@ def _save(result: TrainResult, out: OutputDirectory) -> None:
         out.set_aside(*parts)
     stale = _stale(result, out.path)
     save_train(result, out.path)
-    forget(out.path)
     for part in stale:
         part.unlink(missing_ok=True)
     if result.outcome.reason != "interrupted":
+        forget(out.path)
         out.forget_previous(*parts)
 
 
-def _unanalysed(directory: Path, run: Run, call: Call[TrainSettings]) -> Recorder | None:
-    """The path of the same run, from a process that died after it had ended and before its result was there.
+def _kept(keeper: Keeper, call: Call[TrainSettings]) -> Kept | None:
+    """What a process that died has left of the same run.
 
     Raises:
-        InputError: where the path of another run would be lost to this one.
+        InputError: where it was not over and ``--resume`` does not ask for it, or where another run would be lost.
     """
-    from dlnphase.training.keeping import PATH_FILE, kept
+    from dlnphase.training.keeping import STATE_FILE
 
     if call.overwrite:
         return None
+    kept = keeper.kept()
+    if kept is None:
+        return None
+    there = f"--out: {keeper.directory} holds a run"
     try:
-        return kept(run.settings, directory)
+        keeper.refuse_other(kept)
     except InputError:
         if call.resume:
             raise
         raise InputError(
-            f"--out: {directory} holds a path of other settings that was not analysed ({PATH_FILE}); "
+            f"{there} of other settings that was not finished ({STATE_FILE}); "
             "--overwrite starts anew, another --out keeps both"
         ) from None
+    if not kept.over and not call.resume:
+        raise InputError(
+            f"{there} that was killed after {kept.seconds + kept.lost:.0f} s ({STATE_FILE}); "
+            "--resume goes on with it, --overwrite starts anew, another --out keeps both"
+        )
+    return kept
 
 
 def _finished(directory: Path, run: Run) -> TrainResult | None:
@@ -133,14 +147,13 @@ def _finished(directory: Path, run: Run) -> TrainResult | None:
     return None if result.outcome.reason == "interrupted" else result
 
 
-def _follow(run: Run, quiet: bool, stop: Interrupts, path: Recorder | None, directory: Path) -> TrainResult:
-    """The result of a run, whose path is kept in the directory until it is there, or of a path that was kept."""
-    from dlnphase.training.keeping import keep
+def _follow(run: Run, line: LiveLine, stop: Interrupts, keeper: Keeper, kept: Kept | None) -> TrainResult:
+    """The result of a run, which is kept in its directory until the result is there, or of one that was kept."""
     from dlnphase.training.run import train
     from dlnphase.training.status import Status
 
     status = Status(run)
-    with LiveLine(quiet) as line:
+    with line:
         for note in run.notes:
             line.say(note)
 
@@ -151,16 +164,17 @@ def _follow(run: Run, quiet: bool, stop: Interrupts, path: Recorder | None, dire
             if status.over:
                 line.now("the path has ended: looking for the saddles it visited")
 
-        def on_recorded(recorder: Recorder) -> None:
-            try:
-                keep(recorder, run.settings, directory)
-            except RunError as error:
-                line.say(f"the path is not on disk while it is analysed: {error}")
+        if kept is not None:
+            line.say(_found(kept))
+        return train(run, on_record=on_record, should_stop=stop.requested, keeper=keeper, kept=kept)
 
-        if path is not None:
-            line.say(f"the path is there ({directory}): analysing it")
-        should_stop = stop.requested
-        return train(run, on_record=on_record, should_stop=should_stop, on_recorded=on_recorded, recorded=path)
+
+def _found(kept: Kept) -> str:
+    """What is there, and what is not, in a line."""
+    if kept.over:
+        return "the run is there, its analysis is not: analysing it"
+    lost = f"the last {kept.lost:.1f} s before it died are lost" if kept.lost >= 0.05 else "nothing of it is lost"
+    return f"going on after {kept.seconds:.1f} s of the run; {lost}"
 
 
 def _show(result: TrainResult, directory: Path, call: Call[TrainSettings]) -> None:

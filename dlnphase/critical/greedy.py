@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,8 +22,9 @@ import torch
 from dlnphase.costs.quadratic import Cost
 from dlnphase.critical.certify import TIE
 from dlnphase.critical.matrix import HostCost, MatrixPoint, is_stable, refine_matrix
-from dlnphase.dynamics.flow import MAX_STEPS, gradient_flow, solvable
-from dlnphase.dynamics.records import Record
+from dlnphase.dynamics.flow import MAX_STEPS, GradientFlow, solvable
+from dlnphase.dynamics.records import Record, Walk
+from dlnphase.dynamics.state import Fixed, State
 from dlnphase.errors import InputError
 from dlnphase.networks.chain import Network
 
@@ -93,73 +95,104 @@ def greedy_path(
     Raises:
         InputError: for a depth below 2 or an ε outside (0, 0.5].
     """
-    if depth < 2:
-        raise InputError(f"depth: found {depth}, the greedy path needs at least 2 layers")
-    if epsilon is None:
-        epsilon = min(OPENED ** (1 / depth), 0.5)
-    if not 0 < epsilon <= 0.5:
-        raise InputError(f"epsilon: found {epsilon}, expected a number in (0, 0.5]")
-    walk = _Walk(HostCost(cost), depth, width, epsilon, rtol, max_steps, np.inf if max_time is None else max_time)
-    yield from walk.run(tol, check, points if points is not None else [])
+    path = GreedyPath(
+        cost, depth, width=width, epsilon=epsilon, rtol=rtol, tol=tol, max_time=max_time, max_steps=max_steps,
+        check=check, points=points,
+    )  # fmt: skip
+    yield from path.records()
 
 
-class _Walk:
-    """The state of one path: where it is, and the time, steps and evaluations spent so far."""
+@dataclass(slots=True, init=False, eq=False, repr=False)
+class GreedyPath(Walk):
+    """The greedy path as a walk; arguments as for :func:`greedy_path`.
+
+    Attributes:
+        points: the critical points reached so far.
+        orbit: the one under way, or None before it begins.
+        time, steps, evaluations: spent up to its start.
+        over: whether the path has ended.
+    """
+
+    cost: Fixed[HostCost]
+    depth: Fixed[int]
+    epsilon: Fixed[float]
+    rtol: Fixed[float]
+    tol: Fixed[float]
+    max_steps: Fixed[int]
+    max_time: Fixed[float]
+    channels: Fixed[int]
+    check: Fixed[bool]
+    points: list[GreedyPoint]
+    orbit: _Orbit | None
+    time: float
+    steps: int
+    evaluations: int
+    threshold: float
+    over: bool
 
     def __init__(
-        self,
-        cost: HostCost,
-        depth: int,
-        width: int | None,
-        epsilon: float,
-        rtol: float,
-        max_steps: int,
-        max_time: float,
-    ) -> None:
-        self.cost, self.depth, self.epsilon, self.rtol = cost, depth, epsilon, rtol
-        self.max_steps, self.max_time = max_steps, max_time
+        self, cost: Cost, depth: int, *, width: int | None = None, epsilon: float | None = None, rtol: float = 1e-4,
+        tol: float = 1e-8, max_time: float | None = None, max_steps: int = MAX_STEPS, check: bool = True,
+        points: list[GreedyPoint] | None = None,
+    ) -> None:  # fmt: skip
+        if depth < 2:
+            raise InputError(f"depth: found {depth}, the greedy path needs at least 2 layers")
+        epsilon = min(OPENED ** (1 / depth), 0.5) if epsilon is None else epsilon
+        if not 0 < epsilon <= 0.5:
+            raise InputError(f"epsilon: found {epsilon}, expected a number in (0, 0.5]")
+        self.cost, self.depth, self.epsilon, self.rtol, self.tol = HostCost(cost), depth, epsilon, rtol, tol
+        self.max_steps, self.max_time, self.check = max_steps, np.inf if max_time is None else max_time, check
         smallest = min(cost.shape)
         self.channels = smallest if width is None else min(width, smallest)
-        self.time, self.steps, self.evaluations = 0.0, 0, 0
+        self.points, self.orbit = points if points is not None else [], None
+        self.time, self.steps, self.evaluations, self.threshold, self.over = 0.0, 0, 0, 0.0, False
 
-    def run(self, tol: float, check: bool, points: list[GreedyPoint]) -> Iterator[Record]:
-        """From the origin to the minimum, as records; ``points`` takes the critical points as they are reached."""
-        here = self._arrive(np.zeros(self.cost.shape), None)
-        threshold = tol * self.cost.excess(here.point.A)
-        points.append(here)
-        if self._final(here, threshold):
-            yield self._still(here)
-            return
-        while True:
-            last: Record | None = None
-            left = self.max_steps - self.steps
-            for record in self._orbit(here.point, self.epsilon, self.rtol, threshold, left):
-                if last is not None:
-                    yield last
-                last = record
-            assert last is not None
-            if last.reasons[0] in ("diverged", "precision_floor", "max_time", "max_steps"):
-                yield last
-                return
-            self.time, self.steps, self.evaluations = (float(last.time[0]), int(last.step[0]), int(last.evaluations[0]))
-            if not self.cost.attained and float(last.excess[0]) <= threshold:
-                last.note = f"no minimum exists: C is within tol of its infimum, at rank {here.point.rank + 1}"
-                last.reasons = ["converged"]
-                yield last
-                return
-            before = here
-            here = self._arrive(
-                last.A[0], self._same_from_smaller(before.point, last.A[0], threshold) if check else None
+    def rounds(self) -> Iterator[list[Record]]:
+        """From the origin to the minimum; the check of an orbit belongs to its last round."""
+        if not self.points:
+            here = self._arrive(np.zeros(self.cost.shape), None)
+            self.threshold = self.tol * self.cost.excess(here.point.A)
+            self.points.append(here)
+            if self._final(here):
+                self.over = True
+                yield [self._still(here)]
+        while not self.over:
+            self.orbit = self.orbit or self._orbit(
+                self.points[-1].point, self.epsilon, self.rtol, self.max_steps - self.steps
             )
-            points.append(here)
-            moved = self.cost.excess(before.point.A) - self.cost.excess(here.point.A)
-            final = self._final(here, threshold)
-            stuck = not here.point.converged or moved <= 0
-            last.note = here.note if here.point.converged else "the orbit ends near no critical point"
-            last.reasons = ["converged" if final else "diverged" if stuck else None]
-            yield last
-            if final or stuck:
-                return
+            for record, arrived in self.orbit.records():
+                yield [self._told(record, arrived)]
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Set up the orbit that the state says is under way, and go on with it."""
+        orbit, points = state["orbit"], state["points"]
+        State.resume(self, state | {"orbit": None, "points": self.points})
+        self.points[:] = [GreedyPoint(**(point | {"point": MatrixPoint(**point["point"])})) for point in points]
+        if orbit is not None:
+            self.orbit = self._orbit(self.points[-1].point, self.epsilon, self.rtol, self.max_steps - self.steps)
+            self.orbit.resume(orbit)
+
+    def _told(self, record: Record, arrived: bool) -> Record:
+        """A record of an orbit as one of the path; the last one says where the orbit has led."""
+        told = self._shifted(record, arrived)
+        if not arrived:
+            self.over = told.reasons[0] is not None
+            return told
+        if not self.cost.attained and float(told.excess[0]) <= self.threshold:
+            told.note = f"no minimum exists: C is within tol of its infimum, at rank {self.points[-1].point.rank + 1}"
+            told.reasons, self.over = ["converged"], True
+            return told
+        before, a = self.points[-1].point, told.A[0]
+        here = self._arrive(a, self._same_from_smaller(before, a) if self.check else None)
+        self.time, self.steps, self.evaluations = (float(told.time[0]), int(told.step[0]), int(told.evaluations[0]))
+        self.points.append(here)
+        moved = self.cost.excess(before.A) - self.cost.excess(here.point.A)
+        final = self._final(here)
+        stuck = not here.point.converged or moved <= 0
+        told.note = here.note if here.point.converged else "the orbit ends near no critical point"
+        told.reasons = ["converged" if final else "diverged" if stuck else None]
+        self.orbit, self.over = None, final or stuck
+        return told
 
     def _arrive(self, a: np.ndarray, independent: bool | None) -> GreedyPoint:
         point = refine_matrix(a, self.cost)
@@ -167,48 +200,26 @@ class _Walk:
         ties = int((s >= (1 - TIE) * s[0]).sum()) if point.next_mode > 0 else 0
         return GreedyPoint(point, ties, independent)
 
-    def _final(self, here: GreedyPoint, threshold: float) -> bool:
-        done = here.point.next_mode == 0 or self.cost.excess(here.point.A) <= threshold
+    def _final(self, here: GreedyPoint) -> bool:
+        done = here.point.next_mode == 0 or self.cost.excess(here.point.A) <= self.threshold
         return done or here.point.rank >= self.channels
 
-    def _same_from_smaller(self, start: MatrixPoint, reached: np.ndarray, threshold: float) -> bool | None:
+    def _same_from_smaller(self, start: MatrixPoint, reached: np.ndarray) -> bool | None:
         """Whether the orbit from a smaller ε ends in the same matrix; None where it was cut short of an end."""
         end, reason = None, None
         rtol = max(self.rtol, CHECK_RTOL)
-        for record in self._orbit(start, self.epsilon / CHECK, rtol, threshold, self.max_steps):
-            end, reason = record.A[0], record.reasons[0]
+        for record, arrived in self._orbit(start, self.epsilon / CHECK, rtol, self.max_steps).records():
+            end, reason = record.A[0], None if arrived else record.reasons[0]
         assert end is not None
-        if reason not in (None, "converged"):
+        if reason is not None:
             return None
         first, second = refine_matrix(reached, self.cost).A, refine_matrix(end, self.cost).A
         return bool(np.linalg.norm(first - second) <= SAME * np.linalg.norm(first))
 
-    def _orbit(
-        self, start: MatrixPoint, epsilon: float, rtol: float, threshold: float, max_steps: int
-    ) -> Iterator[Record]:
-        """From a critical matrix with one channel opened to the next critical point."""
-        method = "stiff" if solvable(self.cost.cost) else "stabilised"
-        network = Network.from_weights([torch.as_tensor(w) for w in opened(start, self.cost, self.depth, epsilon)])
+    def _orbit(self, start: MatrixPoint, epsilon: float, rtol: float, max_steps: int) -> _Orbit:
+        """From a critical matrix with one channel opened to the next critical point, in the time that is left."""
         end = None if np.isinf(self.max_time) else max(self.max_time - self.time, np.finfo(float).tiny)
-        # The new channel is far above round-off, and the directions that carry exactly nothing have no frame to align.
-        flow = gradient_flow(
-            network, self.cost.cost, rtol=rtol, tol=0.0, max_steps=max(max_steps, 1), max_time=end,
-            method=method, align_frames=False,
-        )  # fmt: skip
-        largest, next_look = 0.0, np.inf
-        for record in flow:
-            norm = float(record.gradient_norm[0])
-            largest = max(largest, norm)
-            arrived = norm <= ARRIVED * largest or float(record.excess[0]) <= threshold
-            if not arrived and norm <= NEARLY * largest and norm <= next_look:
-                arrived, next_look = self._close(record.A[0], start.rank + 1), norm / 3
-            yield self._shifted(record, arrived)
-            if arrived:
-                return
-
-    def _close(self, a: np.ndarray, rank: int) -> bool:
-        point = refine_matrix(a, self.cost, rank=rank)
-        return point.converged and point.nearness <= CLOSE and is_stable(point, self.cost)
+        return _Orbit(self.cost, start, self.depth, epsilon, rtol, self.threshold, max(max_steps, 1), end)
 
     def _shifted(self, record: Record, arrived: bool) -> Record:
         """A record of one orbit as one of the path: time and work go on, layers have a fixed number of channels."""
@@ -232,6 +243,53 @@ class _Walk:
             np.array([self.cost.excess(here.point.A)]), zero, here.point.A[None], ["converged"],
             lambda i: [np.zeros((n, m)) for m, n in pairwise(sizes)], here.note,
         )  # fmt: skip
+
+
+@dataclass(slots=True, init=False, eq=False, repr=False)
+class _Orbit(State):
+    """The flow out of one critical matrix.
+
+    Attributes:
+        largest: ‖∇𝓛‖ so far.
+        next_look: ‖∇𝓛‖ from which it is worth to look for the next critical matrix again.
+    """
+
+    cost: Fixed[HostCost]
+    rank: Fixed[int]
+    threshold: Fixed[float]
+    flow: GradientFlow
+    largest: float
+    next_look: float
+
+    def __init__(
+        self, cost: HostCost, start: MatrixPoint, depth: int, epsilon: float, rtol: float, threshold: float,
+        max_steps: int, max_time: float | None,
+    ) -> None:  # fmt: skip
+        method = "stiff" if solvable(cost.cost) else "stabilised"
+        network = Network.from_weights([torch.as_tensor(w) for w in opened(start, cost, depth, epsilon)])
+        # The new channel is far above round-off, and the directions that carry exactly nothing have no frame to align.
+        self.flow = GradientFlow(
+            network, cost.cost, rtol=rtol, tol=0.0, max_steps=max_steps, max_time=max_time, method=method,
+            align_frames=False,
+        )  # fmt: skip
+        self.cost, self.rank, self.threshold = cost, start.rank + 1, threshold
+        self.largest, self.next_look = 0.0, np.inf
+
+    def records(self) -> Iterator[tuple[Record, bool]]:
+        """Records, and whether the next critical matrix has been reached, up to there or to where the flow ends."""
+        for record in self.flow.records():
+            norm = float(record.gradient_norm[0])
+            self.largest = max(self.largest, norm)
+            arrived = norm <= ARRIVED * self.largest or float(record.excess[0]) <= self.threshold
+            if not arrived and norm <= NEARLY * self.largest and norm <= self.next_look:
+                arrived, self.next_look = self._close(record.A[0]), norm / 3
+            yield record, arrived
+            if arrived:
+                return
+
+    def _close(self, a: np.ndarray) -> bool:
+        point = refine_matrix(a, self.cost, rank=self.rank)
+        return point.converged and point.nearness <= CLOSE and is_stable(point, self.cost)
 
 
 def opened(point: MatrixPoint, cost: HostCost, depth: int, epsilon: float) -> list[np.ndarray]:

@@ -17,6 +17,7 @@ from itertools import pairwise
 import numpy as np
 
 from dlnphase.critical.peaks import peaks
+from dlnphase.dynamics.state import Fixed, Room, State
 from dlnphase.errors import InputError
 from dlnphase.findings import RankTransition
 
@@ -156,45 +157,48 @@ def rank_transitions(
     return rows
 
 
-class WeightKeeper:
+@dataclass(slots=True, init=False, eq=False, repr=False)
+class WeightKeeper(State):
     """Keeps the weights of a streaming path at the records that will turn out to be visits.
 
     Feed it every record of one member; it holds one candidate and what was confirmed. A minimum of ‖∇𝓛‖ is
     kept once the gradient has risen from it by ``min_prominence`` decades, and again only after it has fallen by as
     much from its next maximum, so that every visit of at least that prominence is among those kept.
+
+    Attributes:
+        confirmed: (record index, layers) of what is kept for good; only ever added to, and saved apart from the state.
     """
+
+    confirmed: Room[list[tuple[int, list[np.ndarray]]]]
+    _factor: Fixed[float]
+    _candidate: tuple[int, list[np.ndarray]] | None
+    _low: float
+    _high: float
 
     def __init__(self, min_prominence: float = 0.25) -> None:
         self._factor = 10.0**min_prominence
-        self._kept: list[tuple[int, list[np.ndarray]]] = []
-        self._candidate: tuple[int, list[np.ndarray]] | None = None
+        self.confirmed = []
+        self._candidate = None
         self._low = np.inf
         self._high = 0.0
-
-    @classmethod
-    def holding(cls, kept: list[tuple[int, list[np.ndarray]]]) -> WeightKeeper:
-        """One that has been fed its whole path and kept these."""
-        keeper = cls()
-        keeper._kept = kept
-        return keeper
 
     def feed(self, index: int, gradient_norm: float, weights: Callable[[], list[np.ndarray]]) -> None:
         """Record number ``index`` with this ‖∇𝓛‖; ``weights()`` is called only if they may be needed."""
         if self._candidate is None:
             self._high = max(self._high, gradient_norm)
-            first = not self._kept and self._low == np.inf
+            first = not self.confirmed and self._low == np.inf
             if first or gradient_norm * self._factor < self._high:
                 self._candidate, self._low = (index, weights()), gradient_norm
             return
         if gradient_norm < self._low:
             self._candidate, self._low = (index, weights()), gradient_norm
         elif gradient_norm > self._low * self._factor:
-            self._kept.append(self._candidate)
+            self.confirmed.append(self._candidate)
             self._candidate, self._high = None, gradient_norm
 
     def finish(self) -> list[tuple[int, list[np.ndarray]]]:
         """(record index, layers) of everything kept, the last candidate included, in order."""
-        return self._kept + ([self._candidate] if self._candidate is not None else [])
+        return self.confirmed + ([self._candidate] if self._candidate is not None else [])
 
 
 def _checked(

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from dlnphase.backend import stream
 from dlnphase.costs.quadratic import Cost
-from dlnphase.dynamics.records import Record
+from dlnphase.dynamics.records import Record, Walk
+from dlnphase.dynamics.state import Fixed, Room, State
 from dlnphase.dynamics.step_control import DIVERGED, excess_at_zero, excess_out_of_reach, yardstick
 from dlnphase.errors import InputError
 from dlnphase.networks.chain import Network
@@ -20,7 +24,6 @@ STABILITY_MARGIN = 0.5
 LANCZOS_STEPS = 30
 
 
-@torch.no_grad()  # as a decorator: inside, grad mode would stay off in the caller between two records
 def gradient_descent(
     network: Network,
     cost: Cost,
@@ -47,51 +50,118 @@ def gradient_descent(
     Raises:
         InputError: for a step that is not a positive number.
     """
-    if not (np.isfinite(lr) and lr > 0):
-        raise InputError(f"lr: found {lr}, expected a positive number")
-    yield from _descend(network.clone(), cost, lr, max_steps, tol, record_every)
+    yield from GradientDescent(network, cost, lr=lr, max_steps=max_steps, tol=tol, record_every=record_every).records()
 
 
-def _descend(
-    net: Network, cost: Cost, lr: float, max_steps: int, tol: float, record_every: int | None
-) -> Iterator[Record]:
-    members = np.arange(net.batch)
-    offset, at_zero = excess_out_of_reach(cost, net), excess_at_zero(cost, net)
-    first: np.ndarray | None = None
-    seen_excess = seen_norm = np.full(net.batch, np.inf)
-    seen_step = 0
-    for step in range(max_steps + 1):
+@dataclass(slots=True, init=False, eq=False, repr=False)
+class GradientDescent(Walk):
+    """Gradient descent as a walk, a round a step; arguments as for :func:`gradient_descent`.
+
+    Attributes:
+        network, members: under way, at the step of this number.
+        reasons: why some of them end there.
+        first: their excess cost at the start.
+        seen_excess, seen_norm, seen_step: of the last record.
+    """
+
+    cost: Fixed[Cost]
+    lr: Fixed[float]
+    max_steps: Fixed[int]
+    tol: Fixed[float]
+    record_every: Fixed[int | None]
+    offset: Fixed[float]
+    at_zero: Fixed[float]
+    network: Network
+    gradient: Room[Tensor]
+    members: np.ndarray
+    reasons: list[str | None]
+    told: bool
+    step: int
+    first: np.ndarray | None
+    seen_excess: np.ndarray
+    seen_norm: np.ndarray
+    seen_step: int
+
+    def __init__(
+        self, network: Network, cost: Cost, *, lr: float, max_steps: int, tol: float = 1e-8,
+        record_every: int | None = None,
+    ) -> None:  # fmt: skip
+        if not (np.isfinite(lr) and lr > 0):
+            raise InputError(f"lr: found {lr}, expected a positive number")
+        self.cost, self.lr, self.max_steps, self.tol, self.record_every = cost, lr, max_steps, tol, record_every
+        self.offset, self.at_zero = excess_out_of_reach(cost, network), excess_at_zero(cost, network)
+        self.network, self.members = network.clone(), np.arange(network.batch)
+        self.first, self.told, self.step, self.seen_step = None, False, 0, 0
+        self.reasons = [None] * network.batch
+        self.seen_excess = self.seen_norm = np.full(network.batch, np.inf)
+
+    @torch.no_grad()  # as a decorator: inside, grad mode would stay off in the caller between two records
+    def rounds(self) -> Iterator[list[Record]]:
+        """The record of each step, where there is one."""
+        while self._remain():
+            if self.told:
+                self.network, self.step = self._moved(), self.step + 1
+            self.told = True
+            yield self._look()
+
+    @torch.no_grad()
+    def resume(self, state: dict[str, Any]) -> None:
+        """Stand at that step, with the gradient there."""
+        State.resume(self, state)
+        self._evaluate()
+
+    def _remain(self) -> bool:
+        """Let those leave the batch that ended with the last record; whether any is left."""
+        keep = np.array([r is None for r in self.reasons])
+        if keep.any() and not keep.all():
+            index = torch.as_tensor(np.flatnonzero(keep), device=self.network.theta.device)
+            self.network, self.gradient = self.network.select(index), self.gradient[index]
+            self.members, self.reasons = self.members[keep], [None] * len(index)
+            self.first = None if self.first is None else self.first[keep]
+            self.seen_excess, self.seen_norm = self.seen_excess[keep], self.seen_norm[keep]
+        return bool(keep.any())
+
+    def _moved(self) -> Network:
+        return self.network.with_theta(self.network.theta.sub(self.gradient, alpha=self.lr))
+
+    def _evaluate(self) -> Tensor:
+        """A; the gradient is kept for the step from there."""
+        net = self.network
         prefixes, suffixes = net.prefixes(), net.suffixes()
-        a = prefixes[-1]
-        gradient = net.gradient(cost.gradient(a), prefixes, suffixes)
-        excess = cost.excess(a).cpu().numpy().astype(float)
-        norm = torch.linalg.vector_norm(gradient, dim=-1).cpu().numpy().astype(float)
-        if first is None:
-            first = np.maximum(excess, np.finfo(float).tiny)
-        thresholds = [tol * yardstick(f - offset, at_zero - offset) if tol > 0 else -np.inf for f in first]
-        reasons = [
-            _reason(e - offset, t, DIVERGED * f, step, max_steps)
+        self.gradient = net.gradient(self.cost.gradient(prefixes[-1]), prefixes, suffixes)
+        return prefixes[-1]
+
+    def _look(self) -> list[Record]:
+        """The record of where the members stand, if there is one to tell."""
+        a, step = self._evaluate(), self.step
+        excess = self.cost.excess(a).cpu().numpy().astype(float)
+        norm = torch.linalg.vector_norm(self.gradient, dim=-1).cpu().numpy().astype(float)
+        if self.first is None:
+            self.first = np.maximum(excess, np.finfo(float).tiny)
+        self.reasons = self._reasons(excess, self.first)
+        if not (self._due(excess, norm) or any(self.reasons)):
+            return []
+        self.seen_excess, self.seen_norm, self.seen_step = excess, norm, step
+        return [_record(self.network, self.members, step, step * self.lr, excess, norm, a, self.reasons)]
+
+    def _reasons(self, excess: np.ndarray, first: np.ndarray) -> list[str | None]:
+        """Why members end here, if they do."""
+        offset, tol = self.offset, self.tol
+        thresholds = [tol * yardstick(f - offset, self.at_zero - offset) if tol > 0 else -np.inf for f in first]
+        return [
+            _reason(e - offset, t, DIVERGED * f, self.step, self.max_steps)
             for e, t, f in zip(excess, thresholds, first, strict=True)
         ]
-        if record_every is not None:
-            due = step % record_every == 0
-        else:
-            with np.errstate(invalid="ignore", divide="ignore"):
-                moved = (abs(excess - seen_excess) > RECORD_CHANGE * excess) | (
-                    abs(norm - seen_norm) > RECORD_CHANGE * norm
-                )
-            due = step == 0 or step >= RECORD_STRETCH * seen_step or bool(moved.any())
-        if due or any(reasons):
-            seen_excess, seen_norm, seen_step = excess, norm, step
-            yield _record(net, members, step, step * lr, excess, norm, a, reasons)
-        keep = np.array([r is None for r in reasons])
-        if not keep.any():
-            return
-        if not keep.all():
-            index = torch.as_tensor(np.flatnonzero(keep), device=net.theta.device)
-            net, gradient = net.select(index), gradient[index]
-            members, first, seen_excess, seen_norm = members[keep], first[keep], seen_excess[keep], seen_norm[keep]
-        net = net.with_theta(net.theta.sub(gradient, alpha=lr))
+
+    def _due(self, excess: np.ndarray, norm: np.ndarray) -> bool:
+        """Whether this step is to be recorded."""
+        if self.record_every is not None:
+            return self.step % self.record_every == 0
+        with np.errstate(invalid="ignore", divide="ignore"):
+            moved = (abs(excess - self.seen_excess) > RECORD_CHANGE * excess) | (
+                abs(norm - self.seen_norm) > RECORD_CHANGE * norm
+            )
+        return self.step == 0 or self.step >= RECORD_STRETCH * self.seen_step or bool(moved.any())
 
 
 def _reason(excess: float, threshold: float, bound: float, step: int, max_steps: int) -> str | None:

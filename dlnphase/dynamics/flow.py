@@ -3,19 +3,23 @@
 Each member starts by itself, with explicit steps, for as long as its path is mild (``mild``). What is left goes on as
 one batch under the driver of this file, which owns time, frames and the reasons to stop; how one step is taken is the
 method's business (``rosenbrock`` or ``dormand_prince``). Every member has its own time and step size and leaves the
-batch when it is done.
+batch when it is done. Between two rounds of steps all that is under way is a state (:class:`GradientFlow`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from dlnphase.costs.quadratic import Cost
+from dlnphase.dynamics.clocks import Clocks
+from dlnphase.dynamics.framed_cost import FramedCost
 from dlnphase.dynamics.frames import (
     Frames,
     align,
@@ -25,8 +29,9 @@ from dlnphase.dynamics.frames import (
     scaled_norm,
 )
 from dlnphase.dynamics.mild import Handover, Mild
-from dlnphase.dynamics.records import Record
+from dlnphase.dynamics.records import Record, Walk
 from dlnphase.dynamics.side_by_side import parts, side_by_side
+from dlnphase.dynamics.state import Fixed, Room, State
 from dlnphase.dynamics.step_control import END_OF_TIME, FIRST_STEP, SMALLEST_STEP, STALL_CHANGE, Limits, StepControl
 from dlnphase.dynamics.steppers import dormand_prince, rosenbrock
 from dlnphase.dynamics.steppers.stiff_solver import Point
@@ -39,21 +44,8 @@ MAX_STEPS = 200_000
 DEEP = 1e-3  # h times the round-off of ∇C from which frames are aligned after every step
 EXACT_BELOW = 1e-6  # tolerances from which errors are measured layer by layer, as they are on deep plateaus
 LARGEST_SOLVE = 4096  # D above which the D × D solve of the stiff method is refused
-PER_MEMBER = (
-    "members",
-    "time",
-    "time_rest",
-    "steps",
-    "evaluations",
-    "next_output",
-    "threshold",
-    "ceiling",
-    "last_excess",
-    "last_change",
-)
 
 
-@torch.no_grad()  # as a decorator: inside, grad mode would stay off in the caller between two records
 def gradient_flow(
     network: Network,
     cost: Cost,
@@ -88,33 +80,11 @@ def gradient_flow(
     Raises:
         InputError: for an unknown method, or a matrix too large for the stiff one.
     """
-    if method not in METHODS:
-        raise InputError(f"method: found {method!r}, expected one of {', '.join(METHODS)}")
-    size = network.shape[0] * network.shape[1]
-    if method == "stiff" and size > LARGEST_SOLVE:
-        raise InputError(
-            f"method: the stiff method solves systems of size d_out·d_in = {size}, above {LARGEST_SOLVE}; "
-            "use auto or stabilised"
-        )
-    limits = Limits.of(cost, network, tol, max_time, max_steps, output_times)
-    rest: list[int] = list(range(network.batch))
-    states: dict[int, Handover] = {}
-    if method in ("auto", "stabilised"):
-        for member in rest:
-            mild = Mild(network, member, cost, rtol, limits, to_the_end=method == "stabilised" or not solvable(cost))
-            yield from mild.run()
-            if mild.handover is not None:
-                states[member] = mild.handover
-        rest = list(states)
-    flows = []
-    for members in parts(rest, network.theta.device):
-        stepper = dormand_prince if method == "explicit" else rosenbrock
-        flow = _Flow(network.select(members), cost, stepper, rtol, align_frames, limits)
-        flow.members = np.array(members)
-        if states:
-            flow.take_over([states[member] for member in members])
-        flows.append(flow.run())
-    yield from side_by_side(flows)
+    flow = GradientFlow(
+        network, cost, rtol=rtol, max_time=max_time, tol=tol, max_steps=max_steps, output_times=output_times,
+        method=method, align_frames=align_frames,
+    )  # fmt: skip
+    yield from flow.records()
 
 
 def solvable(cost: Cost) -> bool:
@@ -123,82 +93,178 @@ def solvable(cost: Cost) -> bool:
     return d_out * d_in <= LARGEST_SOLVE and not getattr(cost, "by_products", False)
 
 
-class _Flow:
-    """The state of a batch under way."""
+@dataclass(slots=True, init=False, eq=False, repr=False)
+class GradientFlow(Walk):
+    """Gradient flow as a walk; arguments as for :func:`gradient_flow`."""
+
+    network: Fixed[Network]
+    cost: Fixed[Cost]
+    rtol: Fixed[float]
+    limits: Fixed[Limits]
+    method: Fixed[str]
+    aligned: Fixed[bool]
+    member: int  # whose mild part is under way, or the next one to start
+    mild: Mild | None
+    handed: dict[int, Handover]
+    flows: list[_Flow] | None
+
+    @torch.no_grad()
+    def __init__(
+        self, network: Network, cost: Cost, *, rtol: float = 1e-4, max_time: float | None = None, tol: float = 1e-8,
+        max_steps: int = MAX_STEPS, output_times: Sequence[float] | None = None, method: str = "auto",
+        align_frames: bool = True,
+    ) -> None:  # fmt: skip
+        if method not in METHODS:
+            raise InputError(f"method: found {method!r}, expected one of {', '.join(METHODS)}")
+        size = network.shape[0] * network.shape[1]
+        if method == "stiff" and size > LARGEST_SOLVE:
+            raise InputError(
+                f"method: the stiff method solves systems of size d_out·d_in = {size}, above {LARGEST_SOLVE}; "
+                "use auto or stabilised"
+            )
+        self.network, self.cost, self.rtol, self.method, self.aligned = network, cost, rtol, method, align_frames
+        self.limits = Limits.of(cost, network, tol, max_time, max_steps, output_times)
+        self.member, self.mild, self.handed, self.flows = 0, None, {}, None
+
+    @torch.no_grad()  # as a decorator: inside, grad mode would stay off in the caller between two records
+    def rounds(self) -> Iterator[list[Record]]:
+        """One record at a time of each member's mild part; then one of each part of the batch that goes on."""
+        while self.method in ("auto", "stabilised") and self.member < self.network.batch:
+            mild = self.mild = self.mild or self._mild()
+            for record in mild.run():
+                yield [record]
+            if mild.handover is not None:
+                self.handed[self.member] = mild.handover
+            self.member, self.mild = self.member + 1, None
+        if self.flows is None:
+            self.flows = self._flows()
+            for flow in self.flows:
+                flow.begin(self.handed)
+        yield from side_by_side([flow.run() for flow in self.flows])
+
+    @torch.no_grad()
+    def resume(self, state: dict[str, Any]) -> None:
+        """Set up what the state says is under way, and go on with it."""
+        mild, flows = state["mild"], state["flows"]
+        State.resume(self, state | {"mild": None, "flows": None})
+        self.handed = {member: Handover(**values) for member, values in state["handed"].items()}
+        if mild is not None:
+            self.mild = self._mild()
+            self.mild.resume(mild)
+        if flows is not None:
+            self.flows = self._flows()
+            for flow, values in zip(self.flows, flows, strict=True):
+                flow.resume(values)
+
+    def _mild(self) -> Mild:
+        to_the_end = self.method == "stabilised" or not solvable(self.cost)
+        return Mild(self.network, self.member, self.cost, self.rtol, self.limits, to_the_end=to_the_end)
+
+    def _flows(self) -> list[_Flow]:
+        """What the mild parts have handed over, in parts, each at its start."""
+        rest = list(self.handed) if self.method in ("auto", "stabilised") else list(range(self.network.batch))
+        stepper = dormand_prince if self.method == "explicit" else rosenbrock
+        return [
+            _Flow(self.network.select(members), members, self.cost, stepper, self.rtol, self.aligned, self.limits)
+            for members in parts(rest, self.network.theta.device)
+        ]
+
+
+@dataclass(slots=True, init=False, eq=False, repr=False)
+class _Flow(State):
+    """A batch under way."""
+
+    cost: Fixed[Cost]
+    method: Fixed[ModuleType]
+    rtol: Fixed[float]
+    aligned: Fixed[bool]
+    limits: Fixed[Limits]
+    growing: Fixed[bool]
+    like: Fixed[Tensor]
+    network: Network
+    frames: Frames
+    clocks: Clocks
+    control: StepControl
+    count: int
+    told: bool
+    reasons: list[str | None]
+    learned: tuple[Tensor, Tensor] | None
+    scales: list[Tensor]
+    framed: Room[FramedCost]
+    point: Room[Point]
 
     def __init__(
-        self, network: Network, cost: Cost, method: ModuleType, rtol: float, aligned: bool, limits: Limits
-    ) -> None:
-        like = network.theta
+        self, network: Network, members: list[int], cost: Cost, method: ModuleType, rtol: float, aligned: bool,
+        limits: Limits,
+    ) -> None:  # fmt: skip
         self.cost, self.method, self.rtol, self.aligned, self.limits = cost, method, rtol, aligned, limits
-        self.network = network.clone()
+        self.network, self.like = network.clone(), network.theta
         self.frames = Frames.identity(network, cost)
         self.growing = has_empty_ends(network)
-        self.members = np.arange(network.batch)
-        self.time = np.zeros(network.batch)
-        self.time_rest = np.zeros(network.batch)
+        self.clocks = Clocks.at_start(members)
         self.control = StepControl(network.batch, method.EMBEDDED_ORDER)
-        self.steps = np.zeros(network.batch, dtype=np.int64)
-        self.evaluations = np.zeros(network.batch, dtype=np.int64)
-        self.next_output = np.zeros(network.batch, dtype=np.int64)
-        self.threshold = np.full(network.batch, np.nan)
-        self.ceiling = np.full(network.batch, np.inf)
-        self.last_excess = np.full(network.batch, np.inf)
-        self.last_change = np.zeros(network.batch, dtype=np.int64)
-        self.like = like
-        self.told = False
+        self.count, self.told, self.reasons = 0, False, [None] * network.batch
         self._new_frame()
 
-    def take_over(self, states: list[Handover]) -> None:
-        """Go on from where the mild parts of all members ended; the frames remember how they started."""
-        for name, values in (
-            ("time", [s.time for s in states]),
-            ("steps", [s.steps for s in states]),
-            ("evaluations", [s.evaluations for s in states]),
-            ("next_output", [s.outputs for s in states]),
-            ("threshold", [s.threshold for s in states]),
-            ("ceiling", [s.ceiling for s in states]),
-            ("last_change", [s.steps for s in states]),
-        ):
-            setattr(self, name, np.array(values))
-        self.network = self.network.with_theta(torch.stack([s.theta for s in states]))
-        self.told = True
-        if self.aligned:
-            align(self.network, self.frames)
-        self._new_frame()
+    def begin(self, states: dict[int, Handover]) -> None:
+        """At the start, or from where these members' mild parts ended; the frames remember how they started."""
+        if states:
+            members = self.clocks.members.tolist()
+            self.clocks = Clocks.handed(members, [states[member] for member in members])
+            self.network = self.network.with_theta(torch.stack([states[member].theta for member in members]))
+            self.told = True
+            if self.aligned:
+                align(self.network, self.frames)
+            self._new_frame()
+        self.point = self._point()
+        self.clocks.evaluations += 1
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Go on from a state of the same part of a batch."""
+        State.resume(self, state)
+        self.framed = self.frames.cost
+        self.point = self._point()
 
     def run(self) -> Iterator[Record]:
         """Records of the start, unless it was told already, and of every step."""
-        count = 0
-        point = self._point()
-        self.evaluations += 1
-        while True:
-            if not self.told:
-                record = self._record(point)
-                if count == 0:
-                    self.threshold = np.array([self.limits.threshold(e) for e in record.excess])
-                    self.ceiling = np.array([self.limits.ceiling(e) for e in record.excess])
-                self._watch(record)
-                record.reasons = self._reasons(record)
-                yield record
-                keep = np.array([r is None for r in record.reasons])
-                if not keep.any():
-                    return
-                if not keep.all():
-                    self._select(keep)
-                    point = self._point()
-            self.told = False
-            point = self._advance(point)
-            count += 1
-            deep = self._deep()
-            if self.aligned and (count % ALIGN_EVERY == 0 or deep):
-                if align(self.network, self.frames, settled=deep):
-                    self.framed.measure_noise(self.network.product())
-                    self.learned = learned_directions(self.network, self.frames)
-                    self._new_scale()
-                    point = self._point()
-                else:
-                    self._new_scale()
+        while self._remain():
+            if self.told:
+                self._step()
+            self.told = True
+            yield self._tell()
+
+    def _remain(self) -> bool:
+        """Let those leave the batch that ended with the last record; whether any is left."""
+        keep = np.array([r is None for r in self.reasons])
+        if keep.any() and not keep.all():
+            self._select(keep)
+            self.point = self._point()
+            self.reasons = [None] * int(keep.sum())
+        return bool(keep.any())
+
+    def _tell(self) -> Record:
+        """The record of where the members stand; its reasons are kept, whoever receives it may end members by them."""
+        record, clocks = self._record(self.point), self.clocks
+        if self.count == 0:
+            clocks.threshold = np.array([self.limits.threshold(e) for e in record.excess])
+            clocks.ceiling = np.array([self.limits.ceiling(e) for e in record.excess])
+        self._watch(record)
+        record.reasons = self.reasons = self._reasons(record)
+        return record
+
+    def _step(self) -> None:
+        """Move at least one member, and turn the frames where it is time to."""
+        self.point = self._advance(self.point)
+        self.count += 1
+        deep = self._deep()
+        if self.aligned and (self.count % ALIGN_EVERY == 0 or deep):
+            if align(self.network, self.frames, settled=deep):
+                self.framed.measure_noise(self.network.product())
+                self.learned = learned_directions(self.network, self.frames)
+                self._new_scale()
+                self.point = self._point()
+            else:
+                self._new_scale()
 
     # ---- one step --------------------------------------------------------------------------
     def _advance(self, point: Point) -> Point:
@@ -209,13 +275,13 @@ class _Flow:
             with np.errstate(divide="ignore"):
                 control.h = np.where(rate > 0, FIRST_STEP / rate, END_OF_TIME)
         while True:
-            end = np.minimum(self.limits.max_time, self.limits.outputs[self.next_output])
-            room = (end - self.time) - self.time_rest
+            end = np.minimum(self.limits.max_time, self.limits.outputs[self.clocks.next_output])
+            room = (end - self.clocks.time) - self.clocks.time_rest
             lands = control.h >= room * (1 - 1e-12)
             h = np.where(lands, room, control.h)
             exact = self.rtol < EXACT_BELOW or self._deep()
             theta, error = self.method.step(point, self.framed, self._tensor(h), self.scales, exact, self.growing)
-            self.evaluations += self.method.STAGES
+            self.clocks.evaluations += self.method.STAGES
             accepted = control.judge(h, self._host(error) / self.rtol, lands)
             there = Point(self.network.with_theta(theta), self.framed, self.learned)
             accepted &= ~self._aims(accepted, point, there, h)
@@ -233,34 +299,34 @@ class _Flow:
         """Which members have stepped past the end of their run; they try again with a step that ends there."""
         out = np.zeros_like(accepted)
         excess = self._host(there.excess)
-        past = accepted & (excess - self.limits.offset < self.threshold)
+        past = accepted & (excess - self.limits.offset < self.clocks.threshold)
         if past.any():
             ends = [np.stack([self._host(p.excess), self._host(p.gradient_norm())], -1) for p in (here, there)]
             for i in np.flatnonzero(past):
                 before, after = (tuple(end[i]) for end in ends)
-                aim = self.limits.aim(before, after, float(self.threshold[i]), float(h[i]))
+                aim = self.limits.aim(before, after, float(self.clocks.threshold[i]), float(h[i]))
                 if aim is not None:
                     self.control.h[i], out[i] = aim, True
         return out
 
     def _tick(self, accepted: np.ndarray, h: np.ndarray, lands: np.ndarray, end: np.ndarray) -> None:
         """Advance the clocks. A burst can be shorter than one unit in the last place of t: the rest is kept apart."""
-        added = self.time_rest + h
-        time = self.time + added
-        rest = added - (time - self.time)
-        self.time = np.where(accepted, np.where(lands, end, time), self.time)
-        self.time_rest = np.where(accepted, np.where(lands, 0.0, rest), self.time_rest)
-        self.next_output += accepted & (self.time >= self.limits.outputs[self.next_output])
-        self.steps += accepted
+        added = self.clocks.time_rest + h
+        time = self.clocks.time + added
+        rest = added - (time - self.clocks.time)
+        self.clocks.time = np.where(accepted, np.where(lands, end, time), self.clocks.time)
+        self.clocks.time_rest = np.where(accepted, np.where(lands, 0.0, rest), self.clocks.time_rest)
+        self.clocks.next_output += accepted & (self.clocks.time >= self.limits.outputs[self.clocks.next_output])
+        self.clocks.steps += accepted
 
     # ---- records ---------------------------------------------------------------------------
     def _record(self, point: Point) -> Record:
         frames, network = self.frames, self.network
         return Record(
-            members=self.members,
-            time=self.time,
-            step=self.steps.copy(),
-            evaluations=self.evaluations.copy(),
+            members=self.clocks.members,
+            time=self.clocks.time,
+            step=self.clocks.steps.copy(),
+            evaluations=self.clocks.evaluations.copy(),
             excess=point.excess.cpu().numpy().astype(float),
             gradient_norm=self._host(point.gradient_norm()),
             A=self.framed.original(point.a).cpu().numpy().astype(float),
@@ -270,14 +336,14 @@ class _Flow:
 
     def _watch(self, record: Record) -> None:
         """Note at which step each member's excess cost was last lower than ever; a rise is round-off."""
-        changed = record.excess < (1 - STALL_CHANGE) * self.last_excess
-        self.last_excess = np.where(changed, record.excess, self.last_excess)
-        self.last_change = np.where(changed, self.steps, self.last_change)
+        changed = record.excess < (1 - STALL_CHANGE) * self.clocks.last_excess
+        self.clocks.last_excess = np.where(changed, record.excess, self.clocks.last_excess)
+        self.clocks.last_change = np.where(changed, self.clocks.steps, self.clocks.last_change)
 
     def _reasons(self, record: Record) -> list[str | None]:
-        idle = self.steps - self.last_change
-        bounds = self.threshold, self.ceiling
-        each = zip(record.excess, *bounds, self.control.h, idle, self.time, self.steps, strict=True)
+        idle = self.clocks.steps - self.clocks.last_change
+        bounds = self.clocks.threshold, self.clocks.ceiling
+        each = zip(record.excess, *bounds, self.control.h, idle, self.clocks.time, self.clocks.steps, strict=True)
         return [self.limits.reason(*values) for values in each]
 
     def _point(self) -> Point:
@@ -308,7 +374,6 @@ class _Flow:
         index = torch.as_tensor(np.flatnonzero(keep), device=self.like.device)
         self.network = self.network.select(index)
         self.frames = self.frames.select(index)
-        for name in PER_MEMBER:
-            setattr(self, name, getattr(self, name)[keep])
+        self.clocks = self.clocks.select(keep)
         self.control.select(keep)
         self._new_frame()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from dlnphase.costs.quadratic import Cost, QuadraticCost
+from dlnphase.dynamics.state import Fixed, State
 
 NOISE = 8.0  # round-offs of one entry of ∇C that add up before it is read as zero
 
@@ -30,7 +32,8 @@ def turn_rows(matrix: Tensor, i: int, head: Tensor, tail: Tensor) -> None:
     matrix[..., i, :] = new_first
 
 
-class FramedCost:
+@dataclass(slots=True, init=False, eq=False, repr=False)
+class FramedCost(State):
     """What the flow asks of a cost, in the frame of each member.
 
     A quadratic cost turns with the frame: H → (O_L⊗O_0) H (O_L⊗O_0)ᵀ and its minimiser along, one small
@@ -43,14 +46,21 @@ class FramedCost:
         out_of_reach: C_reachable − C_min, the least excess cost that the network's narrowest layer allows.
     """
 
+    cost: Fixed[Cost]
+    out_of_reach: Fixed[float]
+    structure: Fixed[str]
+    left: Tensor
+    right: Tensor
+    operator: Tensor | None
+    minimizer: Tensor | None
+    noise: Tensor | None
+
     def __init__(self, cost: Cost, batch: int, like: Tensor, out_of_reach: float = 0.0) -> None:
         self.cost, self.out_of_reach = cost, out_of_reach
         d_out, d_in = cost.shape
         self.left = torch.eye(d_out, dtype=like.dtype, device=like.device).repeat(batch, 1, 1)
         self.right = torch.eye(d_in, dtype=like.dtype, device=like.device).repeat(batch, 1, 1)
-        self.operator: Tensor | None = None
-        self.minimizer: Tensor | None = None
-        self.noise: Tensor | None = None
+        self.operator = self.minimizer = self.noise = None
         self.structure = "general"
         if isinstance(cost, QuadraticCost):
             self.minimizer = cost.minimizer.repeat(batch, 1, 1)

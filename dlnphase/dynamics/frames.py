@@ -19,6 +19,7 @@ from torch import Tensor
 
 from dlnphase.costs.quadratic import Cost
 from dlnphase.dynamics.framed_cost import FramedCost, turn_rows
+from dlnphase.dynamics.state import State
 from dlnphase.dynamics.step_control import excess_out_of_reach
 from dlnphase.networks.chain import Network, split
 
@@ -31,8 +32,8 @@ GROWTH_KNOWN = 1e-2  # relative error below which a step tells the size of a dir
 BALANCE_NOISE = 8.0  # round-offs of the largest entry that add up in D_l
 
 
-@dataclass
-class Frames:
+@dataclass(slots=True, eq=False, repr=False)
+class Frames(State):
     """Frames of all spaces of a batch: the network holds Ŵ_l = O_l W_l O_{l-1}ᵀ.
 
     Attributes:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import isfinite
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +19,8 @@ from torch import Tensor
 from dlnphase.costs.quadratic import Cost
 from dlnphase.dynamics.records import Record
 from dlnphase.dynamics.stabilised import DORMAND_PRINCE, Chain, Stepper, Tableau, Vector, fitting, tableaux
+from dlnphase.dynamics.stabilised.chain import Array
+from dlnphase.dynamics.state import Fixed, Room, State
 from dlnphase.dynamics.step_control import END_OF_TIME, FIRST_STEP, STALL_CHANGE, Limits, StepControl
 from dlnphase.networks.chain import Network
 
@@ -56,7 +59,8 @@ class Handover:
     outputs: int
 
 
-class Mild:
+@dataclass(slots=True, init=False, eq=False, repr=False)
+class Mild(State):
     """The mild part of the path of one member.
 
     Args:
@@ -67,6 +71,38 @@ class Mild:
     Attributes:
         handover: after :meth:`run`, where the stiff method has to go on, or None where the run is over.
     """
+
+    member: Fixed[int]
+    rtol: Fixed[float]
+    limits: Fixed[Limits]
+    to_the_end: Fixed[bool]
+    precise: Fixed[bool]
+    floor: Fixed[float]
+    tiny: Fixed[float]
+    chain: Chain
+    stepper: Stepper
+    control: StepControl
+    method: Fixed[Tableau]  # by its number of stages, see :meth:`state`
+    time: float
+    steps: int
+    evaluations: int
+    outputs: int
+    last_excess: float
+    last_change: int
+    plateau_excess: float
+    plateau_start: int
+    threshold: float
+    ceiling: float
+    curvature: float
+    a: Array
+    speed: float
+    drift: float
+    rise: float
+    ends: list[Array]
+    inner: list[float]
+    reasons: list[str | None]
+    told: bool
+    handover: Room[Handover | None]
 
     @np.errstate(all="ignore")
     def __init__(
@@ -80,32 +116,48 @@ class Mild:
         self.precise, self.floor = spread < 1, min(spread, SINGLE) ** 2
         self.tiny = torch.finfo(start.theta.dtype).tiny
         self.control = StepControl(1, DORMAND_PRINCE.embedded_order, SAFETY)
-        self.method: Tableau = DORMAND_PRINCE
+        self.method = DORMAND_PRINCE
         self.time, self.steps, self.evaluations, self.outputs = 0.0, 0, 1, 0
         self.last_excess, self.last_change = np.inf, 0
         self.plateau_excess, self.plateau_start = 0.0, 0
         self.threshold, self.ceiling = (f(self.stepper.excess) for f in (limits.threshold, limits.ceiling))
         self.curvature, self.a, self.speed, self.drift, self.rise = np.nan, self.chain.a + 0.0, 0.0, np.inf, 1.0
-        self.handover: Handover | None = None
+        self.ends, self.inner = [], []
+        self.reasons, self.told = [None], False
+        self.handover = None
+
+    def state(self) -> dict[str, Any]:
+        """With the method in use, 0 for Dormand–Prince."""
+        return State.state(self) | {"stages": self.method.stages if self.method.recurrence else 0}
+
+    @np.errstate(all="ignore")
+    def resume(self, state: dict[str, Any]) -> None:
+        """Go on from a state of the same member."""
+        stages = state["stages"]
+        State.resume(self, {name: value for name, value in state.items() if name != "stages"})
+        self.method = next((m for m in tableaux() if m.stages == stages), DORMAND_PRINCE)
 
     def run(self) -> Iterator[Record]:
-        """Records of the start and of every step, until the run is over or no longer mild."""
-        reason = self._reason()
-        yield self._record(reason)
-        while reason is None:
+        """Records of the start, unless it was told already, and of every step, until it is over or no longer mild."""
+        if not self.told:
+            self.told = True
+            yield self._tell(self._reason())
+        while self.reasons == [None] and (self.steps == 0 or self._patient()):
             moved = self._prepare() and self._advance()
             reason = self._reason() if moved else "diverged"
             if not moved:
                 self.stepper.stay()
             if reason in ("diverged", "precision_floor") and not self.to_the_end:
-                self._hand_over()
-                return
-            record = self._record(reason)
-            yield record
-            reason = record.reasons[0]
-            if reason is None and not self._patient():
-                self._hand_over()
-                return
+                break
+            yield self._tell(reason)
+        if self.reasons == [None]:
+            self._hand_over()
+
+    def _tell(self, reason: str | None) -> Record:
+        """A record of where it stands; its reasons are kept, whoever receives it may end the member by them."""
+        record = self._record(reason)
+        self.reasons = record.reasons
+        return record
 
     # ---- one step --------------------------------------------------------------------------
     @np.errstate(all="ignore")  # a step too long overflows and is rejected

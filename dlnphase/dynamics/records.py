@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from dlnphase.dynamics.state import State
+
 # Why a member stopped.
 REASONS = ("converged", "max_time", "max_steps", "diverged", "precision_floor", "interrupted")
 
@@ -40,6 +42,25 @@ class Record:
     reasons: list[str | None]
     weights: Callable[[int], list[np.ndarray]]
     note: str = field(default="")
+
+
+class Walk(State):
+    """Networks under way: a state, and the rounds that move it.
+
+    Between two rounds it can be saved (:mod:`dlnphase.dynamics.state`). One that is set up from the same settings and
+    resumes that state goes on with the same numbers, bit for bit.
+    """
+
+    __slots__ = ()
+
+    def rounds(self) -> Iterator[list[Record]]:
+        """What was recorded in each round of steps, maybe nothing, until every member has ended."""
+        raise NotImplementedError
+
+    def records(self) -> Iterator[Record]:
+        """The records of all rounds, one by one."""
+        for records in self.rounds():
+            yield from records
 
 
 Dynamics = Iterator[Record]

@@ -21,14 +21,14 @@ def parts(members: Sequence[int], device: torch.device) -> list[list[int]]:
     return [list(members[i : i + size]) for i in range(0, len(members), size)]
 
 
-def side_by_side(paths: Sequence[Iterator[Record]]) -> Iterator[Record]:
-    """One record of each path in turn, computed at the same time; none goes on before all of them have been used.
+def side_by_side(paths: Sequence[Iterator[Record]]) -> Iterator[list[Record]]:
+    """Rounds of one record of each path, computed at the same time; none goes on before all of them have been used.
 
     A record may be asked for its weights until the next round, as :class:`~dlnphase.dynamics.records.Record` promises.
     """
     if len(paths) < 2:
         for path in paths:
-            yield from path
+            yield from ([record] for record in path)
         return
 
     @torch.no_grad()  # grad mode belongs to a thread
@@ -38,6 +38,7 @@ def side_by_side(paths: Sequence[Iterator[Record]]) -> Iterator[Record]:
     alive = list(paths)
     with ThreadPoolExecutor(len(paths), "part", torch.set_num_threads, (1,)) as pool:
         while alive:
-            records = list(pool.map(advance, alive))
-            yield from (record for record in records if record is not None)
-            alive = [path for path, record in zip(alive, records, strict=True) if record is not None]
+            told = [(path, record) for path, record in zip(alive, pool.map(advance, alive), strict=True) if record]
+            if told:
+                yield [record for _, record in told]
+            alive = [path for path, _ in told]

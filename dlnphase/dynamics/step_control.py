@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dlnphase.costs.quadratic import Cost
+from dlnphase.dynamics.state import State
 from dlnphase.errors import InputError
 from dlnphase.networks.chain import Network
 
@@ -22,7 +23,8 @@ BISECTIONS = 40
 LANDED = 0.98  # share of the excess cost asked for by tol that a last step may reach down to: it says when it was met
 
 
-class StepControl:
+@dataclass(slots=True, init=False, eq=False, repr=False)
+class StepControl(State):
     """Step sizes of m members from their error estimates (predictive controller, Gustafsson 1994).
 
     Escapes are explosive: the step that is right now is too large next time. The prediction extrapolates the trend of
@@ -32,6 +34,13 @@ class StepControl:
         h: step sizes to try next, shape (m,); NaN before the first.
         rejected: whether the last try was rejected, shape (m,).
     """
+
+    power: float
+    safety: float
+    h: np.ndarray
+    rejected: np.ndarray
+    _last_h: np.ndarray
+    _last_ratio: np.ndarray
 
     def __init__(self, members: int, embedded_order: int, safety: float = SAFETY) -> None:
         self.power, self.safety = 1.0 / (embedded_order + 1), safety
@@ -64,8 +73,8 @@ class StepControl:
 
     def select(self, keep: np.ndarray) -> None:
         """Keep some members, boolean (m,)."""
-        for name in ("h", "rejected", "_last_h", "_last_ratio"):
-            setattr(self, name, getattr(self, name)[keep])
+        self.h, self.rejected = self.h[keep], self.rejected[keep]
+        self._last_h, self._last_ratio = self._last_h[keep], self._last_ratio[keep]
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,16 @@ def default_name(settings: Settings) -> str:
     return f"{settings.slug()}-{digest.hexdigest()}"
 
 
+def content_digest(settings: Settings) -> str:
+    """A hash of the contents of the files that settings name: the same settings may come to mean another task."""
+    rows, digest = options(type(settings)), hashlib.blake2b(digest_size=16)
+    for name, value in settings.to_plain().items():
+        if rows[name].parser.is_path and value is not None:
+            for path in value if isinstance(value, list) else [value]:
+                _add_content(digest, Path(path))
+    return digest.hexdigest()
+
+
 def _add_content(digest: Any, path: Path) -> None:
     """The bytes of a file, or of the files of a directory by name; what cannot be read is refused by its reader."""
     files = [path]

@@ -50,10 +50,11 @@ class Clock:
 
     Args:
         backend: what the run computes on; None for work that needs no torch, and does not load it.
+        before: seconds that were spent on the run by processes before this one.
     """
 
-    def __init__(self, backend: Backend | None = None) -> None:
-        self._start = time.perf_counter()
+    def __init__(self, backend: Backend | None = None, before: float = 0.0) -> None:
+        self._start = time.perf_counter() - before
         device, dtype, threads = "cpu", "float64", 1
         if backend is not None:
             device, dtype, threads = _described(backend)
@@ -72,7 +73,7 @@ class Clock:
 
     @property
     def seconds(self) -> float:
-        """Wall-clock seconds since the start."""
+        """Wall-clock seconds since the start, and before."""
         return time.perf_counter() - self._start
 
     def provenance(self) -> Provenance:

@@ -1,93 +1,215 @@
-"""A recorded path on disk before it is analysed: what took long is never lost to what comes after it."""
+"""A run on disk while it is under way, and before it is analysed: what took long is never lost to what comes after it.
+
+Two files lie in its directory until its result does. ``state.records`` grows by what was recorded since the last time
+and is never written anew; ``state.npz``, replaced as a whole, says how much of it counts, and holds the rest: where the
+walk stands and what the recorder has under way. A process that dies between the two leaves some bytes that do not
+count. When to write is a matter of time; what is written, and so every number of a run that goes on, is not.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import numpy as np
 
-from dlnphase.critical.visits import WeightKeeper
-from dlnphase.dynamics.records import REASONS
-from dlnphase.errors import InputError
-from dlnphase.results import npz_bytes, read_npz, refuse_different, write_atomic
-from dlnphase.training.recording import MemberPath, Recorder
+from dlnphase.dynamics import Walk
+from dlnphase.dynamics.state import State, pack, unpack
+from dlnphase.errors import InputError, RunError
+from dlnphase.results import Clock, npz_bytes, read_npz, refuse_different, write_atomic
+from dlnphase.results.naming import content_digest
+from dlnphase.training.narrow import NarrowEnds
+from dlnphase.training.recording import Recorder
 
 if TYPE_CHECKING:
-    from dlnphase.settings import TrainSettings
+    from dlnphase.training.run import Run
 
-PATH_FILE = "path.npz"
+STATE_FILE, RECORDS_FILE = "state.npz", "state.records"
+EVERY = 2.0  # seconds before the first state is written, and between two at least
+SHARE = 100.0  # times what writing took, until it is written again
+BEAT = 0.25  # seconds between two signs of life, from which a run that goes on tells what was lost
+VERSIONS = ("dlnphase", "git", "torch", "numpy", "scipy", "device", "threads")  # what the bits of a run depend on
 
 
-def keep(recorder: Recorder, settings: TrainSettings, directory: Path) -> None:
-    """Write what was recorded to ``path.npz``; RunError when the disk refuses.
+@dataclass(slots=True)
+class UnderWay(State):
+    """All that moves in a run."""
 
-    Greedy paths are not kept: they are quickly walked again, and their critical points are no records. A path without a
-    single finite record is none.
+    walk: Walk
+    recorder: Recorder
+    narrow: NarrowEnds
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a process has left of a run.
+
+    Attributes:
+        settings, content: what it is the run of, and a hash of the files that its settings name.
+        versions: what it ran with.
+        over: whether the run itself had ended, so that only its analysis is missing.
+        seconds: that were spent on it.
+        lost: seconds of work after the state was written, as far as signs of life tell.
+        pieces: sizes of the pieces of ``state.records`` that count.
+        state: of what was under way.
     """
-    if settings.dynamics == "greedy" or not any(path.rows for path in recorder.paths):
-        return
-    arrays = {"settings": np.frombuffer(json.dumps(settings.identity()).encode(), dtype=np.uint8)}
-    for i, path in enumerate(recorder.paths):
-        kept, at = path.keeper.finish(), sorted(path.matrices)
-        arrays[f"{i}.rows"] = np.array(path.rows, dtype=float).reshape(-1, 5)
-        arrays[f"{i}.reason"] = np.array(REASONS.index(path.reason or "interrupted"))
-        arrays[f"{i}.at"] = np.array(at, dtype=np.int64)
-        if at:
-            arrays[f"{i}.matrices"] = np.stack([path.matrices[k] for k in at])
-        arrays[f"{i}.visits"] = np.array([index for index, _ in kept], dtype=np.int64)
-        layers = {f"visit{k}": weights for k, (_, weights) in enumerate(kept)} | {"start": path.start, "end": path.end}
-        for name, weights in layers.items():
-            arrays |= {f"{i}.{name}.{layer}": w for layer, w in enumerate(weights or ())}
-    write_atomic(directory / PATH_FILE, npz_bytes(arrays))
+
+    settings: dict[str, Any]
+    content: str
+    versions: dict[str, Any]
+    over: bool
+    seconds: float
+    lost: float
+    pieces: list[int]
+    state: dict[str, Any]
 
 
-def kept(settings: TrainSettings, directory: Path) -> Recorder | None:
-    """The whole path that ``path.npz`` holds; None if there is none, or if it was interrupted on its way.
+class Keeper:
+    """Keeps one run in its directory.
 
-    Raises:
-        InputError: where other settings led to it.
+    Args:
+        run: set up, not begun.
+        directory: where its result will be; locked by this process.
+        say: takes a line for people.
+        clock: seconds, from any start.
     """
-    if not (directory / PATH_FILE).exists():
-        return None
-    arrays = read_npz(directory / PATH_FILE)
-    refuse_different(_settings_of(arrays, directory), json.loads(json.dumps(settings.identity())), str(directory))
-    count = sum(name.endswith(".rows") for name in arrays)
-    recorder = Recorder(count)
-    recorder.paths = [_member(arrays, i) for i in range(count)]
-    return None if any(path.reason == "interrupted" for path in recorder.paths) else recorder
 
+    def __init__(
+        self, run: Run, directory: Path, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.directory, self._run, self._say, self._clock = directory, run, say, clock
+        self._versions: dict[str, Any] = {}
+        self._pieces: list[int] = []
+        self._before = 0.0
+        self._start = self._beat = clock()
+        self._next = self._start + EVERY
+        self._there = self._refused = False
 
-def _settings_of(arrays: dict[str, np.ndarray], directory: Path) -> dict[str, Any]:
-    """The settings that a kept path was begun with; InputError when the file is none."""
-    try:
-        return dict(json.loads(arrays["settings"].tobytes()))
-    except (KeyError, ValueError, TypeError):
-        raise InputError(f"{directory / PATH_FILE}: found no settings, expected a path that dlnphase kept") from None
+    # ---- what is there ---------------------------------------------------------------------
+    def kept(self) -> Kept | None:
+        """What a process has left in the directory; None where nothing is there, InputError where it is damaged."""
+        path = self.directory / STATE_FILE
+        if not path.exists():
+            return None
+        try:
+            tree = unpack(read_npz(path), self._run.backend.device)
+            lost = max(path.stat().st_mtime - tree.pop("saved"), 0.0)
+            return Kept(**tree | {"lost": lost, "settings": json.loads(tree["settings"])})
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise InputError(
+                f"{path}: found no state of a run, expected one that dlnphase kept; --overwrite starts anew"
+            ) from None
+
+    def refuse_other(self, kept: Kept) -> None:
+        """InputError where what is kept belongs to other settings, or to files that have changed."""
+        refuse_different(kept.settings, json.loads(_settings(self._run)), str(self.directory))
+        if kept.content != content_digest(self._run.settings):
+            raise InputError(
+                f"--resume: {self.directory} was begun with another content of a file that its settings name; "
+                "--overwrite starts anew"
+            )
+
+    def resume(self, kept: Kept, going: UnderWay) -> None:
+        """Put all that moves where it was.
+
+        Raises:
+            InputError: where the run is not over and other versions would go on with other numbers; for damaged files.
+        """
+        self._versions = self._made_by()
+        odd = [name for name in VERSIONS if kept.versions.get(name) != self._versions[name]]
+        if odd and not kept.over:
+            there, here = (
+                ", ".join(f"{name} = {v.get(name)}" for name in odd) for v in (kept.versions, self._versions)
+            )
+            raise InputError(
+                f"--resume: {self.directory} was begun where {there}, and here {here}: the numbers would not be the "
+                "same; go on with what it was begun with, or --overwrite starts anew"
+            )
+        try:
+            self._hear(kept, going.recorder)
+            going.resume(kept.state)
+        except (KeyError, TypeError, ValueError, IndexError, OSError, EOFError, BadZipFile) as error:
+            raise InputError(
+                f"{self.directory / STATE_FILE}: damaged ({type(error).__name__}); --overwrite starts anew"
+            ) from None
+        self._pieces, self._before, self._there = list(kept.pieces), kept.seconds, True
+
+    def _hear(self, kept: Kept, recorder: Recorder) -> None:
+        with open(self.directory / RECORDS_FILE, "rb") as stream:
+            for size in kept.pieces:
+                with np.load(io.BytesIO(stream.read(size)), allow_pickle=False) as arrays:
+                    recorder.hear({name: arrays[name] for name in arrays.files})
+
+    # ---- what is written -------------------------------------------------------------------
+    @property
+    def seconds(self) -> float:
+        """What the run has taken so far, in all processes."""
+        return self._before + self._clock() - self._start
+
+    def between(self, going: UnderWay) -> None:
+        """To be called between two rounds: writes the state where it is time to."""
+        now = self._clock()
+        if now >= self._next:
+            self.write(going)
+            done = self._clock()
+            self._next, self._beat = done + max(EVERY, SHARE * (done - now)), done
+        elif self._there and now >= self._beat + BEAT:
+            self._beat = now
+            with contextlib.suppress(OSError):
+                os.utime(self.directory / STATE_FILE)
+
+    def write(self, going: UnderWay, *, over: bool = False) -> None:
+        """Write what was recorded and, unless the run is over, where it stands; where the disk refuses, say so once."""
+        self._versions = self._versions or self._made_by()
+        tree = {
+            "settings": _settings(self._run),
+            "content": content_digest(self._run.settings),
+            "versions": self._versions,
+            "over": over,
+            "seconds": self.seconds,
+            "state": going.state(),
+        }
+        try:
+            self._append(npz_bytes(going.recorder.news()))
+            state = npz_bytes(pack(tree | {"pieces": self._pieces, "saved": time.time()}))
+            write_atomic(self.directory / STATE_FILE, state)
+            self._there = True
+        except (RunError, OSError) as error:
+            if not self._refused:
+                self._say(f"the run is not on disk while it is under way: {error}")
+            self._refused = True
+
+    def _append(self, piece: bytes) -> None:
+        """Add a piece to the records, behind those that count."""
+        path = self.directory / RECORDS_FILE
+        if not self._pieces:
+            forget(self.directory)  # of a run that is begun anew
+        with open(path, "r+b" if self._pieces else "wb") as stream:
+            stream.truncate(sum(self._pieces))
+            stream.seek(0, os.SEEK_END)
+            stream.write(piece)
+            stream.flush()
+            os.fsync(stream.fileno())
+        self._pieces.append(len(piece))
+
+    def _made_by(self) -> dict[str, Any]:
+        made = Clock(self._run.backend).provenance()
+        return {name: getattr(made, name) for name in VERSIONS}
 
 
 def forget(directory: Path) -> None:
-    """Remove the kept path: its result is on disk."""
-    (directory / PATH_FILE).unlink(missing_ok=True)
+    """Remove what was kept of a run: its result is on disk, or it is begun anew."""
+    for name in (STATE_FILE, RECORDS_FILE):
+        (directory / name).unlink(missing_ok=True)
 
 
-def _member(arrays: dict[str, np.ndarray], i: int) -> MemberPath:
-    rows = [(float(t), int(step), int(count), float(e), float(g)) for t, step, count, e, g in arrays[f"{i}.rows"]]
-    at = arrays[f"{i}.at"].tolist()
-    visits = [(int(index), _layers(arrays, f"{i}.visit{k}") or []) for k, index in enumerate(arrays[f"{i}.visits"])]
-    return MemberPath(
-        rows=rows,
-        matrices=dict(zip(at, arrays[f"{i}.matrices"], strict=True)) if at else {},
-        keeper=WeightKeeper.holding(visits),
-        start=_layers(arrays, f"{i}.start"),
-        end=_layers(arrays, f"{i}.end"),
-        reason=REASONS[int(arrays[f"{i}.reason"])],
-    )
-
-
-def _layers(arrays: dict[str, np.ndarray], name: str) -> list[np.ndarray] | None:
-    layers: list[np.ndarray] = []
-    while f"{name}.{len(layers)}" in arrays:
-        layers.append(arrays[f"{name}.{len(layers)}"])
-    return layers or None
+def _settings(run: Run) -> str:
+    return json.dumps(run.settings.identity())

@@ -7,6 +7,8 @@ and found without negative curvature, has converged when its cost is within ``to
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from dlnphase.costs.quadratic import Cost
@@ -14,6 +16,7 @@ from dlnphase.critical import HostCost
 from dlnphase.critical.bottleneck import minimum_near
 from dlnphase.critical.manifold import Frame, LowRank
 from dlnphase.dynamics import Record
+from dlnphase.dynamics.state import Fixed, State
 from dlnphase.dynamics.step_control import yardstick
 from dlnphase.networks.chain import Network
 
@@ -21,7 +24,8 @@ NEARLY = 1e-2  # part of ∇C along the modes that there is room for, below whic
 AGAIN = 10.0  # by how much that part falls between two searches
 
 
-class NarrowEnds:
+@dataclass(slots=True, init=False, eq=False, repr=False)
+class NarrowEnds(State):
     """Ends members that have come to a minimum that their width allows, as they come.
 
     Args:
@@ -29,9 +33,11 @@ class NarrowEnds:
         tol: as for the dynamics, a share of what lies above that minimum at the start, or at A = 0 where that is less.
     """
 
+    _ends: list[_End]
+
     def __init__(self, network: Network, cost: Cost, tol: float) -> None:
         width = min(network.dims)
-        self._ends: list[_End] = []
+        self._ends = []
         if tol > 0 and width < min(cost.shape):
             host = HostCost(cost)
             self._ends = [_End(host, width, tol, float(first)) for first in cost.excess(network.product())]
@@ -43,14 +49,23 @@ class NarrowEnds:
                 record.reasons[i] = "converged"
 
 
-class _End:
+@dataclass(slots=True, init=False, eq=False, repr=False)
+class _End(State):
     """The minimum of one member, once it is near one."""
+
+    host: Fixed[HostCost]
+    width: Fixed[int]
+    tol: Fixed[float]
+    first: Fixed[float]
+    at_zero: Fixed[float]
+    next_search: float
+    least: float | None
 
     def __init__(self, host: HostCost, width: int, tol: float, first: float) -> None:
         self.host, self.width, self.tol, self.first = host, width, tol, first
         self.at_zero = host.excess(np.zeros(host.shape))
         self.next_search = NEARLY
-        self.least: float | None = None
+        self.least = None
 
     def reached(self, a: np.ndarray, excess: float) -> bool:
         """Whether A is at a minimum that the width allows, as far as ``tol`` tells."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,20 +12,22 @@ import torch
 from dlnphase.costs.quadratic import QuadraticCost
 from dlnphase.critical.visits import WeightKeeper
 from dlnphase.dynamics.records import Record
+from dlnphase.dynamics.state import Room, State
 from dlnphase.results.train import Trajectory
 
 MATRIX_BYTES = 256 * 2**20  # end-to-end matrices kept, all members together; beyond that every second one is let go
 
 
-@dataclass
-class MemberPath:
+@dataclass(slots=True, eq=False, repr=False)
+class MemberPath(State):
     """What was recorded of one member: scalars at every record, matrices at most of them, weights at a few.
 
-    ``rows`` holds (t, step, evaluations, excess, gradient norm) per record, ``matrices`` A by record number.
+    ``rows`` holds (t, step, evaluations, excess, gradient norm) per record, ``matrices`` A by record number. What grows
+    with the path is saved apart from the state, as it comes: see :meth:`Recorder.news`.
     """
 
-    rows: list[tuple[float, int, int, float, float]] = field(default_factory=list)
-    matrices: dict[int, np.ndarray] = field(default_factory=dict)
+    rows: Room[list[tuple[float, int, int, float, float]]] = field(default_factory=list)
+    matrices: Room[dict[int, np.ndarray]] = field(default_factory=dict)
     keeper: WeightKeeper = field(default_factory=WeightKeeper)
     start: list[np.ndarray] | None = None
     end: list[np.ndarray] | None = None
@@ -35,23 +38,79 @@ class MemberPath:
         return np.array([row[index] for row in self.rows])
 
 
-class Recorder:
+@dataclass(slots=True, init=False, eq=False, repr=False)
+class Recorder(State):
     """Feed it every record of a run; it keeps what the result needs.
 
     Args:
         members: number of members in the batch.
     """
 
+    paths: list[MemberPath]
+    _bytes: int
+    _stride: int
+    _last: Room[Record | None]
+    _written: Room[list[tuple[int, set[int], int]]]  # of each path: rows, matrices, and visits that news() has told
+
     def __init__(self, members: int) -> None:
         self.paths = [MemberPath() for _ in range(members)]
         self._bytes = 0
         self._stride = 1
-        self._last: Record | None = None
+        self._last = None
+        self._written = [(0, set(), 0) for _ in self.paths]
 
     @property
     def begun(self) -> bool:
         """Whether anything has been recorded."""
         return any(path.rows for path in self.paths)
+
+    def news(self) -> dict[str, np.ndarray]:
+        """What was recorded since the last call, as arrays: rows (member first), matrices and the layers of visits."""
+        rows, at, matrices, visits, layers = [], [], [], [], []
+        for i, (path, (told, known, confirmed)) in enumerate(zip(self.paths, self._written, strict=True)):
+            rows += [(i, *row) for row in path.rows[told:]]
+            fresh = [k for k in path.matrices if k not in known]
+            at += [(i, k) for k in fresh]
+            matrices += [path.matrices[k] for k in fresh]
+            visits += [(i, index) for index, _ in path.keeper.confirmed[confirmed:]]
+            layers += [weights for _, weights in path.keeper.confirmed[confirmed:]]
+            self._written[i] = (len(path.rows), known | set(fresh), len(path.keeper.confirmed))
+        out = {"rows": np.array(rows, dtype=float).reshape(-1, 6)}
+        out |= {"at": np.array(at, dtype=np.int64), "matrices": np.stack(matrices)} if at else {}
+        out |= {"visits": np.array(visits, dtype=np.int64)} if visits else {}
+        return out | {f"W{k}": np.stack(parts) for k, parts in enumerate(zip(*layers, strict=True), 1)}
+
+    def hear(self, news: dict[str, np.ndarray]) -> None:
+        """Add what :meth:`news` told, in the order in which it was told; then comes :meth:`resume`."""
+        for member, t, step, count, excess, norm in news["rows"].tolist():
+            self.paths[int(member)].rows.append((t, int(step), int(count), excess, norm))
+        if "at" in news:
+            for (member, k), matrix in zip(news["at"].tolist(), news["matrices"], strict=True):
+                self.paths[member].matrices[k] = matrix
+        if "visits" in news:
+            layers = [news[f"W{k}"] for k in range(1, sum(name.startswith("W") for name in news) + 1)]
+            for (member, index), *weights in zip(news["visits"].tolist(), *layers, strict=True):
+                self.paths[member].keeper.confirmed.append((index, weights))
+
+    def state(self) -> dict[str, Any]:
+        """All but what :meth:`news` tells: which matrices are left, and the last record."""
+        last = self._last
+        weights = None if last is None else [last.weights(i) for i in range(len(last.members))]
+        return State.state(self) | {
+            "at": [np.array(list(path.matrices), dtype=np.int64) for path in self.paths],
+            "last": None if last is None else [last.members, np.array(last.A), weights],
+        }
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Go on from a state, after all the news up to it."""
+        State.resume(self, {name: state[name] for name in state if name not in ("at", "last")})
+        for path, at in zip(self.paths, state["at"], strict=True):
+            path.matrices = {k: path.matrices[k] for k in at.tolist()}
+        if state["last"] is not None:
+            members, a, weights = state["last"]
+            none = np.zeros(len(members))
+            self._last = Record(members, none, none, none, none, none, a, [None] * len(members), lambda i: weights[i])
+        self._written = [(len(p.rows), set(p.matrices), len(p.keeper.confirmed)) for p in self.paths]
 
     def feed(self, record: Record) -> None:
         """Keep one record; members that have not moved since their last one are passed over."""
@@ -85,7 +144,7 @@ class Recorder:
             path = self.paths[int(last.members[0])]
             if path.reason is None and path.rows:
                 path.end = last.weights(0)
-                path.matrices.setdefault(len(path.rows) - 1, np.array(last.A[0]))
+                path.matrices.setdefault(len(path.rows) - 1, np.array(last.A[0], order="C"))
 
     def _keep(
         self, path: MemberPath, row: tuple[float, int, int, float, float], record: Record, i: int, reason: str | None
@@ -94,7 +153,7 @@ class Recorder:
         path.rows.append(row)
         path.keeper.feed(index, row[4], lambda: record.weights(i))
         if index % self._stride == 0 or reason is not None or index in _candidates(path):
-            path.matrices[index] = np.array(record.A[i])
+            path.matrices[index] = np.array(record.A[i], order="C")
             self._bytes += path.matrices[index].nbytes
         if index == 0:
             path.start = record.weights(i)
@@ -117,7 +176,7 @@ class Recorder:
                 if path.reason is None and path.rows:
                     last = len(path.rows) - 1
                     path.end = self._last.weights(i)
-                    path.matrices.setdefault(last, np.array(self._last.A[i]))
+                    path.matrices.setdefault(last, np.array(self._last.A[i], order="C"))
         for path in self.paths:
             if path.reason is None:
                 path.reason = reason

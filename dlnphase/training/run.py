@@ -8,7 +8,7 @@ for row in result.rank_transitions:
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,9 +17,9 @@ import numpy as np
 from dlnphase.backend import Backend
 from dlnphase.costs.quadratic import QuadraticCost
 from dlnphase.costs.tasks import Task
-from dlnphase.critical.greedy import GreedyPoint, greedy_path
+from dlnphase.critical.greedy import GreedyPath, GreedyPoint
 from dlnphase.critical.sparsity import end_of_path
-from dlnphase.dynamics import LARGEST_SOLVE, Record, gradient_descent, gradient_flow, stable_step
+from dlnphase.dynamics import LARGEST_SOLVE, GradientDescent, GradientFlow, Record, Walk, stable_step
 from dlnphase.dynamics.step_control import FIRST_STEP, SMALLEST_STEP
 from dlnphase.errors import InputError
 from dlnphase.findings import Sparsity
@@ -30,6 +30,7 @@ from dlnphase.results.train import COMPLETED_FILE, TRAJECTORY_FILE, Member, Outc
 from dlnphase.settings import TrainSettings
 from dlnphase.setup.build import Start, build_backend, build_limit, build_start, build_task, few_threads, task_info
 from dlnphase.training.analysis import Context, analyse, combine
+from dlnphase.training.keeping import Keeper, Kept, UnderWay
 from dlnphase.training.modes import mean_modes
 from dlnphase.training.narrow import NarrowEnds
 from dlnphase.training.noise import Question, mean_noise
@@ -107,8 +108,8 @@ def train(
     *,
     on_record: Callable[[Record], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
-    on_recorded: Callable[[Recorder], None] | None = None,
-    recorded: Recorder | None = None,
+    keeper: Keeper | None = None,
+    kept: Kept | None = None,
 ) -> TrainResult:
     """Follow the dynamics from initialisation to the minimum.
 
@@ -116,8 +117,8 @@ def train(
         settings: what to run (the defaults are the paper's figure), or a run that is already prepared.
         on_record: called with every record, as it comes; in a notebook, by default, a line under the cell.
         should_stop: asked after every record; True ends the run with reason ``interrupted``.
-        on_recorded: called once with all that was recorded, before it is analysed.
-        recorded: a path that was recorded before with these settings; it is analysed, nothing is run.
+        keeper: writes the run to disk every so often, and at its end before it is analysed.
+        kept: where the keeper's run was when its process ended; it goes on from there.
 
     Returns:
         The result, with its trajectory; a run that diverged or was interrupted has all that was done until then.
@@ -129,52 +130,77 @@ def train(
     if on_record is None and in_notebook():
         on_record = notebook_progress(run)
     with few_threads(run.settings.threads, run.start.network.theta.numel()):
-        clock = Clock(run.backend)
-        if recorded is None:
-            recorded = _recorded(run, on_record, should_stop)
-            if on_recorded is not None:
-                on_recorded(recorded)
-        return _result(run, recorded, clock)
+        clock = Clock(run.backend, before=0.0 if kept is None else kept.seconds)
+        return _result(run, _recorded(run, on_record, should_stop, keeper, kept), clock)
 
 
-def _recorded(run: Run, on_record: Callable[[Record], None] | None, should_stop: Callable[[], bool] | None) -> Recorder:
+def _recorded(
+    run: Run,
+    on_record: Callable[[Record], None] | None,
+    should_stop: Callable[[], bool] | None,
+    keeper: Keeper | None,
+    kept: Kept | None,
+) -> Recorder:
     """The run itself: its records, up to its end or to where it was interrupted."""
-    recorder = Recorder(run.start.network.batch)
-    tol = 0.0 if run.settings.dynamics == "greedy" else run.settings.tol  # a greedy path knows its width
-    narrow = NarrowEnds(run.start.network, run.task.cost, tol)
+    going = _going(run)
+    if keeper is not None and kept is not None:
+        keeper.resume(kept, going)
+        if kept.over:
+            return going.recorder
     try:
         with np.errstate(over="ignore", invalid="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)
-            for record in _records(run):
-                narrow.end(record)
-                try:
-                    if on_record is not None:
-                        on_record(record)
-                finally:
-                    recorder.feed(record)
-                if should_stop is not None and should_stop():
-                    recorder.stop("interrupted")
-                    break
+            over = _follow(going, on_record, should_stop, keeper)
+            if keeper is not None and going.recorder.begun:
+                keeper.write(going, over=over)
     except KeyboardInterrupt:
-        if not recorder.begun:
+        if not going.recorder.begun:
             raise  # there is nothing to make a result of
-    recorder.stop("interrupted")
-    return recorder
+    going.recorder.stop("interrupted")
+    return going.recorder
 
 
-def _records(run: Run) -> Iterator[Record]:
+def _going(run: Run) -> UnderWay:
+    """A run at its start."""
+    tol = 0.0 if run.settings.dynamics == "greedy" else run.settings.tol  # a greedy path knows its width
+    network = run.start.network
+    return UnderWay(_walk(run), Recorder(network.batch), NarrowEnds(network, run.task.cost, tol))
+
+
+def _follow(
+    going: UnderWay,
+    on_record: Callable[[Record], None] | None,
+    should_stop: Callable[[], bool] | None,
+    keeper: Keeper | None,
+) -> bool:
+    """Round by round, to the end (True) or to where it was asked to stop."""
+    for records in going.walk.rounds():
+        for record in records:
+            going.narrow.end(record)
+            try:
+                if on_record is not None:
+                    on_record(record)
+            finally:
+                going.recorder.feed(record)
+        if records and should_stop is not None and should_stop():
+            return False
+        if keeper is not None:
+            keeper.between(going)
+    return True
+
+
+def _walk(run: Run) -> Walk:
+    """The dynamics that the settings name."""
     s, network, cost = run.settings, run.start.network, run.task.cost
     assert s.max_steps is not None
     if s.dynamics == "gd":
         assert run.lr is not None
-        return gradient_descent(network, cost, lr=run.lr, max_steps=s.max_steps, tol=s.tol)
-    if s.dynamics == "flow":
-        assert s.rtol is not None
-        limits: dict[str, Any] = {"rtol": s.rtol, "max_time": s.max_time, "max_steps": s.max_steps}
-        return gradient_flow(network, cost, tol=s.tol, **limits)
+        return GradientDescent(network, cost, lr=run.lr, max_steps=s.max_steps, tol=s.tol)
     assert s.rtol is not None
-    greedy: dict[str, Any] = {"rtol": s.rtol, "max_time": s.max_time, "max_steps": s.max_steps, "width": s.width}
-    return greedy_path(cost, run.start.info.depth, tol=s.tol, points=run.points, **greedy)
+    limits: dict[str, Any] = {"rtol": s.rtol, "max_time": s.max_time, "max_steps": s.max_steps, "tol": s.tol}
+    if s.dynamics == "flow":
+        return GradientFlow(network, cost, **limits)
+    return GreedyPath(cost, run.start.info.depth, points=run.points, width=s.width, **limits)
 
 
 def _result(run: Run, recorder: Recorder, clock: Clock) -> TrainResult:
@@ -273,7 +299,7 @@ def _advice(reason: str, run: Run) -> str:
     if reason == "max_steps":
         return f"the step budget --max-steps {s.max_steps} ran out: raise it to see more"
     if reason == "interrupted":
-        return "--resume runs it again to the end"
+        return "--resume goes on from there"
     return ""
 
 

@@ -7,6 +7,8 @@ one: both know ``@``, ``.T``, ``matmul(…, out=…)`` and arithmetic in place.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
@@ -15,6 +17,7 @@ import torch
 from scipy.linalg import get_blas_funcs
 
 from dlnphase.costs.quadratic import Cost, QuadraticCost
+from dlnphase.dynamics.state import Fixed, Room, State
 from dlnphase.networks.chain import Network, parameter_count
 
 NUMPY_UP_TO = 150_000  # parameters; beyond, arithmetic outweighs calls
@@ -24,21 +27,28 @@ POWER_CHANGE = 0.02  # relative change of the estimated curvature at which the i
 Array = Any  # numpy.ndarray or torch.Tensor
 
 
-class Vector:
+@dataclass(slots=True, init=False, eq=False, repr=False)
+class Vector(State):
     """A point or a direction in parameter space: flat, and the layers as views into it."""
 
-    __slots__ = ("flat", "layers")
+    flat: Array
+    layers: Fixed[list[Array]]
 
     def __init__(self, flat: Array, dims: tuple[int, ...]) -> None:
         self.flat = flat
-        self.layers: list[Array] = []
+        self.layers = []
         start = 0
         for rows, columns in zip(dims[1:], dims[:-1], strict=True):
             self.layers.append(flat[start : start + rows * columns].reshape(rows, columns))
             start += rows * columns
 
+    def resume(self, state: dict[str, Any]) -> None:
+        """Hold these numbers, in the place in memory that is its own."""
+        self.flat[...] = state["flat"]
 
-class Chain:
+
+@dataclass(slots=True, init=False, eq=False, repr=False)
+class Chain(State):
     """The slope −∇𝓛 of networks of one shape, on arrays of one kind.
 
     Args:
@@ -48,6 +58,29 @@ class Chain:
     After a call of :meth:`slope` the attributes ``a`` (A, shape (d_out, d_in)), ``g`` (∇C at A) and ``below`` (the
     products W_l⋯W_1) belong to the point of that call, until the next one.
     """
+
+    dims: Fixed[tuple[int, ...]]
+    depth: Fixed[int]
+    cost: Fixed[Cost]
+    size: Fixed[int]
+    numpy: Fixed[bool]
+    xp: Fixed[ModuleType]
+    matmul: Fixed[Callable[..., Array]]
+    structure: Fixed[str]
+    _like: Fixed[torch.Tensor]
+    _gemm: Fixed[Callable[..., Array]]
+    _axpy: Fixed[Callable[..., Array]]
+    _dot: Fixed[Callable[..., Array]]
+    _operator: Fixed[Array]
+    _minimizer: Fixed[Array]
+    _below: Room[list[Array]]
+    _back: Room[list[Array]]
+    below: Room[list[Array]]
+    a: Room[Array]
+    g: Room[Array]
+    _above: Room[list[Array | None]]
+    _grams: Room[list[Array | None]]
+    _direction: Array
 
     def __init__(self, network: Network, cost: Cost) -> None:
         theta = network.theta
@@ -156,12 +189,12 @@ class Chain:
 
         ``at`` is the point of the last slope; :meth:`curvature` and :meth:`velocity` then hold there.
         """
-        self._above: list[Array | None] = [None] * self.depth  # None: the identity
+        self._above = [None] * self.depth  # None: the identity
         s = None
         for l in range(self.depth - 1, 0, -1):
             s = at.layers[l] if s is None else s @ at.layers[l]
             self._above[l - 1] = s @ s.T
-        self._grams: list[Array | None] = [None, *(p.T @ p for p in self.below[:-1])]
+        self._grams = [None, *(p.T @ p for p in self.below[:-1])]
 
     def curvature(self) -> float:
         """Largest eigenvalue of the Gauss–Newton matrix JᵀHJ at the point measured last, by power iteration.

@@ -13,8 +13,10 @@ from bisect import bisect_left
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 from dlnphase.dynamics.stabilised.chain import Array, Chain, Vector
+from dlnphase.dynamics.state import Fixed, Room, State
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,8 @@ def fitting(stiffness: float, last: Tableau | None) -> Tableau | None:
     return DORMAND_PRINCE if stiffness <= plain else cheapest(stiffness)
 
 
-class Stepper:
+@dataclass(slots=True, init=False, eq=False, repr=False)
+class Stepper(State):
     """Takes steps of one network; holds the memory they need.
 
     Attributes:
@@ -93,13 +96,33 @@ class Stepper:
         excess: C − C_min where that step led; before any step, and after :meth:`stay`, at ``theta``.
     """
 
+    chain: Fixed[Chain]
+    theta: Vector
+    slope: Vector
+    excess: float
+    error: Room[Vector]
+    _new: Room[Vector]
+    _even: Room[Vector]
+    _odd: Room[Vector]
+    _room: Room[Vector]
+    _rows: Room[Array]
+    _k: Room[list[Vector]]
+    _h: Room[float]
+    _slope: Room[Array]
+    _constants: Room[dict[tuple[int, int], list[Array]]]
+
     def __init__(self, chain: Chain, theta: Array) -> None:
         self.chain = chain
         _, (self.theta, self.slope, self.error, self._new, self._even, self._odd, self._room) = chain.vectors(7)
         self._rows, self._k = chain.vectors(len(DORMAND_PRINCE.error))
-        self._constants: dict[tuple[int, int], list[Array]] = {}
+        self._constants = {}
         self.theta.flat[...] = theta
         self.stay()
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Stand where the state says; the chain has its products, A and ∇C there as after the step that led there."""
+        State.resume(self, state)
+        self.chain.slope(self.theta, self._room, 1.0)
 
     def size(self, vector: Vector) -> float:
         """Euclidean norm of a vector of the chain."""
