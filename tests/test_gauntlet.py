@@ -299,7 +299,7 @@ def test_slice_of_distances(name):
     assert verdict.faults == [], verdict.command()
 
 
-@pytest.mark.parametrize("name", ["noisy:3:0", "near-equal:5:4", "tiny-start:1:5", "tiny-start:2:4"])
+@pytest.mark.parametrize("name", ["noisy:3:0", "small-start:6:0", "near-equal:5:4", "tiny-start:1:5", "tiny-start:2:4"])
 def test_what_was_found_once_is_found_no_more(name):
     verdict = flows.judge(name)
     assert (verdict.status, verdict.faults) == ("agrees", []), verdict.command()

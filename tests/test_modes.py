@@ -73,6 +73,16 @@ def test_a_mode_that_passes_through_zero_between_two_records_is_timed_on_denser_
     assert mode.time == pytest.approx(np.log(2.5), rel=5e-3)
 
 
+def test_a_mode_that_has_just_passed_through_zero_is_timed_by_the_matrix():
+    """A = s − (s − a_0) e^(−t) again, its zero within the four records: log |A| has a kink there, A has none."""
+    time = np.concatenate([[0.0, 0.2, 0.6], np.linspace(1.1, 20, 40)])
+    a = (4 - 5 * np.exp(-time))[:, None, None]
+    (plain,) = modes_of(time, np.abs(a[:, :, 0]), 1)
+    (mode,) = modes_of(time, np.abs(a[:, :, 0]), 1, a)
+    assert abs(plain.time / np.log(2.5) - 1) > 0.02
+    assert mode.time == pytest.approx(np.log(2.5), rel=5e-3)
+
+
 def test_modes_that_pass_later_need_no_denser_records():
     late = np.concatenate([np.full(9, 1e-3), [0.3, 0.7, 1.0]])[:, None]
     assert not passes_early(late, 1) and passes_early(late[1:], 1)

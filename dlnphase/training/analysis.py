@@ -100,10 +100,10 @@ def analyse(path: MemberPath, member: int, square_norm: float, context: Context)
     kept = np.array(sorted(path.matrices))
     matrices = np.stack([path.matrices[k] for k in kept])
     spectra = np.linalg.svd(matrices, compute_uv=False)
-    modes = modes_of(time[kept], spectra, outcome.rank)
+    modes = modes_of(time[kept], spectra, outcome.rank, matrices)
     if context.rtol is not None and path.start is not None and passes_early(spectra, outcome.rank):
         dense, at = with_dense_start(time[kept], matrices, path.start, host.cost, context.rtol)
-        modes = modes_of(dense, np.linalg.svd(at, compute_uv=False), outcome.rank)
+        modes = modes_of(dense, np.linalg.svd(at, compute_uv=False), outcome.rank, at)
     noise = None
     if context.noise is not None:
         places = {v.rank: v.visit.index for v in visited}

@@ -2,12 +2,14 @@
 
 A mode is a singular value of A that the path ends with. It is learned when it first passes half of its final size, and
 its rise is the time from a tenth to nine tenths of it, around that. Between records a cubic in log s through the four
-nearest of them is followed, since modes grow exponentially before they saturate.
+nearest of them is followed, since modes grow exponentially before they saturate. Where that is not what a straight line
+would say, a singular value may have passed through zero or past another one nearby: there A itself is interpolated.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -17,20 +19,25 @@ from dlnphase.findings import Mode, ModeSpread
 HALF, LOW, HIGH = 0.5, 0.1, 0.9  # parts of the final size
 FLOOR = 1e-9  # singular values are looked at down to this part of their final size
 BISECTIONS = 60
+DOUBT = 0.02  # relative difference in time between the cubic and a straight line from which A is interpolated instead
 
 
-def modes_of(time: np.ndarray, singular_values: np.ndarray, count: int) -> tuple[Mode, ...]:
+def modes_of(
+    time: np.ndarray, singular_values: np.ndarray, count: int, matrices: np.ndarray | None = None
+) -> tuple[Mode, ...]:
     """The modes of one path, the largest first.
 
     Args:
         time: of the records, shape (T,).
         singular_values: of A, the largest first, shape (T, min(d_out, d_in)).
         count: how many modes the path ends with: those further back are round-off or have not been learned.
+        matrices: A, shape (T, d_out, d_in), if it is at hand.
     """
     found = []
     for k in range(min(count, singular_values.shape[1])):
         size = float(singular_values[-1, k])
-        half, rise = _passed(time, singular_values[:, k] / size) if size > 0 else (None, None)
+        curve = _Curve(time, singular_values[:, k] / size, k, size, matrices) if size > 0 else None
+        half, rise = _passed(curve) if curve is not None else (None, None)
         found.append(Mode(k + 1, size, half, rise, None))
     return _separated(found)
 
@@ -46,42 +53,63 @@ def _separated(modes: Sequence[Mode]) -> tuple[Mode, ...]:
     return tuple(Mode(m.mode, m.size, m.time, m.rise, apart.get(m.mode)) for m in modes)
 
 
-def _passed(time: np.ndarray, part: np.ndarray) -> tuple[float | None, float | None]:
+@dataclass(frozen=True)
+class _Curve:
+    """A mode along its path, as part of its final size; it is the k-th of A."""
+
+    time: np.ndarray
+    part: np.ndarray
+    k: int
+    size: float
+    matrices: np.ndarray | None
+
+
+def _passed(curve: _Curve) -> tuple[float | None, float | None]:
     """(when a curve that ends at 1 first passes ½, its 10–90 % rise); None for what was there from the start."""
+    part = curve.part
     above = np.flatnonzero(part >= HALF)
     first = int(above[0])
     if first == 0:
         return None, None
-    half = _crossing(time, part, first, HALF)
+    half = _crossing(curve, first, HALF)
     low = np.flatnonzero(part[:first] < LOW)
     high = first + int(np.flatnonzero(part[first:] >= HIGH)[0])
     if not low.size:
         return half, None
-    return half, _crossing(time, part, high, HIGH) - _crossing(time, part, int(low[-1]) + 1, LOW)
+    return half, _crossing(curve, high, HIGH) - _crossing(curve, int(low[-1]) + 1, LOW)
 
 
-def _crossing(time: np.ndarray, part: np.ndarray, index: int, level: float) -> float:
+def _crossing(curve: _Curve, index: int, level: float) -> float:
     """When the curve passes a level between record index − 1, which is below it, and record index, which is not."""
+    time, part = curve.time, curve.part
+    near = np.arange(max(index - 2, 0), min(index + 2, len(time)))
+    near = near[np.unique(time[near], return_index=True)[1]]
+    logs = np.log(np.maximum(part[near], FLOOR)) - np.log(level)
     left, right = float(time[index - 1]), float(time[index])
-    near = slice(max(index - 2, 0), min(index + 2, len(time)))
-    t, keep = np.unique(time[near], return_index=True)
-    y = np.log(np.maximum(part[near][keep], FLOOR)) - np.log(level)
+    found = _root(left, right, lambda t: float(_lagrange(time[near], logs, t)))
+    straight = float(np.interp(level, part[index - 1 : index + 1], (left, right)))
+    if curve.matrices is None or abs(found - straight) <= DOUBT * found:
+        return found
+    matrices = curve.matrices[near]
+
+    def above(t: float) -> float:
+        return float(np.linalg.svd(_lagrange(time[near], matrices, t), compute_uv=False)[curve.k]) - level * curve.size
+
+    return _root(left, right, above)
+
+
+def _root(left: float, right: float, value: Callable[[float], float]) -> float:
+    """Where a function changes from below zero to above."""
     for _ in range(BISECTIONS):
         middle = 0.5 * (left + right)
-        if _lagrange(t, y, middle) < 0:
-            left = middle
-        else:
-            right = middle
+        left, right = (middle, right) if value(middle) < 0 else (left, middle)
     return 0.5 * (left + right)
 
 
-def _lagrange(t: np.ndarray, y: np.ndarray, at: float) -> float:
-    """The polynomial through a few points, at one time."""
-    total = 0.0
-    for i in range(len(t)):
-        others = np.delete(t, i)
-        total += float(y[i] * np.prod((at - others) / (t[i] - others)))
-    return total
+def _lagrange(t: np.ndarray, y: np.ndarray, at: float) -> np.ndarray:
+    """The polynomial through a few points (t_i, y_i), the y_i numbers or matrices, at one time."""
+    weights = [np.prod((at - np.delete(t, i)) / (t[i] - np.delete(t, i))) for i in range(len(t))]
+    return np.tensordot(weights, y, axes=1)
 
 
 def mean_modes(members: Sequence[Sequence[Mode]]) -> tuple[tuple[Mode, ...], tuple[ModeSpread, ...]]:
