@@ -72,6 +72,19 @@ def test_a_result_is_one_line_and_a_table(folder):
         assert page.count("<tr>") == 1 + len(result.display_rows())
 
 
+def test_figures_are_a_table_of_files(folder):
+    result, files = dlnphase.plot(dlnphase.PlotSettings(source=str(folder / "run"), kind="loss", format="csv,svg"))
+    assert repr(result) == "<PlotResult: 1 figure: loss>"
+    assert sorted(result.to_dataframe()["file"]) == sorted(files) == ["loss.csv", "loss.svg"]
+    assert all(name in result._repr_html_() for name in files)
+
+
+def test_arrays_are_told_in_one_line(folder):
+    path = dlnphase.load(folder / "run").trajectory
+    assert repr(path).startswith(f"<Trajectory: {len(path.t)} records of 1 start, t up to")
+    assert "A 4×3, 3 layers at" in repr(path) and "\n" not in repr(path)
+
+
 def test_a_run_without_transitions_has_a_headline_alone(folder):
     import dataclasses
 

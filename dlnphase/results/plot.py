@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
+
 from dlnphase.results.journal import commit
 from dlnphase.results.provenance import Provenance
 from dlnphase.results.reading import main_file
 from dlnphase.results.schema import load_result, result_text
+from dlnphase.results.tabular import Tabular, columns_of
 from dlnphase.settings.plot import PlotSettings
 
 FIGURES_FILE = "figures.yaml"
@@ -25,8 +28,8 @@ class FigureInfo:
     caption: str
 
 
-@dataclass(frozen=True)
-class PlotResult:
+@dataclass(frozen=True, repr=False)
+class PlotResult(Tabular):
     """Everything ``dlnphase plot`` drew; ``notes`` says which kinds the sources had nothing for."""
 
     SCHEMA: ClassVar[str] = "dlnphase/plot@1"
@@ -35,6 +38,17 @@ class PlotResult:
     provenance: Provenance
     figures: tuple[FigureInfo, ...]
     notes: tuple[str, ...] = ()
+
+    def headline(self) -> str:
+        """``2 figures: loss, path``."""
+        kinds = ", ".join(figure.kind for figure in self.figures)
+        return f"{len(self.figures)} figure{'s' * (len(self.figures) != 1)}: {kinds}"
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """A row per file: figure, file, sources, caption."""
+        rows = [(f.kind, name, ", ".join(f.sources), f.caption) for f in self.figures for name in f.files]
+        names = ("figure", "file", "sources", "caption")
+        return columns_of([dict(zip(names, row, strict=True)) for row in rows])
 
 
 def save_plot(result: PlotResult, files: dict[str, bytes], directory: Path) -> None:

@@ -25,7 +25,7 @@ TRAJECTORY_FILE = "trajectory.npz"
 COMPLETED_FILE = "completed.csv"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Trajectory:
     """What was recorded, T rows; with several members their rows follow each other.
 
@@ -54,6 +54,13 @@ class Trajectory:
     weights_index: np.ndarray
 
     ROWS: ClassVar[tuple[str, ...]] = ("member", "t", "step", "cost", "excess", "test_cost", "gradient_norm")
+
+    def __repr__(self) -> str:
+        starts = len(np.unique(self.member))
+        last = f", t up to {self.t.max():.4g}" if self.t.size else ""
+        kept = f"{len(self.weights)} layers at {len(self.weights_index)} of them"
+        shape = "×".join(map(str, self.A.shape[1:]))
+        return f"<Trajectory: {len(self.t)} records of {starts} start{'s' * (starts != 1)}{last}, A {shape}, {kept}>"
 
     def arrays(self) -> dict[str, np.ndarray]:
         """What trajectory.npz holds, by name."""
