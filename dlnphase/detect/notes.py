@@ -21,11 +21,11 @@ def notes_on(source: Source, greedy: list[GreedyPoint]) -> tuple[str, ...]:
     if info.spacing is not None:
         low, high = info.spacing
         words = f"{low:.3g}" if high <= low * (1 + 1e-9) else f"{low:.3g} to {high:.3g}"
-        filled = f"; the flow was followed on {info.followed} stretches" if info.followed else ""
+        filled = f"; the flow was followed on {info.followed} stretch{'es' * (info.followed != 1)}" if info.followed else ""
         out.append(f"records are {words} of time apart: a visit shorter than that cannot be seen{filled}")
     if info.strayed:
         out.append(
-            f"on {info.strayed} stretches the flow from a record does not lead to the next: "
+            f"on {info.strayed} stretch{'es' * (info.strayed != 1)} the flow from a record does not lead to the next: "
             "this path is not gradient flow there (large steps, noise, or another --loss-scale)"
         )
     if info.reason not in (None, "converged"):

@@ -126,6 +126,8 @@ class DetectSettings(MachineSettings, TaskSettings):
     def slug(self) -> str:
         """A short name for the default output directory: ``detect-saddles-first``."""
         source = Path(self.sources[0])
+        if len(self.sources) > 1 or set(source.name) & set("*?["):
+            source = source.parent  # of checkpoints, their folder
         stem = source.stem if source.suffix in (".npz", ".yaml") else source.name
         if source.name == "run.yaml":
             stem = source.parent.name
