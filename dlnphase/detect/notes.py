@@ -21,7 +21,9 @@ def notes_on(source: Source, greedy: list[GreedyPoint]) -> tuple[str, ...]:
     if info.spacing is not None:
         low, high = info.spacing
         words = f"{low:.3g}" if high <= low * (1 + 1e-9) else f"{low:.3g} to {high:.3g}"
-        filled = f"; the flow was followed on {info.followed} stretch{'es' * (info.followed != 1)}" if info.followed else ""
+        filled = (
+            f"; the flow was followed on {info.followed} stretch{'es' * (info.followed != 1)}" if info.followed else ""
+        )
         out.append(f"records are {words} of time apart: a visit shorter than that cannot be seen{filled}")
     if info.strayed:
         out.append(
