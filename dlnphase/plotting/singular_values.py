@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SHOWN = 6  # modes drawn in their own colour; the others are faint
+SMALL = 1.5  # inches a panel, below which its axis has a short name
 LOWEST = 3e-15  # of the largest: below it singular values are round-off
 
 
@@ -39,8 +40,10 @@ def figure(sources: Sequence[Source], look: Look, arrangement: Arrangement) -> F
         top.tick_params(labelbottom=False)
         top.set_title(source.label)
         if k % columns == 0:
-            top.set_ylabel("singular values of $A$,\nlinear")
-            bottom.set_ylabel("singular values of $A$,\nlogarithmic")
+            small = fig.get_size_inches()[1] < SMALL * 2 * bands
+            what = "$s_k$, " if small else "singular values of $A$,\n"
+            top.set_ylabel(f"{what}linear")
+            bottom.set_ylabel(f"{what}{'log' if small else 'logarithmic'}")
     for k in range(len(runs), bands * columns):
         for row in (0, 1):
             axes[((k // columns) * 2 + row) * columns + k % columns].set_visible(False)

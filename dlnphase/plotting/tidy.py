@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 GAP = 1.0  # pixels kept free between two labels
+RAISES = 8  # each brings a label nearer to its place; by then it is there
 
 
 def tidy(figure: Figure) -> None:
@@ -20,6 +21,7 @@ def tidy(figure: Figure) -> None:
     _lay_out(figure)
     _lift_titles(figure)
     figure.draw_without_rendering()
+    _keep_below(figure)
     for axes in figure.axes:
         labels = [text for text in axes.texts if text.get_gid() == "rank"]
         for label in labels:
@@ -37,6 +39,26 @@ def _pull_inside(axes: Axes, label: Any) -> None:
     if shift:
         x, y = label.xyann
         label.xyann = (x + shift * 72 / dpi, y)
+
+
+def _keep_below(figure: Figure) -> None:
+    """Raise the top of panels until the rank labels in them lie below the legends above, laid out anew each time."""
+    for _ in range(RAISES):
+        figure.draw_without_rendering()
+        if not [axes for axes in figure.axes if _raised(figure, axes)]:
+            return
+
+
+def _raised(figure: Figure, axes: Axes) -> bool:
+    """Whether a label lay over a legend; its panel has more room above it then."""
+    lift = 0.0
+    for label in (text for text in axes.texts if text.get_gid() == "rank" and text.get_visible()):
+        box = label.get_window_extent()
+        over = [legend.get_window_extent().y0 for legend in _above(figure) if box.overlaps(legend.get_window_extent())]
+        lift = max([lift, *(box.y1 - y + 2 * GAP for y in over)])
+    if lift:
+        axes.set_ylim(top=axes.transData.inverted().transform((axes.bbox.x0, axes.bbox.y1 + lift))[1])
+    return lift > 0
 
 
 def _crowded(labels: Sequence[Any]) -> list[Any]:

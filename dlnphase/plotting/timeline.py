@@ -12,7 +12,7 @@ import numpy as np
 from dlnphase.plotting.sources import Source, caption_lines
 from dlnphase.plotting.style import Look, captioned, legend_above, legend_of_all, letters, new_figure, panel_grid
 from dlnphase.plotting.timeaxis import apply_axis, choose_axis
-from dlnphase.results.train import Member, TrainResult, Trajectory
+from dlnphase.results.train import Member, Plateau, TrainResult, Trajectory
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -136,25 +136,37 @@ class Stage:
 
 
 def stages_of(result: TrainResult) -> list[Stage]:
-    """The stages of a run, in order; none where visits and transitions do not pair up."""
+    """The stages of a run, in order; none where visits and transitions do not pair up.
+
+    The end is a stage without a level (0) where it has a rank and lies near no critical point of it.
+    """
     path = result.trajectory
     assert path is not None
-    runs = [run for run, _ in members_of(result) if len(run.theory.plateaus) == len(run.rank_transitions) + 1]
-    if not runs:
+    paired = [(run, levels) for run, _ in members_of(result) if (levels := _levels(run)) is not None]
+    if not paired:
         return []
-    ranks = [tuple(p.rank for p in run.theory.plateaus) for run in runs]
+    ranks = [tuple(rank for rank, _ in levels) for _, levels in paired]
     (common, _), *_ = Counter(ranks).most_common(1)
-    runs = [run for run, its in zip(runs, ranks, strict=True) if its == common]
-    jumps = np.mean([[row.time for row in run.rank_transitions] for run in runs], axis=0)
+    paired = [pair for pair, its in zip(paired, ranks, strict=True) if its == common]
+    jumps = np.mean([[row.time for row in run.rank_transitions] for run, _ in paired], axis=0)
     edges = [0.0, *(float(t) for t in jumps), float(path.t.max())]
     out = []
     for k, rank in enumerate(common):
-        plateaus = [run.theory.plateaus[k] for run in runs]
+        plateaus = [p for _, levels in paired if (p := levels[k][1]) is not None]
         known = [p.predicted for p in plateaus if p.predicted is not None]
-        exact = len(known) == len(plateaus)
-        level = float(np.mean(known if exact else [p.refined for p in plateaus]))
-        out.append(Stage(rank, edges[k], edges[k + 1], level, exact))
+        exact = bool(plateaus) and len(known) == len(plateaus)
+        costs = known if exact else [p.refined for p in plateaus]
+        out.append(Stage(rank, edges[k], edges[k + 1], float(np.mean(costs)) if costs else 0.0, exact))
     return out
+
+
+def _levels(run: Member | TrainResult) -> list[tuple[int, Plateau | None]] | None:
+    """Each rank of a path with its plateau, the last one maybe without; None where they do not pair up."""
+    rows, plateaus = run.rank_transitions, run.theory.plateaus
+    ranks = [rows[0].from_rank, *(row.to_rank for row in rows)] if rows else [p.rank for p in plateaus]
+    if len(ranks) != len(rows) + 1 or [p.rank for p in plateaus] not in (ranks, ranks[:-1]):
+        return None
+    return list(zip(ranks, [*plateaus, None][: len(ranks)], strict=True))
 
 
 def floor_of(values: np.ndarray) -> float:
