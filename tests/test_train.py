@@ -1,11 +1,14 @@
 """train: what it must show, on networks with known answers, and its promises about results."""
 
 import dataclasses
+from concurrent.futures import wait
 
 import numpy as np
 import pytest
 import torch
+from problems import product
 
+from dlnphase.dynamics import side_by_side
 from dlnphase.errors import InputError
 from dlnphase.results import result_text
 from dlnphase.results.train import Trajectory, load_train, save_train
@@ -352,3 +355,36 @@ def test_a_member_that_waits_for_the_others_keeps_where_it_is_when_the_batch_is_
     for layer in path.weights[1:]:
         product = layer[place] @ product
     np.testing.assert_allclose(product, path.A[last], atol=1e-12)
+
+
+@pytest.mark.parametrize("how", ["asked", "raised", "raised in the middle of a round"])
+def test_members_on_other_threads_keep_where_they_are_when_the_batch_is_interrupted(how, monkeypatch):
+    """Two parts of two, a record of each in turn: stopped after the first one of a round, or while both step."""
+    monkeypatch.setattr(side_by_side, "PART", 2)
+    seen, rounds = [], []
+
+    def on_record(record):
+        seen.append(record)
+        if how == "raised" and 0 in record.members and len(rounds) > 20:
+            raise KeyboardInterrupt
+
+    def waiting(futures):
+        rounds.append(len(futures))
+        if how == "raised in the middle of a round" and len(rounds) > 20:
+            raise KeyboardInterrupt
+        return wait(futures)
+
+    monkeypatch.setattr(side_by_side, "wait", waiting)
+    settings = TrainSettings(**(SMALL | {"seeds": 4, "width": 10**6, "threads": 2}))
+    result = train(settings, on_record=on_record, should_stop=lambda: how == "asked" and len(rounds) > 20)
+    assert max(rounds) == 2 and 20 < len(rounds) < 23, "both parts were under way"
+    assert [m.outcome.reason for m in result.members] == ["interrupted"] * 4
+    path = result.trajectory
+    for member in range(4):
+        last = int(np.flatnonzero(path.member == member)[-1])
+        place = int(np.flatnonzero(path.weights_index == last)[-1])
+        layers = [w[place] for w in path.weights]
+        np.testing.assert_allclose(product(layers), path.A[last], rtol=1e-9, atol=1e-12 * abs(path.A[last]).max())
+        step = max(int(r.step[list(r.members).index(member)]) for r in seen if member in r.members)
+        assert int(path.step[last]) >= step, "what was computed is kept"
+        assert np.isfinite(result.members[member].outcome.evidence.parameter_movement)

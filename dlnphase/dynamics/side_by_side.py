@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import torch
 
@@ -25,6 +25,7 @@ def side_by_side(paths: Sequence[Iterator[Record]]) -> Iterator[list[Record]]:
     """Rounds of one record of each path, computed at the same time; none goes on before all of them have been used.
 
     A record may be asked for its weights until the next round, as :class:`~dlnphase.dynamics.records.Record` promises.
+    A round that is interrupted comes to its end, and is told, before the interrupt goes on.
     """
     if len(paths) < 2:
         for path in paths:
@@ -38,7 +39,15 @@ def side_by_side(paths: Sequence[Iterator[Record]]) -> Iterator[list[Record]]:
     alive = list(paths)
     with ThreadPoolExecutor(len(paths), "part", torch.set_num_threads, (1,)) as pool:
         while alive:
-            told = [(path, record) for path, record in zip(alive, pool.map(advance, alive), strict=True) if record]
+            interrupt = None
+            futures = [pool.submit(advance, path) for path in alive]
+            try:
+                wait(futures)
+            except KeyboardInterrupt as error:
+                interrupt = error
+            told = [(path, record) for path, future in zip(alive, futures, strict=True) if (record := future.result())]
             if told:
                 yield [record for _, record in told]
+            if interrupt is not None:
+                raise interrupt
             alive = [path for path, _ in told]

@@ -40,7 +40,7 @@ class MemberPath(State):
 
 @dataclass(slots=True, init=False, eq=False, repr=False)
 class Recorder(State):
-    """Feed it every record of a run; it keeps what the result needs.
+    """Feed it every round of a run; it keeps what the result needs.
 
     Args:
         members: number of members in the batch.
@@ -49,14 +49,14 @@ class Recorder(State):
     paths: list[MemberPath]
     _bytes: int
     _stride: int
-    _last: Room[Record | None]
+    _round: Room[list[Record]]  # the last records, which may still be asked for their weights
     _written: Room[list[tuple[int, set[int], int]]]  # of each path: rows, matrices, and visits that news() has told
 
     def __init__(self, members: int) -> None:
         self.paths = [MemberPath() for _ in range(members)]
         self._bytes = 0
         self._stride = 1
-        self._last = None
+        self._round = []
         self._written = [(0, set(), 0) for _ in self.paths]
 
     @property
@@ -93,12 +93,10 @@ class Recorder(State):
                 self.paths[member].keeper.confirmed.append((index, weights))
 
     def state(self) -> dict[str, Any]:
-        """All but what :meth:`news` tells: which matrices are left, and the last record."""
-        last = self._last
-        weights = None if last is None else [last.weights(i) for i in range(len(last.members))]
+        """All but what :meth:`news` tells: which matrices are left, and the last records."""
         return State.state(self) | {
             "at": [np.array(list(path.matrices), dtype=np.int64) for path in self.paths],
-            "last": None if last is None else [last.members, np.array(last.A), weights],
+            "last": [[r.members, np.array(r.A), [r.weights(i) for i in range(len(r.members))]] for r in self._round],
         }
 
     def resume(self, state: dict[str, Any]) -> None:
@@ -106,15 +104,24 @@ class Recorder(State):
         State.resume(self, {name: state[name] for name in state if name not in ("at", "last")})
         for path, at in zip(self.paths, state["at"], strict=True):
             path.matrices = {k: path.matrices[k] for k in at.tolist()}
-        if state["last"] is not None:
-            members, a, weights = state["last"]
+        self._round = []
+        for members, a, weights in state["last"]:
             none = np.zeros(len(members))
-            self._last = Record(members, none, none, none, none, none, a, [None] * len(members), lambda i: weights[i])
+            reasons: list[str | None] = [None] * len(members)
+            self._round.append(Record(members, none, none, none, none, none, a, reasons, weights.__getitem__))
         self._written = [(len(p.rows), set(p.matrices), len(p.keeper.confirmed)) for p in self.paths]
 
-    def feed(self, record: Record) -> None:
-        """Keep one record; members that have not moved since their last one are passed over."""
-        self._part_with(record)
+    def feed(self, records: list[Record]) -> None:
+        """Keep the records of one round; members that have not moved since their last one are passed over."""
+        heard = {int(member) for record in records for member in record.members}
+        self._end([record for record in self._round if not heard.intersection(record.members.tolist())])
+        self._round = records
+        for record in records:
+            self._feed(record)
+        if self._bytes > MATRIX_BYTES:
+            self._thin()
+
+    def _feed(self, record: Record) -> None:
         for i, member in enumerate(record.members):
             path = self.paths[int(member)]
             row = (
@@ -134,17 +141,15 @@ class Recorder(State):
                 path.reason = reason or "diverged"  # the numbers before it are kept, these are none
                 continue
             self._keep(path, row, record, i, reason)
-        if self._bytes > MATRIX_BYTES:
-            self._thin()
 
-    def _part_with(self, record: Record) -> None:
-        """Keep the layers of a member that another one follows: it may have to wait for its next record."""
-        last, self._last = self._last, record
-        if last is not None and len(last.members) == 1 and last.members[0] not in record.members:
-            path = self.paths[int(last.members[0])]
-            if path.reason is None and path.rows:
-                path.end = last.weights(0)
-                path.matrices.setdefault(len(path.rows) - 1, np.array(last.A[0], order="C"))
+    def _end(self, records: list[Record]) -> None:
+        """Keep the layers of members that are under way: they have to wait for others, or are stopped."""
+        for record in records:
+            for i, member in enumerate(record.members):
+                path = self.paths[int(member)]
+                if path.reason is None and path.rows:
+                    path.end = record.weights(i)
+                    path.matrices.setdefault(len(path.rows) - 1, np.array(record.A[i], order="C"))
 
     def _keep(
         self, path: MemberPath, row: tuple[float, int, int, float, float], record: Record, i: int, reason: str | None
@@ -169,14 +174,8 @@ class Recorder(State):
         self._bytes = sum(a.nbytes for path in self.paths for a in path.matrices.values())
 
     def stop(self, reason: str) -> None:
-        """End every member that has not ended by itself, right after its last record was fed."""
-        if self._last is not None:
-            for i, member in enumerate(self._last.members):
-                path = self.paths[int(member)]
-                if path.reason is None and path.rows:
-                    last = len(path.rows) - 1
-                    path.end = self._last.weights(i)
-                    path.matrices.setdefault(last, np.array(self._last.A[i], order="C"))
+        """End every member that has not ended by itself, right after the last round was fed."""
+        self._end(self._round)
         for path in self.paths:
             if path.reason is None:
                 path.reason = reason

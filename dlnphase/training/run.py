@@ -177,11 +177,10 @@ def _follow(
     for records in going.walk.rounds():
         for record in records:
             going.narrow.end(record)
-            try:
-                if on_record is not None:
-                    on_record(record)
-            finally:
-                going.recorder.feed(record)
+        going.recorder.feed(records)
+        if on_record is not None:
+            for record in records:
+                on_record(record)
         if records and should_stop is not None and should_stop():
             return False
         if keeper is not None:
