@@ -1,0 +1,69 @@
+"""Thresholds that nothing else would notice: each test fails when its constant is ten times as large, or a tenth."""
+
+import numpy as np
+import pytest
+
+from dlnphase.backend import resolve_backend
+from dlnphase.costs.quadratic import factorization
+from dlnphase.detect.sparse import far_apart, followed
+from dlnphase.detect.speed import speed_factor
+from dlnphase.detect.trace import MemberTrace
+from dlnphase.distances.exponents import _verdict
+
+CPU = resolve_backend("cpu")
+
+
+def falling(ratio, count, speed=2.0):
+    """(t, C − C_min, ‖∇𝓛‖) of C = ½a² under ȧ = −speed·a with ‖∇𝓛‖ = a: a falls by ``ratio`` from record to record."""
+    a = ratio ** -np.arange(count, dtype=float)
+    return np.log(ratio) / speed * np.arange(count), a**2 / 2, a
+
+
+def test_a_speed_is_told_from_eight_pairs_on():
+    """ENOUGH trades a constant told early against one that two or three unlike steps make up."""
+    assert speed_factor(*falling(1.1, 9)).value == pytest.approx(2.0, rel=0.01)
+    assert speed_factor(*falling(1.1, 8)) is None
+
+
+def test_a_speed_is_told_from_records_between_which_the_gradient_hardly_changes():
+    """LITTLE: over a factor of 4 the trapezoid is off by 16 %, always to the same side, and nothing would show it."""
+    assert speed_factor(*falling(4.0, 20)) is None
+    assert speed_factor(*falling(1.15, 20)).value == pytest.approx(2.0, rel=0.01)
+
+
+def test_a_speed_is_told_from_falls_of_the_cost_above_round_off():
+    """CLEAR: dense records fall by 0.3 % each and count; falls of 0.03 % may be those of a path saved in few digits."""
+    assert speed_factor(*falling(1.0015, 20)).value == pytest.approx(2.0, rel=0.01)
+    assert speed_factor(*falling(1.00015, 20)) is None
+
+
+def one_mode(a):
+    """Two records of one weight a layer, L = 2, target 1: ȧ = 2a(1 − a), so that a/(1 − a) grows as e^(2t)."""
+    a = np.asarray(a, dtype=float)
+    time = 0.5 * np.log(a / (1 - a) * (1 - a[0]) / a[0])
+    weights = [[np.array([[x]]), np.array([[x]])] for x in np.sqrt(a)]
+    norm = np.sqrt(2 * a) * (1 - a)
+    columns = time, np.arange(2), 0.5 * (1 - a) ** 2, norm, a[:, None, None]
+    return MemberTrace(0, *columns, lambda i: weights[i]), factorization(np.array([[1.0]]), CPU)
+
+
+@pytest.mark.parametrize(("ratio", "apart"), [(1.4, False), (2.0, True)])
+def test_records_are_far_apart_where_the_gradient_changes_by_half_of_its_logarithm(ratio, apart):
+    """JUMP trades integrations against bursts that stay unseen: below, the trapezoid between two records tells all."""
+    time, excess, norm = falling(ratio, 4)
+    trace = MemberTrace(0, time, np.arange(4), excess, norm, np.zeros((4, 1, 1)), lambda i: None)
+    assert far_apart(trace).tolist() == [apart] * 3
+
+
+@pytest.mark.parametrize(("fall", "filled"), [(5e-4, 0), (5e-3, 1)])
+def test_stretches_on_which_the_cost_hardly_falls_are_not_followed(fall, filled):
+    """QUIET: a burst costs more than a thousandth of what is left, and plateaus are long to integrate."""
+    first = 0.3
+    trace, cost = one_mode((first, 1 - (1 - first) * np.sqrt(1 - fall)))
+    assert followed(trace, cost, np.array([True]), rtol=1e-6)[1:] == (filled, 0)
+
+
+@pytest.mark.parametrize(("finite", "verdict"), [(0.01, "agrees"), (0.05, "differs")])
+def test_a_slope_that_still_moves_much_with_the_width_has_no_distance_to_the_asymptote(finite, verdict):
+    """SETTLED: what the last local slopes change by is allowed for, unless the asymptote has not set in."""
+    assert _verdict(0.5, (0.499, 0.501), finite, 0.5 + 0.9 * finite, []) == verdict
