@@ -33,7 +33,7 @@ KIND_STYLE = {
 def print_detect(console: Console, result: DetectResult, directory: Path) -> None:
     """Headline, visits, certificates, escapes, the comparison with the greedy path, one sentence, where it is saved."""
     path, task = result.path, result.task
-    what = f"{task.kind} {task.shape[0]}×{task.shape[1]}, L = {path.depth}"
+    what = f"{task.words} {task.shape[0]}×{task.shape[1]}, L = {path.depth}"
     console.print(Text(f"{what}: {len(result.visits)} visits on {path.records} records", style="bold"))
     if result.visits:
         tables = (_visits, _certificates, _escapes, _greedy, _proofs, _theorem)

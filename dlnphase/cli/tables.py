@@ -17,6 +17,7 @@ from dlnphase.results.train import TrainResult
 from dlnphase.training.words import train_sentence
 
 REGIME_STYLE = {"lazy": "cyan", "mean-field": "yellow", "saddle-to-saddle": "magenta"}
+MISSING = "–"
 MAX_SIZES = 4  # singular values shown per row
 MAX_MODES = 10  # rows of the table of modes
 
@@ -58,7 +59,7 @@ def show(console: Console, table: Table) -> None:
 def number(value: float | None, digits: int = 4) -> str:
     """A number for a table cell; a dash where there is none."""
     if value is None or value != value:
-        return "–"
+        return MISSING
     return f"{value:.{digits}g}"
 
 
@@ -76,7 +77,7 @@ def print_train(console: Console, result: TrainResult, directory: Path) -> None:
         show(console, _modes(result))
     if result.noise is not None:
         show(console, _noise(result, result.noise))
-    if result.theory.plateaus and any(p.predicted is not None for p in result.theory.plateaus):
+    if any(p.predicted is not None or p.accuracy is not None or result.task.name_it for p in result.theory.plateaus):
         show(console, _plateaus(result))
     if result.theory.predictions:
         show(console, _predictions(result))
@@ -93,7 +94,7 @@ def _headline(result: TrainResult) -> Text:
         start = "the limit α → 0"
     else:
         start = f"w = {network.width:.6g}, γ = {network.gamma:g}, σ = {network.sigma:.4g}"
-    words = f"{task.kind} {task.shape[0]}×{task.shape[1]}, L = {network.depth}, {start}: "
+    words = f"{task.words} {task.shape[0]}×{task.shape[1]}, L = {network.depth}, {start}: "
     return Text(words, style="bold") + regime_text(outcome.regime)
 
 
@@ -187,14 +188,29 @@ def _noise(result: TrainResult, noise: Noise) -> Table:
 
 def _plateaus(result: TrainResult) -> Table:
     table = new_table("Cost at the visits" + _over(result))
-    for name in ("rank", "measured", "at the critical point", "theory"):
+    shown = result.theory.plateaus
+    columns = {
+        "rank": [str(p.rank) for p in shown],
+        "measured": [number(p.measured, 6) for p in shown],
+        "at the critical point": [number(_zero(p.refined, result), 6) for p in shown],
+        "theory": [number(None if p.predicted is None else _zero(p.predicted, result), 6) for p in shown],
+    }
+    if result.task.name_it:  # beside a cost that is not squared, what it is good for
+        del columns["theory"]
+        columns["test cost"] = [number(p.test_cost) for p in shown]
+    for name, shares in {"right": "accuracy", "right in test": "test_accuracy"}.items():
+        columns[name] = [percent(getattr(p, shares)) for p in shown]
+    told = {name: cells for name, cells in columns.items() if any(cell != MISSING for cell in cells)}
+    for name in told:
         table.add_column(name, justify="right", no_wrap=True)
-    for plateau in result.theory.plateaus:
-        table.add_row(
-            str(plateau.rank), number(plateau.measured, 6), number(_zero(plateau.refined, result), 6),
-            number(None if plateau.predicted is None else _zero(plateau.predicted, result), 6),
-        )  # fmt: skip
+    for row in zip(*told.values(), strict=True):
+        table.add_row(*row)
     return table
+
+
+def percent(share: float | None) -> str:
+    """A share in percent; a dash for none."""
+    return MISSING if share is None else f"{100 * share:.2f} %"
 
 
 def _over(result: TrainResult) -> str:

@@ -16,22 +16,27 @@ from dlnphase.costs.sampling import Entries, Samples
 from dlnphase.errors import InputError
 
 
-def cross_entropy(x: np.ndarray, labels: np.ndarray, backend: Backend, classes: int | None = None) -> SampledCost:
+def cross_entropy(
+    x: np.ndarray, labels: np.ndarray, backend: Backend, classes: int | None = None, found: Found | None = None
+) -> SampledCost:
     """Softmax cross-entropy, mean over n of logsumexp(A x_n) − (A x_n)_{y_n}.
 
     Args:
         x: inputs, shape (N, d_in).
         labels: the class of each sample, integers from 0, shape (N,).
         classes: k = d_out (default: the largest label and one).
+        found: what is known of the minimum; None looks for it.
     """
     inputs, index = _inputs(x, backend), _labels(labels, len(x), classes)
     count = classes if classes is not None else int(index.max()) + 1
     known = precision(x)
     loss = CrossEntropy(torch.as_tensor(index, device=backend.device))
-    return SampledCost("classification", loss, Samples(inputs, count, known), known)
+    return SampledCost("classification", loss, Samples(inputs, count, known), known, found)
 
 
-def logistic_regression(x: np.ndarray, labels: np.ndarray, backend: Backend, classes: int | None = None) -> SampledCost:
+def logistic_regression(
+    x: np.ndarray, labels: np.ndarray, backend: Backend, classes: int | None = None, found: Found | None = None
+) -> SampledCost:
     """Mean over n of Σ_k log(1 + exp(−s_nk (A x_n)_k)), s = ±1: each class against the rest.
 
     Two classes have one row, d_out = 1, whose sign is the answer; k > 2 have k rows, of which the largest is.
@@ -41,7 +46,7 @@ def logistic_regression(x: np.ndarray, labels: np.ndarray, backend: Backend, cla
     signs = 2.0 * np.eye(count)[index] - 1 if count > 2 else 2.0 * index[:, None] - 1
     known = precision(x)
     loss = Logistic(backend.tensor(signs), classes=count > 2)
-    return SampledCost("classification", loss, Samples(inputs, signs.shape[1], known), known)
+    return SampledCost("classification", loss, Samples(inputs, signs.shape[1], known), known, found)
 
 
 def one_bit_completion(target: np.ndarray, observed: np.ndarray, backend: Backend) -> SampledCost:
@@ -80,14 +85,16 @@ def huber_completion(target: np.ndarray, observed: np.ndarray, delta: float, bac
     return SampledCost(kind, Huber(filled, _positive(delta)), entries, known, Found(0.0, filled, True))
 
 
-def huber_regression(x: np.ndarray, y: np.ndarray, delta: float, backend: Backend) -> SampledCost:
+def huber_regression(
+    x: np.ndarray, y: np.ndarray, delta: float, backend: Backend, found: Found | None = None
+) -> SampledCost:
     """Mean over n of Σ_k Huber's cost of (A x_n − y_n)_k, for X (N, d_in) and Y (N, d_out)."""
     inputs, outputs = _inputs(x, backend), np.asarray(y, dtype=float)
     if outputs.ndim != 2 or len(outputs) != len(inputs) or not np.isfinite(outputs).all():
         raise InputError(f"data: Y has shape {outputs.shape}, expected finite numbers of shape ({len(inputs)}, d_out)")
     known = precision(x, y)
     loss = Huber(backend.tensor(outputs), _positive(delta))
-    return SampledCost("regression", loss, Samples(inputs, outputs.shape[1], known), known)
+    return SampledCost("regression", loss, Samples(inputs, outputs.shape[1], known), known, found)
 
 
 def _inputs(x: np.ndarray, backend: Backend) -> torch.Tensor:

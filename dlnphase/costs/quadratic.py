@@ -147,6 +147,13 @@ class QuadraticCost(ConvexCost):
         return (v.flatten(-2) @ self.operator.T).view(v.shape)
 
 
+def require_quadratic(cost: ConvexCost, what: str) -> QuadraticCost:
+    """The cost, if it is quadratic; InputError that says what needs it else."""
+    if not isinstance(cost, QuadraticCost):
+        raise InputError(f"cost: found {cost.name}, but {what} a squared cost")
+    return cost
+
+
 # ---- the four costs of this project (theory sheet, section 2) ------------------------------------
 
 

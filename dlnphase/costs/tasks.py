@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from dlnphase.backend import Backend, stream
-from dlnphase.costs.quadratic import QuadraticCost, completion, factorization, regression, sensing
+from dlnphase.costs.interface import ConvexCost
+from dlnphase.costs.quadratic import completion, factorization, regression, sensing
 from dlnphase.errors import InputError
 
 OFFSET = 0.1  # part of the square of data that their mean makes up, above which it is told
@@ -41,8 +42,8 @@ class Task:
         weight: of half their squared errors in the cost: 1/N for a regression on N samples, else 1.
     """
 
-    cost: QuadraticCost
-    test: QuadraticCost | None = None
+    cost: ConvexCost
+    test: ConvexCost | None = None
     target: np.ndarray | None = None
     notes: tuple[str, ...] = ()
     labels: Labels = Labels()
@@ -141,8 +142,20 @@ def matrix_task(
         data_seed: of that stream.
         name: of the matrix, in notes.
     """
+    seen, notes = held_out(matrix, observed, data_seed, name)
+    held = ~np.isnan(matrix) & ~seen
+    test = completion(matrix, held, backend) if held.any() else None
+    if seen.all():
+        return Task(factorization(matrix, backend), notes=notes, numbers=matrix.size)
+    return Task(completion(matrix, seen, backend), test, notes=notes, numbers=int(seen.sum()))
+
+
+def held_out(
+    matrix: np.ndarray, observed: float | None, data_seed: int, name: str
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Which entries of a user's matrix training sees, and what to say of that; arguments as of :func:`matrix_task`."""
     known = ~np.isnan(matrix)
-    seen, notes, test = known, [], None
+    seen, notes = known, []
     if observed is not None:
         there = np.flatnonzero(known)
         count = max(1, round(observed * there.size))
@@ -150,8 +163,6 @@ def matrix_task(
         seen[stream(data_seed, "held-out").permutation(there)[:count]] = True
         seen = seen.reshape(matrix.shape)
         held = known & ~seen
-        if held.any():
-            test = completion(matrix, held, backend)
         notes.append(f"{name}: {int(held.sum())} of {there.size} entries are held out as a test")
     blind = [
         f"{count} {word}{'s' * (count != 1)}"
@@ -161,9 +172,7 @@ def matrix_task(
     if blind:
         what = "with no entry that training sees: nothing is learned about them"
         notes.append(f"{name}: {' and '.join(blind)} {what}")
-    if seen.all():
-        return Task(factorization(matrix, backend), notes=tuple(notes), numbers=matrix.size)
-    return Task(completion(matrix, seen, backend), test, notes=tuple(notes), numbers=int(seen.sum()))
+    return seen, tuple(notes)
 
 
 def regression_task(
@@ -176,10 +185,10 @@ def regression_task(
     cost = regression(x, y, backend)
     if test is not None and test.shape != cost.shape:
         raise InputError(f"data: X_test and Y_test give a {test.shape} matrix, X and Y a {cost.shape} one")
-    return Task(cost, test, notes=_offsets(x, y), numbers=y.size, weight=1 / len(x))
+    return Task(cost, test, notes=offsets(x, y), numbers=y.size, weight=1 / len(x))
 
 
-def _offsets(x: np.ndarray, y: np.ndarray) -> tuple[str, ...]:
+def offsets(x: np.ndarray, y: np.ndarray) -> tuple[str, ...]:
     """A word on data whose means are large: layers without biases learn no constant, unless an input is one."""
     x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
     shares = []

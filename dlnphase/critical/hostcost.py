@@ -68,6 +68,11 @@ class HostCost:
             relative = np.sqrt(np.where(seen, values / values[seen].mean(), 1.0))
             self._root, self._unroot = (vectors * relative) @ vectors.T, (vectors / relative) @ vectors.T
         self.is_quadratic = self._structure is not None
+        self._modes: np.ndarray | None = None
+        if metric is not None and self.attained and (least := getattr(self.cost, "minimizer", None)) is not None:
+            u, s, _ = np.linalg.svd(self.seen(least.numpy()) @ self._root, full_matrices=False)
+            if s[-1] <= DISTINCT * s[0]:
+                self._modes = u[:, s > DISTINCT * s[0]]
         self.is_flat = self._structure != "right" and metric is None
         self.settled = not self.is_flat or bool(getattr(self.cost, "unique", False))
 
@@ -98,12 +103,24 @@ class HostCost:
             return a
         if not self.is_quadratic and (kept := self._unseen_part(a)) is not None:
             return kept
-        for _ in range(MAX_NEWTON if self._structure is None else 2):
+        for _ in range(2 if self.is_quadratic else MAX_NEWTON):
             step = self._solve(self.gradient(a), a)
+            if not self.is_quadratic:
+                step = step * self._length(a, step)
             a = a - step
             if float(np.linalg.norm(step)) <= 1e-16 * float(np.linalg.norm(a)):
                 break
         return a
+
+    def _length(self, a: np.ndarray, step: np.ndarray) -> float:
+        """The first of 1, ½, ¼, … of a step at which C or the norm of its gradient is less than here; 0 if none is."""
+        value, size, length = self.excess(a), np.linalg.norm(self.gradient(a)), 1.0
+        for _ in range(MAX_NEWTON):
+            there = a - length * step
+            if self.excess(there) < value or np.linalg.norm(self.gradient(there)) < size:
+                return length
+            length /= 2
+        return 0.0
 
     def nearest_modes(self, a: np.ndarray) -> tuple[np.ndarray, int] | None:
         """(A_c, rank) from the modes that A has learned by more than half, where critical points are sets of modes.
@@ -127,13 +144,20 @@ class HostCost:
             point = point + frame @ (frame.T @ a @ self._unseen) @ self._unseen.T
         return point, int(learned.sum())
 
+    def minimum_rank(self, full: int) -> int:
+        """The rank of all minimisers as the cost sees them, where they agree on one below full rank; else ``full``."""
+        return full if self._modes is None else self._modes.shape[1]
+
     def _unseen_part(self, a: np.ndarray) -> np.ndarray | None:
-        """Â + what the cost does not see of A − Â; None where it does not know one or the other."""
+        """Â + what the cost does not see of A − Â, in the columns of Â where that has low rank; None if not known."""
         minimizer, unseen = getattr(self.cost, "minimizer", None), getattr(self.cost, "unseen", None)
         if minimizer is None or unseen is None:
             return None
         rest = unseen(torch.as_tensor(a)[None] - minimizer)
-        return None if rest is None else (minimizer + rest[0]).numpy()
+        if rest is None:
+            return None
+        kept = rest[0].numpy()
+        return minimizer.numpy() + (kept if self._modes is None else self._modes @ (self._modes.T @ kept))
 
     def _solve(self, g: np.ndarray, a: np.ndarray) -> np.ndarray:
         """H⁺g."""

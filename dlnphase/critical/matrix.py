@@ -204,7 +204,7 @@ def _refine_at(a: np.ndarray, given: LowRank, host: HostCost, rank: int, *, desc
     C among matrices of this rank, which goes further and ends in the points that paths are drawn to.
     """
     if rank == min(a.shape):
-        return judge_matrix(a, host.nearest_minimum(a), rank, host)
+        return judge_matrix(a, host.nearest_minimum(a), host.minimum_rank(rank), host)
     found = _search(given, host, rank, descend=descend)
     return judge_matrix(a, host.unflat(found.matrix), rank, host, found)
 

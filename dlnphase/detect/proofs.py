@@ -134,9 +134,7 @@ class Checked:
         return "NOT verified: not every claim follows, or none is made."
 
 
-def check_proof(
-    document: ProofDocument, where: str, on_step: Callable[[int, int], None] | None = None
-) -> Checked:
+def check_proof(document: ProofDocument, where: str, on_step: Callable[[int, int], None] | None = None) -> Checked:
     """Derive every claim of a proof file again.
 
     Args:
@@ -171,9 +169,7 @@ def check_proof(
     return Checked(good and claims > 0, tuple(lines), changed)
 
 
-def _check_path(
-    theorem: ProvedPath, document: ProofDocument, on_step: Callable[[int, int], None] | None
-) -> list[str]:
+def _check_path(theorem: ProvedPath, document: ProofDocument, on_step: Callable[[int, int], None] | None) -> list[str]:
     """The lines of a path whose every claim follows."""
     arrays, lines = document.arrays or {}, []
     cost, given = _part(arrays, "cost_"), _part(arrays, "path_")

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from dlnphase.backend import resolve_backend
+from dlnphase.costs.quadratic import require_quadratic
 from dlnphase.critical import (
     Certificate,
     HostCost,
@@ -118,7 +119,7 @@ def _detect(
     if settings.prove:
         from dlnphase.detect.proofs import Prover  # balls and their checks are loaded by those who ask for proofs
 
-        prover = Prover(source.task.cost)
+        prover = Prover(require_quadratic(source.task.cost, "proofs need"))
     seen: list[_Seen] = []
     rows: list[list[RankTransition]] = []
     greedy: list[GreedyPoint] = []
@@ -221,7 +222,9 @@ def _judge(item: _Seen, source: Source, host: HostCost, greedy: list[GreedyPoint
 
 def _note(item: _Seen, certificate: Certificate | None, host: HostCost) -> str:
     notes = [certificate.note] if certificate is not None and certificate.note else []
-    if item.visited.within_tol:
+    if item.visited.within_tol and not host.attained:
+        notes.append(f"no minimum exists: C is within the run's tol of {item.trace.tol:.1e} of its infimum here")
+    elif item.visited.within_tol:
         left = float(np.linalg.norm(host.gradient(item.point.A), 2))
         notes.append(
             f"a minimum as far as the run's tol of {item.trace.tol:.1e} can tell; a mode with ‖∇C‖ = {left:.2g} is left"

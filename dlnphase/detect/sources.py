@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from dlnphase.backend import resolve_backend
-from dlnphase.costs.quadratic import QuadraticCost
+from dlnphase.costs.interface import ConvexCost
 from dlnphase.costs.tasks import Task
 from dlnphase.detect.checkpoints import checkpoint_files, read_checkpoints
 from dlnphase.detect.sparse import far_apart, followed, least_between
@@ -316,7 +316,7 @@ def _none(record: int) -> None:
     return None
 
 
-def balanced_gradient(matrices: np.ndarray, cost: QuadraticCost, depth: int) -> np.ndarray:
+def balanced_gradient(matrices: np.ndarray, cost: ConvexCost, depth: int) -> np.ndarray:
     """‖∇𝓛‖ of balanced networks with these end-to-end matrices (T, d_out, d_in), shape (T,)."""
     g = cost.gradient(torch.as_tensor(matrices)).numpy()
     u, s, vt = np.linalg.svd(matrices, full_matrices=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from dlnphase.costs.quadratic import QuadraticCost
+from dlnphase.costs.interface import ConvexCost
 from dlnphase.detect.speed import ARRIVED, typical_speed
 from dlnphase.detect.trace import Layers, MemberTrace
 from dlnphase.dynamics import gradient_flow
@@ -52,7 +52,7 @@ def far_apart(trace: MemberTrace) -> np.ndarray:
 
 
 def followed(
-    trace: MemberTrace, cost: QuadraticCost, which: np.ndarray, *, rtol: float, speed: float | None = None
+    trace: MemberTrace, cost: ConvexCost, which: np.ndarray, *, rtol: float, speed: float | None = None
 ) -> tuple[MemberTrace, int, int]:
     """The path with the flow from a record to the next filled in.
 
@@ -99,7 +99,7 @@ def followed(
 
 
 def _stretch(
-    trace: MemberTrace, index: int, start: Layers, cost: QuadraticCost, rtol: float, speed: float | None
+    trace: MemberTrace, index: int, start: Layers, cost: ConvexCost, rtol: float, speed: float | None
 ) -> list[tuple[Row, Layers]] | None:
     """Records of the flow strictly between a record and the next; None where it does not lead there."""
     lasted = float(trace.time[index + 1] - trace.time[index])

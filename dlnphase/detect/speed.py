@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from dlnphase.costs.quadratic import QuadraticCost
+from dlnphase.costs.interface import ConvexCost
 from dlnphase.detect.trace import Layers, MemberTrace
 from dlnphase.dynamics import gradient_flow
 from dlnphase.networks.chain import Network
@@ -48,7 +48,7 @@ def speed_factor(time: np.ndarray, excess: np.ndarray, gradient_norm: np.ndarray
     return _constant(factors) if factors.size >= ENOUGH else None
 
 
-def followed_speed(trace: MemberTrace, cost: QuadraticCost, *, rtol: float) -> Speed | None:
+def followed_speed(trace: MemberTrace, cost: ConvexCost, *, rtol: float) -> Speed | None:
     """c of a path whose records lie far apart, by the flow from some of them to the next; None as above.
 
     Args:
@@ -68,7 +68,7 @@ def followed_speed(trace: MemberTrace, cost: QuadraticCost, *, rtol: float) -> S
     return _constant(np.array(factors)) if len(factors) >= FEW else None
 
 
-def _flow_time(start: Layers, trace: MemberTrace, index: int, cost: QuadraticCost, rtol: float) -> float | None:
+def _flow_time(start: Layers, trace: MemberTrace, index: int, cost: ConvexCost, rtol: float) -> float | None:
     """The time our flow takes from a record to the next; None where it does not lead there."""
     network = Network.from_weights([torch.as_tensor(w) for w in start])
     goal, before = float(trace.excess[index + 1]), None

@@ -41,9 +41,12 @@ def data(sources: Sequence[Source]) -> Data:
     rows = []
     for source in runs_of(sources, need="loss"):
         p = source.result.trajectory
-        parts = (p.member, p.t, p.step, p.cost, p.excess, p.test_cost, p.gradient_norm)
+        none = np.full(len(p.t), np.nan)
+        shares = (none if share is None else share for share in (p.accuracy, p.test_accuracy))
+        parts = (p.member, p.t, p.step, p.cost, p.excess, p.test_cost, p.gradient_norm, *shares)
         rows.append((source, zip(*(part.tolist() for part in parts), strict=True)))
-    return data_of(rows, "member", "t", "step", "cost", "excess", "test_cost", "gradient_norm")
+    names = ("member", "t", "step", "cost", "excess", "test_cost", "gradient_norm", "accuracy", "test_accuracy")
+    return data_of(rows, *names)
 
 
 def draw(axes: Axes, source: Source, position: int | None, time: str, average: str = "median") -> None:
@@ -66,6 +69,20 @@ def draw(axes: Axes, source: Source, position: int | None, time: str, average: s
     if position is None:
         _draw_theory(axes, result, time)
         _draw_lazy(axes, result)
+        _draw_accuracy(axes, result)
+
+
+def _draw_accuracy(axes: Axes, result: TrainResult) -> None:
+    """Shares of wrong answers, on the axis of the costs: both fall, and both are numbers of that size."""
+    path = result.trajectory
+    assert path is not None
+    for k, (share, name) in enumerate(((path.accuracy, "training"), (path.test_accuracy, "test"))):
+        if share is None:
+            continue
+        look = {**line_style(2 + k), "linewidth": 0.9}
+        for i, (_, rows) in enumerate(members_of(result)):
+            wrong = np.where(share[rows] < 1, 1 - share[rows], np.nan)  # none is wrong: nothing to draw on a logarithm
+            axes.plot(path.t[rows], wrong, **look, label=f"share wrong, {name}" if i == 0 else None, gid="wrong")
 
 
 def _draw_members(axes: Axes, result: TrainResult, values: np.ndarray, prefix: str, index: int, average: str) -> None:

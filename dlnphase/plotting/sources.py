@@ -172,7 +172,7 @@ def task_words(config: Any, shape: tuple[int, int], kind: str) -> str:
 
 def _train_words(result: TrainResult) -> str:
     config, network = result.config, result.network
-    words = [task_words(config, result.task.shape, result.task.kind), f"L = {network.depth}"]
+    words = [task_words(config, result.task.shape, result.task.words), f"L = {network.depth}"]
     if network.gamma is not None and network.width is not None:
         scale = f"(σ = {network.sigma:.3g}, α = {network.alpha:.3g})"
         words += [f"w = {network.width:.6g}", f"γ = {network.gamma:g} {scale}"]
@@ -191,7 +191,7 @@ def _train_words(result: TrainResult) -> str:
 
 def _detect_words(result: DetectResult) -> str:
     path, config = result.path, result.config
-    words = [task_words(config, result.task.shape, result.task.kind), f"L = {path.depth}"]
+    words = [task_words(config, result.task.shape, result.task.words), f"L = {path.depth}"]
     words.append(f"{path.records} records of {Path(config.sources[0]).name}")
     words.append(f"visits of at least {config.min_prominence:g} decades")
     return ", ".join(words)

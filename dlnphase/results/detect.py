@@ -214,7 +214,7 @@ class DetectResult(Tabular):
         ranks = ", ".join(str(v.rank) for v in self.visits if v.member == first)
         seen = f"visits at rank {ranks}" if ranks else "no visit"
         more = f" (first of {len(self.path.members)} paths)" if len(self.path.members) > 1 else ""
-        return f"{self.task.kind} {rows}×{columns}, L = {self.path.depth}, {seen}{more}"
+        return f"{self.task.words} {rows}×{columns}, L = {self.path.depth}, {seen}{more}"
 
     def columns(self) -> dict[str, np.ndarray]:
         """A row per visit: member, rank, kind, times, cost, gradient_norm, prominence, distances."""

@@ -39,6 +39,7 @@ class Trajectory:
         A: end-to-end matrices, shape (T, d_out, d_in).
         weights: layers at some of the rows, each of shape (V, n_l, n_{l-1}).
         weights_index: the rows the weights belong to, shape (V,).
+        accuracy, test_accuracy: shares of right answers, shape (T,); None for a cost that knows none.
     """
 
     member: np.ndarray
@@ -52,7 +53,10 @@ class Trajectory:
     A: np.ndarray
     weights: tuple[np.ndarray, ...]
     weights_index: np.ndarray
+    accuracy: np.ndarray | None = None
+    test_accuracy: np.ndarray | None = None
 
+    SHARES: ClassVar[tuple[str, ...]] = ("accuracy", "test_accuracy")
     ROWS: ClassVar[tuple[str, ...]] = ("member", "t", "step", "cost", "excess", "test_cost", "gradient_norm")
 
     def __repr__(self) -> str:
@@ -65,6 +69,7 @@ class Trajectory:
     def arrays(self) -> dict[str, np.ndarray]:
         """What trajectory.npz holds, by name."""
         out = {name: getattr(self, name) for name in (*self.ROWS, "singular_values", "A", "weights_index")}
+        out |= {name: values for name in self.SHARES if (values := getattr(self, name)) is not None}
         return out | {f"W{k}": layer for k, layer in enumerate(self.weights, 1)}
 
     def rows_of(self, member: int) -> np.ndarray:
@@ -81,6 +86,7 @@ class Trajectory:
         d_out, d_in = arrays["A"].shape[-2:] if arrays["A"].ndim == 3 else (0, 0)
         shapes: dict[str, tuple[int, ...]] = dict.fromkeys(cls.ROWS, (rows,))
         shapes |= {"A": (rows, d_out, d_in), "singular_values": (rows, min(d_out, d_in))}
+        shapes |= {name: (rows,) for name in cls.SHARES if name in arrays}
         for name, shape in shapes.items():
             if arrays[name].shape != shape:
                 raise InputError(f"{where}: {name} has shape {arrays[name].shape}, expected {shape}")
@@ -104,7 +110,7 @@ class Trajectory:
             or (len(index) and not (0 <= index.min() <= index.max() < rows))
         ):
             raise InputError(f"{where}: weights_index does not point into the {rows} rows")
-        values = {name: arrays[name] for name in (*cls.ROWS, "singular_values", "A")}
+        values = {name: arrays[name] for name in (*cls.ROWS, "singular_values", "A", *cls.SHARES) if name in arrays}
         return cls(**values, weights=weights, weights_index=index)
 
 
@@ -136,13 +142,35 @@ class NetworkInfo:
 
 @dataclass(frozen=True)
 class TaskInfo:
-    """What it was trained on: kind, shape (d_out, d_in), C_min, whether the minimiser is unique, and ‖∇C(0)‖_op."""
+    """What it was trained on.
+
+    Attributes:
+        kind: of the task.
+        shape: (d_out, d_in).
+        minimum: inf C over all matrices.
+        unique: whether there is one minimiser and no other.
+        top_gradient: ‖∇C(0)‖_op.
+        cost: squared, cross-entropy, logistic, huber, or the name of the user's own.
+        attained: whether a minimum exists.
+    """
 
     kind: str
     shape: tuple[int, int]
     minimum: float
     unique: bool
     top_gradient: float
+    cost: str = "squared"
+    attained: bool = True
+
+    @property
+    def name_it(self) -> bool:
+        """Whether the cost is another than the squared one, which needs no word."""
+        return self.cost != "squared"
+
+    @property
+    def words(self) -> str:
+        """``completion``, ``completion (huber)``."""
+        return f"{self.kind} ({self.cost})" if self.name_it else self.kind
 
 
 @dataclass(frozen=True)
@@ -179,6 +207,9 @@ class Outcome:
             narrowest layer allows, above it; ``local-minimum``, a minimum of the network whose narrowest layer keeps it
             above that of the cost, where the least cost at this width is not known. Of several members: of all of them.
         reachable: the cost there, that ``tol`` was measured above; of several members their mean.
+        accuracy, test_accuracy: shares of right answers at the end, of a cost that knows them.
+        margin: where no minimum exists: that of the worst answer over (Σ s_i^(2/L))^(L/2).
+        alignment: there, the cosine between θ and −∇𝓛, which goes to 1.
     """
 
     reason: str
@@ -196,16 +227,30 @@ class Outcome:
     advice: str = ""
     reached: str | None = None
     reachable: float | None = None
+    accuracy: float | None = None
+    test_accuracy: float | None = None
+    margin: float | None = None
+    alignment: float | None = None
 
 
 @dataclass(frozen=True)
 class Plateau:
-    """The cost at a visit: as predicted (min C at that rank, where a closed form is known), refined, and measured."""
+    """The cost at a visit: as predicted (min C at that rank, where a closed form is known), refined, and measured.
+
+    Attributes:
+        rank: of the critical point.
+        predicted, refined, measured: the cost, as above.
+        test_cost: at the visit, or None.
+        accuracy, test_accuracy: shares of right answers there, of a cost that knows them.
+    """
 
     rank: int
     predicted: float | None
     refined: float
     measured: float
+    test_cost: float | None = None
+    accuracy: float | None = None
+    test_accuracy: float | None = None
 
 
 @dataclass(frozen=True)
@@ -295,7 +340,7 @@ class TrainResult(Tabular):
         o, (rows, columns) = self.outcome, self.task.shape
         starts = f"{len(self.members)} starts, " if self.members else ""
         return (
-            f"{self.task.kind} {rows}×{columns}, L = {self.network.depth}, {starts}{o.regime or 'regime not told'}, "
+            f"{self.task.words} {rows}×{columns}, L = {self.network.depth}, {starts}{o.regime or 'regime not told'}, "
             f"rank {o.rank}, {o.reason.replace('_', ' ')} at t = {o.time:.4g}"
         )
 
@@ -309,6 +354,7 @@ class TrainResult(Tabular):
         if path is None:
             raise InputError(f"{self.files.get('trajectory')} is not there, expected it beside {RUN_FILE}")
         out = {name: getattr(path, name) for name in Trajectory.ROWS}
+        out |= {name: values for name in Trajectory.SHARES if (values := getattr(path, name)) is not None}
         return out | {f"singular_value_{k + 1}": s for k, s in enumerate(path.singular_values.T)}
 
     def display_rows(self) -> list[dict[str, Any]]:

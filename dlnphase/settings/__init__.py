@@ -1,6 +1,7 @@
 """Settings of every command, each a frozen dataclass read as one table (see ``table``). Nothing here imports torch."""
 
 from dlnphase.settings.common import MachineSettings, NetworkSettings, TaskSettings
+from dlnphase.settings.costs import CostSettings
 from dlnphase.settings.detect import DetectSettings
 from dlnphase.settings.dynamics import DynamicsSettings
 from dlnphase.settings.plot import PlotSettings
@@ -9,6 +10,7 @@ from dlnphase.settings.table import Option, Settings, default_words, option, opt
 from dlnphase.settings.train import TrainSettings
 
 __all__ = [
+    "CostSettings",
     "DetectSettings",
     "DynamicsSettings",
     "MachineSettings",

@@ -73,6 +73,7 @@ class TaskSettings(Settings):
     """What the network is to learn: a planted matrix, or the user's own files."""
 
     DEFAULT_TASK: ClassVar[str] = "completion"
+    DATA_TASKS: ClassVar[tuple[str, ...]] = ("regression",)
     DEFAULT_RANK: ClassVar[int | None] = 3  # None: full
 
     task: str | None = option(
@@ -218,7 +219,7 @@ class TaskSettings(Settings):
             self._set("data_seed", 0)
         if source == "data":
             self._refuse_beside("data", _AS_TEXT)
-        fits = ("completion", "factorization") if source == "target" else ("regression",)
+        fits = ("completion", "factorization") if source == "target" else self.DATA_TASKS
         if self.task is not None and self.task not in fits:
             raise InputError(f"task: found {self.task} beside {source}, expected {' or '.join(fits)}")
 

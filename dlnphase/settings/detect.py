@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from dlnphase.errors import InputError
-from dlnphase.settings.common import MachineSettings, TaskSettings, name_words
+from dlnphase.settings.common import MachineSettings, name_words
+from dlnphase.settings.costs import CostSettings
 from dlnphase.settings.parse import boolean, choice, integer, number, path, paths
 from dlnphase.settings.table import option, options
 
-_TASK = tuple(options(TaskSettings))
+_TASK = tuple(options(CostSettings))
 
 
 @dataclass(frozen=True, kw_only=True)
-class DetectSettings(MachineSettings, TaskSettings):
+class DetectSettings(MachineSettings, CostSettings):
     """Which path to look at, what it was trained on, and what to say about its visits.
 
     A run of ``dlnphase train`` brings its own task and network; a path of another code needs its task by options.

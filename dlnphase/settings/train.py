@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dlnphase.errors import InputError
-from dlnphase.settings.common import MachineSettings, NetworkSettings, TaskSettings
+from dlnphase.settings.common import MachineSettings, NetworkSettings
+from dlnphase.settings.costs import CostSettings
 from dlnphase.settings.dynamics import DynamicsSettings
 from dlnphase.settings.parse import number
 from dlnphase.settings.table import option
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainSettings(MachineSettings, DynamicsSettings, TaskSettings, NetworkSettings):
+class TrainSettings(MachineSettings, DynamicsSettings, CostSettings, NetworkSettings):
     """One network, from initialisation to the minimum: network, task, dynamics, machine."""
 
     noise_level: float | None = option(

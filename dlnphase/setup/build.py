@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from dlnphase.backend import Backend, resolve_backend
-from dlnphase.costs.quadratic import QuadraticCost
+from dlnphase.costs.interface import ConvexCost
 from dlnphase.costs.tasks import Labels, Task, default_singular_values, matrix_task, planted_task, regression_task
 from dlnphase.errors import InputError
 from dlnphase.networks.chain import Network, parameter_count
@@ -20,8 +20,9 @@ from dlnphase.networks.krylov import unrevealed_square_norm
 from dlnphase.networks.sampling import alpha_of, sigma_of
 from dlnphase.results.matrixfile import Table
 from dlnphase.results.train import NetworkInfo, TaskInfo
-from dlnphase.settings import MachineSettings, NetworkSettings, TaskSettings
+from dlnphase.settings import CostSettings, MachineSettings, NetworkSettings, TaskSettings
 from dlnphase.setup import inputs
+from dlnphase.setup.convex import convex_task
 from dlnphase.setup.repeats import check_data, check_target
 from dlnphase.setup.representation import Representation, choose_representation, initial_network, represent
 
@@ -85,6 +86,8 @@ def build_task(settings: S, backend: Backend) -> tuple[Task, S]:
 
 
 def _build_task(settings: S, backend: Backend) -> tuple[Task, S]:
+    if isinstance(settings, CostSettings) and settings.cost is not None:
+        return convex_task(settings, backend)
     if settings.target is not None:
         table = inputs.read_matrix(settings.target, header=settings.header, index_column=settings.index_column)
         check_target(settings, table.values)
@@ -130,10 +133,10 @@ def _planted(settings: S, backend: Backend) -> tuple[Task, S]:
     return task, replace(settings, singular_values=values)
 
 
-def _check_range(cost: QuadraticCost, settings: TaskSettings, backend: Backend) -> None:
+def _check_range(cost: ConvexCost, settings: TaskSettings, backend: Backend) -> None:
     """Refuse a task whose numbers the dtype cannot hold, before anything is computed with them."""
-    start = cost.excess(torch.zeros_like(cost.minimizer)[None])
-    numbers = {"the minimiser": cost.minimizer, "the curvature": cost.operator, "the cost at A = 0": start}
+    start = cost.excess(cost.like.new_zeros((1, *cost.shape)))
+    numbers = {**cost.numbers(), "the cost at A = 0": start}
     for name, values in numbers.items():
         largest = float(values.abs().max())
         if not largest <= torch.finfo(backend.dtype).max ** (1.0 if name == "the cost at A = 0" else 0.5):
@@ -159,14 +162,14 @@ def _check_task_memory(settings: TaskSettings) -> None:
         )
 
 
-def task_info(cost: QuadraticCost) -> TaskInfo:
+def task_info(cost: ConvexCost) -> TaskInfo:
     """What a result says about its task."""
-    zero = torch.zeros((1, *cost.shape), dtype=cost.minimizer.dtype, device=cost.minimizer.device)
+    zero = cost.like.new_zeros((1, *cost.shape))
     top = float(torch.linalg.matrix_norm(cost.gradient(zero)[0], 2))
-    return TaskInfo(cost.kind, cost.shape, cost.minimum, cost.unique, top)
+    return TaskInfo(cost.kind, cost.shape, cost.minimum, cost.unique, top, cost.name, cost.attained)
 
 
-def build_start(settings: NetworkSettings, cost: QuadraticCost, backend: Backend, seed: int) -> Start:
+def build_start(settings: NetworkSettings, cost: ConvexCost, backend: Backend, seed: int) -> Start:
     """The starting networks, full or reduced, or the user's own.
 
     Raises:
@@ -192,7 +195,7 @@ def build_start(settings: NetworkSettings, cost: QuadraticCost, backend: Backend
     return Start(network, info, np.asarray(settings.seeds), norm, _notes(chosen))
 
 
-def build_limit(settings: NetworkSettings, cost: QuadraticCost, backend: Backend) -> Start:
+def build_limit(settings: NetworkSettings, cost: ConvexCost, backend: Backend) -> Start:
     """The start of the limit α → 0: the origin, with as many channels as A can have modes.
 
     Raises:
@@ -211,7 +214,7 @@ def build_limit(settings: NetworkSettings, cost: QuadraticCost, backend: Backend
     return Start(network, info, np.array([0]), np.zeros(1))
 
 
-def _start_from_file(settings: NetworkSettings, path: str, cost: QuadraticCost, backend: Backend) -> Start:
+def _start_from_file(settings: NetworkSettings, path: str, cost: ConvexCost, backend: Backend) -> Start:
     layers = inputs.read_weights(path)
     shape = (layers[-1].shape[1], layers[0].shape[2])
     if shape != cost.shape:

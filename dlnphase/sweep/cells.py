@@ -12,6 +12,7 @@ import torch
 
 from dlnphase import __version__
 from dlnphase.backend import Backend
+from dlnphase.costs.quadratic import require_quadratic
 from dlnphase.costs.tasks import Task
 from dlnphase.distances import (
     distance_to_minimum,
@@ -72,7 +73,7 @@ def _run_cell(job: CellJob) -> Cell:
     settings, gamma, width = job.settings, job.gamma, job.width
     backend = build_backend(settings)
     precise = Backend(backend.device, torch.float64)  # distances need every digit, whatever the dynamics run in
-    cost = job.task.cost.to(precise)
+    cost = require_quadratic(job.task.cost, "distances need").to(precise)
     order = settings.krylov_order if isinstance(settings.krylov_order, int) else None
     held = choose(
         settings.depth, width, cost, precise, seed=settings.seed, member=settings.seeds[0], order=order

@@ -17,6 +17,7 @@ from itertools import pairwise
 import numpy as np
 
 from dlnphase.backend import Backend, resolve_backend
+from dlnphase.costs.quadratic import require_quadratic
 from dlnphase.costs.tasks import Task
 from dlnphase.distances import (
     GAMMA_CRITICAL,
@@ -201,7 +202,7 @@ def _no_crossing(result: SweepResult) -> str:
 
 def _notes(task: Task, depth: int) -> tuple[str, ...]:
     """How this task differs from a full-rank factorization, where every constant is known."""
-    cost = task.cost
+    cost = require_quadratic(task.cost, "distances need")
     notes = ["distances are attained values with certificates: upper bounds on d_m and d_s"]
     dead = sorted({m.dead for m in facts_of(cost, depth).saddles})
     if cost.kind == "regression":

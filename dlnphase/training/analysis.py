@@ -10,12 +10,14 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from dlnphase.costs.interface import ConvexCost
 from dlnphase.costs.quadratic import QuadraticCost
 from dlnphase.critical import HostCost, RankTransition, refine_matrix
 from dlnphase.critical.bottleneck import is_least
 from dlnphase.critical.visited import Path, Visited, matrix_rank, transitions, visited_points
 from dlnphase.networks.chain import Network
 from dlnphase.results.train import Member, NetworkInfo, Outcome, Plateau, Prediction, Regime, Spread, TaskInfo, Theory
+from dlnphase.training.answers import accuracy, answers
 from dlnphase.training.early import passes_early, with_dense_start
 from dlnphase.training.modes import modes_of
 from dlnphase.training.noise import Question, noise_on
@@ -42,8 +44,8 @@ class Analysis:
 class Context:
     """What the analysis of every member shares; ``rtol`` is that of a gradient flow, None for other dynamics."""
 
-    cost: QuadraticCost
-    test: QuadraticCost | None
+    cost: ConvexCost
+    test: ConvexCost | None
     network: NetworkInfo
     task: TaskInfo
     tol: float
@@ -89,13 +91,17 @@ def analyse(path: MemberPath, member: int, square_norm: float, context: Context)
         initial_test_cost=tests[0],
         rank=visited[-1].rank if at_end else matrix_rank(end, refine_matrix(end, host)),
         evidence=evidence,
+        **answers(path, context.cost, context.test, context.network.depth),
         **_reached(visited[-1] if at_end and reason == "converged" else None, context.cost, width),
     )
     plateaus = tuple(
-        Plateau(v.rank, context.cost.minimum_at_rank(v.rank), v.point.cost, float(cost[v.visit.index]))
+        Plateau(
+            v.rank, context.cost.minimum_at_rank(v.rank), v.point.cost, float(cost[v.visit.index]),
+            **_answers_at(path.matrices[v.visit.index], context),
+        )
         for v in visited
         if v.point.converged
-    )
+    )  # fmt: skip
     regime, predictions = predict(path, rows, movement * float(np.sqrt(square_norm)), context.network, context.task)
     kept = np.array(sorted(path.matrices))
     matrices = np.stack([path.matrices[k] for k in kept])
@@ -105,9 +111,10 @@ def analyse(path: MemberPath, member: int, square_norm: float, context: Context)
         dense, at = with_dense_start(time[kept], matrices, path.start, host.cost, context.rtol)
         modes = modes_of(dense, np.linalg.svd(at, compute_uv=False), outcome.rank, at)
     noise = None
-    if context.noise is not None:
+    if context.noise is not None and isinstance(context.cost, QuadraticCost):
         places = {v.rank: v.visit.index for v in visited}
-        noise = noise_on(path, places, spectra, outcome.rank, context.noise, context.cost, context.test)
+        test = context.test if isinstance(context.test, QuadraticCost) else None
+        noise = noise_on(path, places, spectra, outcome.rank, context.noise, context.cost, test)
     return Analysis(
         Member(member, outcome, tuple(rows), Theory(regime, plateaus, predictions), modes, noise),
         tuple(v.visit.index for v in visited),
@@ -115,10 +122,19 @@ def analyse(path: MemberPath, member: int, square_norm: float, context: Context)
     )
 
 
-def _reached(end: Visited | None, cost: QuadraticCost, width: int) -> dict[str, Any]:
+def _answers_at(a: np.ndarray, context: Context) -> dict[str, Any]:
+    """Test cost and accuracies at a visit, as entries of its plateau."""
+    cost, test = context.cost, context.test
+    tested = None if test is None else float(cost_values(test, a[None])[0])
+    return {"test_cost": tested, "accuracy": accuracy(cost, a), "test_accuracy": accuracy(test, a)}
+
+
+def _reached(end: Visited | None, cost: ConvexCost, width: int) -> dict[str, Any]:
     """What a run that has converged came to, and the cost there, as entries of its outcome."""
     if end is None:
         return {}
+    if not cost.attained:
+        return {"reached": "no-minimum", "reachable": cost.minimum}
     if not end.held:
         return {"reached": "global-minimum", "reachable": cost.minimum}
     kind = "width-minimum" if is_least(end.point.cost, cost, width) else "local-minimum"
@@ -191,7 +207,11 @@ def _mean_theory(theories: Sequence[Theory]) -> Theory:
     for rank in sorted({p.rank for t in theories for p in t.plateaus}):
         seen = [p for t in theories for p in t.plateaus if p.rank == rank]
         predicted = _mean_of(p.predicted for p in seen)
-        plateaus.append(Plateau(rank, predicted, _mean(p.refined for p in seen), _mean(p.measured for p in seen)))
+        answers_there: dict[str, Any] = {
+            n: _mean_of(getattr(p, n) for p in seen) for n in ("test_cost", "accuracy", "test_accuracy")
+        }
+        means = _mean(p.refined for p in seen), _mean(p.measured for p in seen)
+        plateaus.append(Plateau(rank, predicted, *means, **answers_there))
     predictions = {}
     for name in dict.fromkeys(name for t in theories for name in t.predictions):
         told = [t.predictions[name] for t in theories if name in t.predictions]
@@ -225,6 +245,9 @@ def _mean_outcome(outcomes: Sequence[Outcome]) -> Outcome:
         parameter_movement=float(np.mean([o.evidence.parameter_movement for o in outcomes])),
         ntk_change=float(np.mean([o.evidence.ntk_change for o in outcomes])),
     )
+    shares: dict[str, Any] = {
+        n: _mean_of(getattr(o, n) for o in outcomes) for n in ("accuracy", "test_accuracy", "margin", "alignment")
+    }
     return replace(
         outcomes[0],
         reason=next(r for r in WORST_FIRST if any(o.reason == r for o in outcomes)),
@@ -238,6 +261,7 @@ def _mean_outcome(outcomes: Sequence[Outcome]) -> Outcome:
         test_cost=mean("test_cost") if has_test else None,
         initial_test_cost=mean("initial_test_cost") if has_test else None,
         rank=_common([o.rank for o in outcomes]),
+        **shares,
         reached=outcomes[0].reached if len({o.reached for o in outcomes}) == 1 else None,
         reachable=_mean_of(o.reachable for o in outcomes),
         evidence=evidence,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dlnphase.costs.quadratic import QuadraticCost
+from dlnphase.costs.interface import ConvexCost
 from dlnphase.critical.visits import WeightKeeper
 from dlnphase.dynamics.records import Record
 from dlnphase.dynamics.state import Room, State
@@ -203,8 +203,8 @@ def assemble(
     members: np.ndarray,
     visits: Sequence[Sequence[int]],
     singular_values: Sequence[np.ndarray],
-    cost: QuadraticCost,
-    test: QuadraticCost | None,
+    cost: ConvexCost,
+    test: ConvexCost | None,
 ) -> Trajectory:
     """One trajectory of the rows whose matrices were kept.
 
@@ -242,11 +242,26 @@ def assemble(
         singular_values=np.concatenate(singular_values),
         weights=tuple(np.stack(parts) for parts in zip(*layers, strict=True)),
         weights_index=np.array(index, dtype=np.int64),
+        accuracy=accuracies(cost, a),
+        test_accuracy=accuracies(test, a),
     )
 
 
-def cost_values(cost: QuadraticCost, matrices: np.ndarray) -> np.ndarray:
+def cost_values(cost: ConvexCost, matrices: np.ndarray) -> np.ndarray:
     """C(A) of a stack of matrices (T, d_out, d_in), shape (T,)."""
-    like = cost.minimizer
+    like = cost.like
     a = torch.as_tensor(matrices, dtype=like.dtype, device=like.device)
     return cost.value(a).cpu().numpy().astype(float)
+
+
+def accuracies(cost: ConvexCost | None, matrices: np.ndarray) -> np.ndarray | None:
+    """The share of right answers of a stack of matrices (T, d_out, d_in), shape (T,); None where none is asked for."""
+    if cost is None:
+        return None
+    shares: list[torch.Tensor] = []
+    for a in torch.as_tensor(matrices, dtype=cost.like.dtype, device=cost.like.device):
+        share = cost.accuracy(a[None])  # one by one: the answers to thousands of samples take room
+        if share is None:
+            return None
+        shares.append(share)
+    return torch.cat(shares).cpu().numpy().astype(float)

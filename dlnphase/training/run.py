@@ -259,20 +259,24 @@ def _noise_question(run: Run) -> Question | None:
 
 def _completed(run: Run, paths: Sequence[MemberPath]) -> Table | None:
     """The user's matrix with its gaps filled in: by A at the end, or the mean of it over several starts."""
-    if run.settings.target is None or run.settings.task != "completion":
+    cost = run.task.cost
+    if run.settings.target is None or run.settings.task != "completion" or not isinstance(cost, QuadraticCost):
         return None
     ends = np.mean([path.matrices[max(path.matrices)] for path in paths], axis=0)
-    seen, given = run.task.cost.operator.cpu().numpy() > 0, run.task.cost.minimizer.cpu().numpy()
+    seen, given = cost.operator.cpu().numpy() > 0, cost.minimizer.cpu().numpy()
     labels = run.task.labels
     return Table(np.where(seen, given, ends), labels.rows, labels.columns, labels.corner)
 
 
 def _sparsity(run: Run, paths: Sequence[MemberPath], members: Sequence[Member]) -> Sparsity | None:
     """How sparse the ends are, where the data leaves a choice of minimum and the width lets them come to one."""
-    if run.task.cost.unique or any(m.outcome.reached not in (None, "global-minimum") for m in members):
+    cost = run.task.cost
+    if not isinstance(cost, QuadraticCost):
+        return None  # the least nuclear norm is looked for under linear equations
+    if cost.unique or any(m.outcome.reached not in (None, "global-minimum") for m in members):
         return None
     ends = np.stack([path.matrices[max(path.matrices)] for path in paths])
-    return end_of_path(ends, run.task.cost, run.start.info.depth, target=run.task.target)
+    return end_of_path(ends, cost, run.start.info.depth, target=run.task.target)
 
 
 def _advised(outcome: Outcome, run: Run) -> Outcome:

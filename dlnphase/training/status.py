@@ -92,7 +92,7 @@ class Status:
         a = np.asarray(record.A[place])
         t, excess, norm = (float(v[place]) for v in (record.time, record.excess, record.gradient_norm))
         s = np.linalg.svd(a, compute_uv=False)
-        like = self._cost.minimizer
+        like = self._cost.like
         slope = self._cost.gradient(torch.as_tensor(a, dtype=like.dtype, device=like.device)[None])[0]
         top = float(torch.linalg.matrix_norm(slope, 2))
         rank = int((s > LEARNED * max(float(s[0]), top)).sum())

@@ -17,7 +17,8 @@ LISTED, WAYS = 5, 3  # times, and ways that several starts took, that are told o
 def train_sentence(result: TrainResult) -> str:
     """What happened, in words; the same for the terminal, notebooks and captions."""
     sparse = f" {result.sparsity.words}" if result.sparsity is not None and _fits(result) else ""
-    return f"{_story(result)}{_modes(result)} {_ending(result)}{_test(result)}{_noise(result)}{sparse}"
+    end = f"{_ending(result)}{_answers(result)}{_test(result)}"
+    return f"{_story(result)}{_modes(result)} {end}{_noise(result)}{sparse}"
 
 
 # ---- the path ----------------------------------------------------------------------------------------
@@ -138,6 +139,8 @@ def _goal(result: TrainResult) -> str:
             f"to {several} of the network at cost {outcome.reachable:.4g}: width {width} keeps it above the minimum "
             f"of the cost ({minimum:.4g}), and the least cost at this width is not known;"
         )
+    if outcome.reached == "no-minimum":
+        return f"to inf C = {minimum:.4g}, which no matrix has (A goes on growing),"
     reached = Counter(m.outcome.reached for m in result.members)
     if len(reached) > 1:
         told = [(count, (kind or "point").replace("-", " ")) for kind, count in reached.most_common()]
@@ -146,11 +149,30 @@ def _goal(result: TrainResult) -> str:
     return "to the minimum of the cost" + (f" (it is {minimum:.4g})" if minimum > 0 else "")
 
 
+def _answers(result: TrainResult) -> str:
+    """Shares of right answers, and of data without a minimum the margin and how far the direction has come."""
+    o = result.outcome
+    if o.accuracy is None:
+        return ""
+    mean = " on average" if result.members else ""
+    words = f" {100 * o.accuracy:.2f} % of the answers in training are right{mean}"
+    words += f", {100 * o.test_accuracy:.2f} % of those in the test" if o.test_accuracy is not None else ""
+    if o.margin is None:
+        return words + "."
+    norm = f"(Σ s_i^(2/{result.network.depth}))^({result.network.depth}/2)"
+    words += f". The data can be got right entirely, so no minimum exists: margin {o.margin:.3g} of {norm}"
+    if o.alignment is None:
+        return words + "."
+    return f"{words}; cos(θ, −∇𝓛) = {o.alignment:.3f}, which is 1 in the direction of largest margin."
+
+
 def _test(result: TrainResult) -> str:
     outcome = result.outcome
     if outcome.test_cost is None or not outcome.initial_test_cost or outcome.reason != "converged":
         return ""
     ratio = outcome.test_cost / outcome.initial_test_cost
+    if outcome.accuracy is not None:
+        return f" Test cost {outcome.test_cost:.4g}, {ratio:.2g} of its start."
     if result.task.kind != "completion" or not _fits(result):
         return f" Test cost {outcome.test_cost:.4g}, {ratio:.2g} of its start."
     if result.config.target is not None:

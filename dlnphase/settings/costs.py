@@ -1,0 +1,127 @@
+"""Settings of the cost: what is made of the difference between A and the data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from dlnphase.errors import InputError
+from dlnphase.settings.common import TASK_NAMES, TaskSettings, name_words
+from dlnphase.settings.parse import Parser, choice, columns, number, path
+from dlnphase.settings.table import option
+
+# cost → the tasks it makes sense for
+COSTS = {
+    "squared": (*TASK_NAMES, "classification"),
+    "cross-entropy": ("classification",),
+    "logistic": ("classification", "completion", "factorization"),
+    "huber": ("completion", "factorization", "regression"),
+}
+HUBER_DELTA = 1.0
+_TASK = (
+    "task", "dim", "shape", "rank", "singular_values", "observed", "measurements", "noise", "data_seed", "target",
+    "data", "header", "index_column", "label_column", "huber_delta",
+)  # fmt: skip
+
+
+def _cost(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError
+    module, colon, name = value.partition(":")
+    own = colon and all(part.isidentifier() for part in (*module.split("."), *name.split(".")))
+    if value not in COSTS and not own:
+        raise ValueError
+    return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class CostSettings(TaskSettings):
+    """The task, and which convex cost of A it is."""
+
+    DATA_TASKS: ClassVar[tuple[str, ...]] = ("regression", "classification")
+
+    task: str | None = option(
+        None, choice(*TASK_NAMES, "classification"), "kind of task; classification needs --data", panel="Task",
+        default_words="completion", replaces=("observed", "measurements", "target", "data"),
+    )  # fmt: skip
+    data: str | None = option(
+        None,
+        path("an .npz or .csv file"),
+        "your data: .npz with X (N x d_in) and Y (N x d_out) or classes y (N), also X_test, Y_test or y_test; or .csv",
+        panel="Task",
+        replaces=("task", "dim", "shape", "rank", "singular_values", "observed", "measurements", "noise", "data_seed",
+                  "target"),
+    )  # fmt: skip
+    label_column: str | None = option(
+        None, columns(), "your data as .csv: the column of classes, by number or name", panel="Task",
+    )  # fmt: skip
+    cost: str | None = option(
+        None,
+        Parser(_cost, f"{', '.join(COSTS)} or MODULE:NAME", "COST", choices=tuple(COSTS)),
+        "cost of A, or MODULE:NAME of your own",
+        panel="Task",
+        default_words="squared; cross-entropy for classification",
+        replaces=("huber_delta",),
+    )
+    huber_delta: float | None = option(
+        None, number(positive=True), "huber: residuals beyond it count linearly", panel="Task",
+        default_words=f"{HUBER_DELTA:g}",
+    )  # fmt: skip
+
+    @classmethod
+    def _replaced(cls, name: str, merged: Mapping[str, Any]) -> tuple[str, ...]:
+        """A task asked for by name stays one of the data that is there, where it can be."""
+        names = super()._replaced(name, merged)
+        if name == "task" and merged.get("task") == "classification":
+            return tuple(n for n in names if n != "data")
+        return names
+
+    @property
+    def own_cost(self) -> bool:
+        """Whether the cost is the user's, which is a task of its own."""
+        return self.cost is not None and ":" in self.cost
+
+    def task_words(self) -> str:
+        """The task and, where it is another than the usual one, its cost, in the name of a directory."""
+        if self.own_cost:
+            return name_words((self.cost or "").replace(":", "-"))
+        plain = super().task_words()
+        return plain if self.cost is None else f"{plain}-{self.cost}"
+
+    def _settle(self) -> None:
+        if self.own_cost:
+            self._refuse_task()
+            super(TaskSettings, self)._settle()  # what a task of this package settles is not asked
+            return
+        if self.label_column is not None and self.data is None:
+            raise InputError("label-column: found without data, expected it beside a .csv file of data")
+        wants_classes = self.label_column is not None or self.cost in ("cross-entropy", "logistic")
+        if self.task is None and self.data is not None and wants_classes:
+            self._set("task", "classification")
+        if self.task == "classification" and self.data is None:
+            raise InputError("task: found classification without data, expected --data with X and y")
+        super()._settle()
+        self._settle_cost()
+
+    def _settle_cost(self) -> None:
+        if self.task == "classification" and self.cost is None:
+            self._set("cost", "cross-entropy")
+        fits = COSTS[self.cost or "squared"]
+        task = self.task or ("regression" if self.data is not None else "completion")
+        if task not in fits:
+            raise InputError(f"cost: found {self.cost} with task {task}, expected it with {' or '.join(fits)}")
+        if self.cost == "squared" and task != "classification":
+            self._set("cost", None)
+        if self.cost == "huber" and self.huber_delta is None:
+            self._set("huber_delta", HUBER_DELTA)
+        if self.cost != "huber" and self.huber_delta is not None:
+            raise InputError(f"huber-delta: found {self.huber_delta:g}, expected only with cost huber")
+        if self.cost == "logistic" and self.noise:
+            raise InputError(f"noise: found {self.noise:g} with cost logistic, whose signs are drawn at random already")
+
+    def _refuse_task(self) -> None:
+        """A cost of one's own says what it is about."""
+        for name in _TASK:
+            if getattr(self, name) is not None:
+                raise InputError(f"{name.replace('_', '-')}: found beside cost {self.cost}, which is a task of its own")

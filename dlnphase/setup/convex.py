@@ -1,0 +1,147 @@
+"""Tasks whose cost is another than the squared one of regression, completion and their kin."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from dlnphase.backend import Backend, stream
+from dlnphase.costs.convex import (
+    cross_entropy,
+    huber_completion,
+    huber_regression,
+    logistic_regression,
+    one_bit_completion,
+)
+from dlnphase.costs.interface import ConvexCost
+from dlnphase.costs.labelled import LabelledSquares
+from dlnphase.costs.minimise import Found
+from dlnphase.costs.own import load_cost
+from dlnphase.costs.tasks import Labels, Task, default_singular_values, held_out, offsets, planted_matrix
+from dlnphase.errors import InputError
+from dlnphase.settings.costs import CostSettings
+from dlnphase.setup import inputs
+from dlnphase.setup.labelled import read_labelled
+from dlnphase.setup.repeats import check_data, check_target
+
+S = TypeVar("S", bound=CostSettings)
+UNSOUGHT = Found(0.0, None, False, known=False)  # of costs that are evaluated and never minimised
+
+
+def convex_task(settings: S, backend: Backend) -> tuple[Task, S]:
+    """The task of settings that name a cost; the settings with what only the task could tell.
+
+    Raises:
+        InputError: for a file or a module that cannot be used.
+    """
+    assert settings.cost is not None
+    if settings.own_cost:
+        return Task(load_cost(settings.cost).to(backend)), settings
+    if settings.task == "classification":
+        return _classification(settings, backend)
+    if settings.data is not None:
+        return _samples(settings, backend)
+    return _entries(settings, backend)
+
+
+def note_on_minimum(cost: ConvexCost) -> tuple[str, ...]:
+    """A word where no minimum exists, or none was found."""
+    if cost.attained:
+        return ()
+    found = getattr(cost, "found", None)
+    if found is not None and not found.known:
+        return (f"no minimum was found: costs are told above {cost.minimum:.6g}, the lowest that was met",)
+    what = "entries" if cost.metric is None else "samples"
+    return (f"separable: all {what} can be got right, so no minimum exists and A grows for ever as C falls to 0",)
+
+
+def _classification(settings: S, backend: Backend) -> tuple[Task, S]:
+    assert settings.data is not None
+    data = read_labelled(settings.data, label_column=settings.label_column, header=settings.header)
+    count = len(data.classes)
+
+    def cost(x: np.ndarray, y: np.ndarray, found: Found | None = None) -> ConvexCost:
+        if settings.cost == "squared":
+            return LabelledSquares.of(x, y, count, backend)
+        make = cross_entropy if settings.cost == "cross-entropy" else logistic_regression
+        return make(x, y, backend, count, found)
+
+    training = cost(data.x, data.y)
+    rows = training.shape[0]
+    check_data(settings, {"X": data.x, "Y": np.empty((len(data.x), rows))})
+    test = None if data.test is None else cost(*data.test, UNSOUGHT)
+    names = f"{Path(settings.data).name}: {len(data.x)} samples of {count} classes ({', '.join(data.classes[:6])}"
+    notes = (
+        names + (", …)" if count > 6 else ")"),
+        *note_on_minimum(training),
+        *offsets(data.x, np.ones((len(data.x), 1)) * 0),
+    )
+    labels = Labels(data.classes if rows == count else (), data.columns)
+    return Task(training, test, notes=notes, labels=labels), settings
+
+
+def _samples(settings: S, backend: Backend) -> tuple[Task, S]:
+    """Huber's cost of a regression."""
+    assert settings.data is not None and settings.huber_delta is not None
+    arrays = inputs.read_regression(settings.data)
+    check_data(settings, arrays)
+    cost = huber_regression(arrays["X"], arrays["Y"], settings.huber_delta, backend)
+    test = None
+    if "X_test" in arrays:
+        test = huber_regression(arrays["X_test"], arrays["Y_test"], settings.huber_delta, backend, UNSOUGHT)
+    notes = (*note_on_minimum(cost), *offsets(arrays["X"], arrays["Y"]))
+    return Task(cost, test, notes=notes), replace(settings, task="regression")
+
+
+def _entries(settings: S, backend: Backend) -> tuple[Task, S]:
+    """Entries of a user's matrix or of a planted one, by Huber's cost or by their signs."""
+    target, labels, values = None, Labels(), settings.singular_values
+    notes: tuple[str, ...] = ()
+    if settings.target is not None:
+        table = inputs.read_matrix(settings.target, header=settings.header, index_column=settings.index_column)
+        check_target(settings, table.values)
+        matrix, labels = table.values, Labels(table.rows, table.columns, table.corner)
+        known = ~np.isnan(matrix)
+        seen, notes = held_out(matrix, settings.observed, settings.data_seed or 0, Path(settings.target).name)
+        notes = table.notes + notes
+    else:
+        assert settings.shape is not None and settings.rank is not None
+        values = settings.singular_values or default_singular_values(settings.rank)
+        seed = settings.data_seed or 0
+        target = planted_matrix(settings.shape, values, seed)
+        matrix, known = _observations(settings, target, seed), np.ones(target.shape, dtype=bool)
+        seen = np.ones(target.size, dtype=bool)
+        if settings.task == "completion":
+            count = max(1, round((settings.observed or 1.0) * target.size))
+            seen[:] = False
+            seen[stream(seed, "task", 1).permutation(target.size)[:count]] = True
+        seen = seen.reshape(target.shape)
+    cost = _entry_cost(settings, matrix, seen, backend)
+    rest = known & ~seen
+    test = None
+    if rest.any():
+        truth = matrix if target is None or settings.cost == "logistic" else target
+        test = _entry_cost(settings, truth, rest, backend)
+    task = Task(cost, test, target, notes=(*notes, *note_on_minimum(cost)), labels=labels)
+    kind = "completion" if not seen.all() else "factorization"
+    if settings.task not in (None, kind):
+        raise InputError(f"task: found {settings.task}, but the data makes it a {kind}")
+    return task, replace(settings, task=kind, singular_values=values)
+
+
+def _observations(settings: CostSettings, target: np.ndarray, seed: int) -> np.ndarray:
+    """What is seen of a planted matrix: entries with noise, or signs that are + with probability 1/(1 + e^(−A*))."""
+    rng = stream(seed, "noise")
+    if settings.cost == "logistic":
+        return np.where(rng.random(target.shape) < 1 / (1 + np.exp(-target)), 1.0, -1.0)
+    return target + (settings.noise or 0.0) * rng.standard_normal(target.shape)
+
+
+def _entry_cost(settings: CostSettings, matrix: np.ndarray, seen: np.ndarray, backend: Backend) -> ConvexCost:
+    if settings.cost == "logistic":
+        return one_bit_completion(matrix, seen, backend)
+    assert settings.huber_delta is not None
+    return huber_completion(matrix, seen, settings.huber_delta, backend)
