@@ -55,11 +55,12 @@ class CostSettings(TaskSettings):
     )  # fmt: skip
     label_column: str | None = option(
         None, columns(), "your data as .csv: the column of classes, by number or name", panel="Task",
+        default_words="none",
     )  # fmt: skip
     cost: str | None = option(
         None,
-        Parser(_cost, f"{', '.join(COSTS)} or MODULE:NAME", "COST", choices=tuple(COSTS)),
-        "cost of A, or MODULE:NAME of your own",
+        Parser(_cost, f"{', '.join(COSTS)} or MODULE:NAME", "COST"),
+        "squared, cross-entropy, logistic, huber, or MODULE:NAME of your own",
         panel="Task",
         default_words="squared; cross-entropy for classification",
         replaces=("huber_delta",),
