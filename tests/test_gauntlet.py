@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gauntlet import certificates, distances, flows, intervals
+from gauntlet import certificates, distances, flows, integrators, intervals
 from gauntlet.__main__ import main
 from gauntlet.cases import CERTIFICATE_CLASSES, CLASSES, DISTANCE_CLASSES, case_of, rng_of
 from gauntlet.reference.chain import Chain
@@ -150,6 +150,19 @@ def test_a_fault_put_in_is_found(honest, tamper, kind, monkeypatch):
     verdict = flows.judge(CASE)
     assert verdict.status == ("fails" if kind else "agrees"), verdict
     assert kind is None or kind in {fault.split(":")[0] for fault in verdict.faults}, verdict.faults
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.1])
+def test_a_late_tail_of_an_integrator_is_found(factor, monkeypatch):
+    real = integrators.told
+
+    def told(tail, method, rtol):
+        time, excess, reason = real(tail, method, rtol)
+        return factor * time, excess, reason
+
+    monkeypatch.setattr(integrators, "told", told)
+    ((reason, off),) = integrators.judge(integrators.drawn(0, 3), ["auto"], 1e-4).values()
+    assert reason == "converged" and off == pytest.approx(np.log(factor), abs=0.02)
 
 
 @pytest.mark.parametrize(("a", "b", "s"), [(0.1, 0.3, 1.0), (1.0, -0.2, 2.0)])
