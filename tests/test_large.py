@@ -4,14 +4,23 @@ import tracemalloc
 
 import numpy as np
 import pytest
+import torch
 
 from dlnphase.backend import resolve_backend
 from dlnphase.costs.quadratic import completion
-from dlnphase.costs.tasks import planted_matrix
+from dlnphase.costs.tasks import planted_matrix, planted_task
 from dlnphase.critical import HostCost, is_stable, refine_matrix
 from dlnphase.critical import matrix as refinement
 from dlnphase.critical.manifold import Frame, LowRank, top_pair
 from dlnphase.critical.steps import MEMORY
+from dlnphase.dynamics import stable_step
+from dlnphase.dynamics.descent import _cost_top
+from dlnphase.dynamics.ends import End
+from dlnphase.dynamics.mild import Mild
+from dlnphase.dynamics.stabilised import Chain, Vector
+from dlnphase.dynamics.step_control import Limits
+from dlnphase.networks.chain import Network
+from dlnphase.networks.krylov import sample
 
 CPU = resolve_backend("cpu")
 
@@ -106,3 +115,82 @@ def test_the_top_pair_of_a_large_matrix_is_that_of_the_dense_decomposition():
     size, left, right = top_pair(g)
     assert size == pytest.approx(s[0], rel=1e-13)
     assert np.outer(left, right) == pytest.approx(np.outer(u[:, 0], vt[0]), abs=1e-9)
+
+
+def narrow_network(seed=6):
+    """Hidden layers narrower than half of both ends, at one end more than at the other."""
+    rng = np.random.default_rng(seed)
+    return Network.from_weights([torch.as_tensor(rng.standard_normal(s)) for s in ((4, 12), (3, 4), (9, 3))])
+
+
+def test_a_narrow_chain_knows_its_kernel_as_its_dense_one():
+    network = narrow_network()
+    target, _ = half_seen((9, 12), (3.0, 2.0))
+    cost = completion(target, np.random.default_rng(7).random((9, 12)) < 0.7, CPU)
+    chain = Chain(network, cost)
+    theta = Vector(chain.array(network.theta[0]), network.dims)
+    chain.slope(theta, chain.vectors(1)[1][0], 1.0)
+    chain.measure(theta)
+    k = network.ntk()[0]
+    g = cost.gradient(network.product())[0]
+    assert chain.velocity().ravel() == pytest.approx(-(k @ g.flatten()).numpy(), rel=1e-12)
+    top = float(torch.linalg.eigvals(k @ cost.curvature()).real.max())
+    assert chain.curvature() == pytest.approx(top, rel=0.05)
+
+
+@pytest.mark.parametrize("layer", [0, 2])
+def test_sizes_of_the_ends_of_a_narrow_layer_are_those_of_the_dense_inverse(layer):
+    network, floor = narrow_network(), 1e-9
+    _, host = half_seen((9, 12), (3.0, 2.0))
+    chain = Chain(network, host.cost)
+    w = network.weights[layer][0].numpy()
+    w = w if layer == 0 else w.T
+    end = End.of(chain, w, floor, 1e-300)
+    inverse = np.linalg.inv(w.T @ w + floor * np.sum(w**2) * np.eye(w.shape[1]))
+    inside = np.random.default_rng(8).standard_normal((w.shape[0], w.shape[0])) @ w
+    for change in (inside, inside + np.random.default_rng(9).standard_normal(w.shape)):
+        assert end.square(change) == pytest.approx(np.trace(change @ inverse @ change.T), rel=1e-5)
+    assert end.empty == pytest.approx(w.shape[1] - w.shape[0], rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["factorization", "completion", "sensing", "regression"])
+def test_the_curvature_that_sets_an_automatic_step_is_that_of_the_dense_hessian(kind):
+    class Bare:
+        """The same cost, nothing known of its structure."""
+
+        def __init__(self, cost):
+            self.shape, self.apply_curvature = cost.shape, cost.apply_curvature
+
+    cost = planted_task(kind, (6, 5), (3.0, 1.0), CPU).cost
+    zero = torch.zeros((1, 6, 5), dtype=torch.float64)
+    top = float(torch.linalg.eigvalsh(cost.curvature(zero))[-1])
+    assert _cost_top(cost, zero, 0) == pytest.approx(top, rel=1e-12)
+    assert _cost_top(Bare(cost), zero, 0) == pytest.approx(top, rel=1e-2)
+
+
+def test_an_automatic_step_for_a_large_matrix_asks_for_no_dense_hessian():
+    """120 × 100: the dense Hessian of the cost has 1.44e8 numbers, more than a gigabyte."""
+    _, host = half_seen((120, 100), (9.0, 5.0))
+    rng = np.random.default_rng(4)
+    network = Network.from_weights([torch.as_tensor(0.1 * rng.standard_normal(s)) for s in ((20, 100), (120, 20))])
+
+    class NoMatrix:
+        def __init__(self, cost):
+            self._cost = cost
+
+        def __getattr__(self, name):
+            assert name != "curvature"
+            return getattr(self._cost, name)
+
+    lr, words = stable_step(network, NoMatrix(host.cost))
+    assert lr > 0 and "λ_max" in words
+
+
+def test_a_plateau_quieter_than_round_off_is_handed_over_at_once():
+    """Deep networks: ‖∇𝓛‖ on the first plateau is α⁵ = 1e-15, and nothing explicit steps could keep clean."""
+    cost = planted_task("factorization", (3, 3), (3.0, 2.0, 1.0), CPU).cost
+    network = sample(6, 10**6, (3, 3), 1e-6, 1, CPU, seed=0, members=(0,))
+    mild = Mild(network, 0, cost, 1e-4, Limits.of(cost, network, 1e-8, None, 10**5, None))
+    records = list(mild.run())
+    assert mild.handover is not None and records[-1].excess[0] == pytest.approx(2.5, rel=1e-6)
+    assert mild.evaluations < 1000  # 3500 more were spent before patience ended

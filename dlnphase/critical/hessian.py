@@ -47,7 +47,10 @@ def hessian_vector_product(network: Network, cost: Cost, v: Tensor) -> Tensor:
     out = []
     for layer in range(network.depth):
         s, p, s_dot, p_dot = above[layer], below[layer], above_dot[layer], below_dot[layer]
-        term = (s.mT @ g_dot + s_dot.mT @ g) @ p.mT + s.mT @ (g @ p_dot.mT)
+        # The outermost products are the identity, and do not move.
+        last, first = layer == network.depth - 1, layer == 0
+        turned = g_dot if last else s.mT @ g_dot + s_dot.mT @ g
+        term = turned if first else turned @ p.mT + (g if last else s.mT @ g) @ p_dot.mT
         out.append(term.flatten(1))
     return torch.cat(out, 1)
 

@@ -204,8 +204,7 @@ def stable_step(network: Network, cost: Cost, *, seed: int = 0) -> tuple[float, 
     zero = torch.zeros((1, d_out, d_in), dtype=network.theta.dtype, device=network.theta.device)
     top = getattr(cost, "curvature_bound", None)
     if top is None:
-        h = cost.curvature(zero)
-        top = float(torch.linalg.eigvalsh(h if h.ndim == 2 else h[0])[-1])
+        top = _cost_top(cost, zero, seed)
     minimizer = getattr(cost, "minimizer", None)
     slope = float(torch.linalg.matrix_norm(cost.gradient(zero)[0], 2))
     learned = 0.0
@@ -215,13 +214,31 @@ def stable_step(network: Network, cost: Cost, *, seed: int = 0) -> tuple[float, 
         learned = top * network.depth * s ** (2 - 2 / network.depth)
         if getattr(cost, "structure", "") == "mask" and network.depth > 1:
             # Filled with zeros, a matrix seen on a fraction p shows s = p·s*; what is learned has p·L·s*^(2−2/L).
-            learned *= float((cost.curvature(zero).diagonal() > 0).double().mean()) ** (2 / network.depth - 1)
+            seen = float((cost.apply_curvature(torch.ones_like(zero), zero) > 0).double().mean())
+            learned *= seen ** (2 / network.depth - 1)
     curvature = max(at_start, learned)
     if not (np.isfinite(curvature) and curvature > 0):
         raise InputError("lr: the curvature at the start is not a positive number, give --lr a value")
     lr = STABILITY_MARGIN * 2 / curvature
     where = "at the start" if at_start >= learned else "once the target is learned"
     return lr, f"η = {lr:.4g}, half the stability limit 2/λ_max for λ_max = {curvature:.4g} {where}"
+
+
+def _cost_top(cost: Cost, at: torch.Tensor, seed: int) -> float:
+    """Largest eigenvalue of the Hessian of C at one matrix (1, d_out, d_in); no matrix of D × D numbers is formed."""
+    structure = getattr(cost, "structure", "")
+    if structure == "mask":
+        return float(cost.apply_curvature(torch.ones_like(at), at).max())
+    if structure in ("right", "dense") and isinstance(operator := getattr(cost, "operator", None), torch.Tensor):
+        return float(torch.linalg.eigvalsh(operator)[-1])
+    x = torch.as_tensor(stream(seed, "lanczos").standard_normal(tuple(at.shape)), dtype=at.dtype, device=at.device)
+    top = 0.0
+    for _ in range(LANCZOS_STEPS):
+        x = cost.apply_curvature(x / torch.linalg.vector_norm(x), at)
+        top = float(torch.linalg.vector_norm(x))
+        if top == 0.0:
+            break
+    return top
 
 
 def _gauss_newton_top(network: Network, cost: Cost, seed: int) -> float:

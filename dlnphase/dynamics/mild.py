@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from dlnphase.costs.quadratic import Cost
+from dlnphase.dynamics.ends import End
 from dlnphase.dynamics.records import Record
 from dlnphase.dynamics.stabilised import DORMAND_PRINCE, Chain, Stepper, Tableau, Vector, fitting, tableaux
 from dlnphase.dynamics.stabilised.chain import Array
@@ -33,6 +33,7 @@ RESTS = 0.01  # share of its size by which A has to move before ρ is found anew
 REMEASURE = 3  # steps between two measurements of the sizes of directions
 UNTROUBLED = 1.5  # h·ρ, a quarter of what the shortest method bears
 NOISE = 0.1  # error estimate times curvature, as a share of ‖∇𝓛‖; what reaches ‖∇𝓛‖ is a few per cent of that
+DROWNED = 1e3  # round-offs of θ times ϱ that leave nothing of a smaller ‖∇𝓛‖: what eight stages make of one
 RESOLUTION = 0.07  # share of its way that A may move in one step: bursts are seen, not jumped over
 FASTEST_RISE = 3.0  # of the speed of A from one step to the next, that is expected to repeat itself
 CURVATURE_MARGIN = 1.04  # the curvature is an estimate from below
@@ -79,6 +80,7 @@ class Mild(State):
     precise: Fixed[bool]
     floor: Fixed[float]
     tiny: Fixed[float]
+    eps: Fixed[float]
     chain: Chain
     stepper: Stepper
     control: StepControl
@@ -98,7 +100,7 @@ class Mild(State):
     speed: float
     drift: float
     rise: float
-    ends: list[Array]
+    ends: list[End]
     inner: list[float]
     reasons: list[str | None]
     told: bool
@@ -114,7 +116,7 @@ class Mild(State):
         self.member, self.rtol, self.limits, self.to_the_end = member, rtol, limits, to_the_end
         spread = SPREAD * torch.finfo(start.theta.dtype).eps
         self.precise, self.floor = spread < 1, min(spread, SINGLE) ** 2
-        self.tiny = torch.finfo(start.theta.dtype).tiny
+        self.tiny, self.eps = torch.finfo(start.theta.dtype).tiny, torch.finfo(start.theta.dtype).eps
         self.control = StepControl(1, DORMAND_PRINCE.embedded_order, SAFETY)
         self.method = DORMAND_PRINCE
         self.time, self.steps, self.evaluations, self.outputs = 0.0, 0, 1, 0
@@ -136,13 +138,14 @@ class Mild(State):
         stages = state["stages"]
         State.resume(self, {name: value for name, value in state.items() if name != "stages"})
         self.method = next((m for m in tableaux() if m.stages == stages), DORMAND_PRINCE)
+        self.ends = [End(**end) for end in state["ends"]]
 
     def run(self) -> Iterator[Record]:
         """Records of the start, unless it was told already, and of every step, until it is over or no longer mild."""
         if not self.told:
             self.told = True
             yield self._tell(self._reason())
-        while self.reasons == [None] and (self.steps == 0 or self._patient()):
+        while self.reasons == [None] and (self.steps == 0 or (self._patient() and self._heard())):
             moved = self._prepare() and self._advance()
             reason = self._reason() if moved else "diverged"
             if not moved:
@@ -233,6 +236,14 @@ class Mild(State):
             self.plateau_excess, self.plateau_start = excess, self.evaluations
         return self.to_the_end or self.evaluations - self.plateau_start < PATIENCE
 
+    def _heard(self) -> bool:
+        """Whether ‖∇𝓛‖ is above the round-off of θ as the stages of a long step carry it on: what learned modes leave.
+
+        Below, no step but the shortest is accurate: only frames keep that round-off away from what is not learned.
+        """
+        noise = DROWNED * self.eps * self.curvature * self.stepper.size(self.stepper.theta)
+        return self.to_the_end or not self.stepper.size(self.stepper.slope) < noise
+
     def _reason(self) -> str | None:
         excess = self.stepper.excess
         if excess < (1 - STALL_CHANGE) * self.last_excess:
@@ -245,17 +256,8 @@ class Mild(State):
     def _measure_sizes(self) -> bool:
         """Sizes of input and output directions, from W_1ᵀW_1 and W_LW_Lᵀ. Whether they are comparable."""
         layers, chain = self.stepper.theta.layers, self.chain
-        comparable, self.ends = True, []
-        for gram in (layers[0].T @ layers[0], layers[-1] @ layers[-1].T):
-            size = float(gram.trace())
-            if not isfinite(size):
-                return False
-            least = self.floor * size + self.tiny
-            diagonal = gram.ravel()[:: len(gram) + 1]
-            diagonal += least
-            inverse = chain.xp.linalg.inv(gram)
-            comparable = comparable and float(inverse.trace()) * least < 0.5
-            self.ends.append(inverse)
+        self.ends = [End.of(chain, w, self.floor, self.tiny) for w in (layers[0], layers[-1].T)]
+        comparable = all(end.empty < 0.5 for end in self.ends)
         sizes = [chain.square(w) for w in layers]
         least = self.floor * max(sizes) + self.tiny
         self.inner = [max(size, least) for size in sizes[1:-1]]
@@ -264,8 +266,7 @@ class Mild(State):
     def _relative(self, vector: Vector) -> float:
         """Size of a vector relative to the point: of its ends direction by direction, of its inner layers as wholes."""
         first, *inner, last = (vector.layers[0], *vector.layers[1:-1], vector.layers[-1])
-        total = float(((first @ self.ends[0]) * first).sum())
-        total += float(((self.ends[1] @ last) * last).sum())
+        total = self.ends[0].square(first) + self.ends[1].square(last.T)
         for w, size in zip(inner, self.inner, strict=True):
             total += self.chain.square(w) / size
         return float((total / self.chain.depth) ** 0.5)
@@ -273,8 +274,7 @@ class Mild(State):
     def _noise(self) -> float:
         """What the error of the step tried last may add to ‖∇𝓛‖, over the part of ‖∇𝓛‖ that it may be.
 
-        Errors of learned modes that are harmless to A can drown the small gradient of a plateau.
-        """
+        Errors of learned modes that are harmless to A can drown the small gradient of a plateau."""
         if self.method is DORMAND_PRINCE:
             return 0.0
         stepper = self.stepper

@@ -47,6 +47,24 @@ class Vector(State):
         self.flat[...] = state["flat"]
 
 
+class Factor:
+    """MᵀM for a product M of layers, (n, d): as a matrix, or as M itself where that is the less work."""
+
+    __slots__ = ("_gram", "_thin")
+
+    def __init__(self, m: Array) -> None:
+        self._thin = m if 2 * m.shape[0] < m.shape[1] else None
+        self._gram = m.T @ m if self._thin is None else None
+
+    def into(self, x: Array) -> Array:
+        """The first half of X MᵀM."""
+        return x if self._thin is None else x @ self._thin.T
+
+    def out_of(self, x: Array) -> Array:
+        """The second half."""
+        return x @ (self._gram if self._thin is None else self._thin)
+
+
 @dataclass(slots=True, init=False, eq=False, repr=False)
 class Chain(State):
     """The slope −∇𝓛 of networks of one shape, on arrays of one kind.
@@ -78,8 +96,8 @@ class Chain(State):
     below: Room[list[Array]]
     a: Room[Array]
     g: Room[Array]
-    _above: Room[list[Array | None]]
-    _grams: Room[list[Array | None]]
+    _above: Room[list[Factor | None]]
+    _grams: Room[list[Factor | None]]
     _direction: Array
 
     def __init__(self, network: Network, cost: Cost) -> None:
@@ -185,7 +203,7 @@ class Chain(State):
             torch.mv(rows.T, coefficients, out=out)
 
     def measure(self, at: Vector) -> None:
-        """Form the small Gram matrices S_lS_lᵀ and P_lᵀP_l of products above and below each layer.
+        """Form the factors of the NTK, S_lS_lᵀ and P_lᵀP_l of the products above and below each layer.
 
         ``at`` is the point of the last slope; :meth:`curvature` and :meth:`velocity` then hold there.
         """
@@ -193,8 +211,8 @@ class Chain(State):
         s = None
         for l in range(self.depth - 1, 0, -1):
             s = at.layers[l] if s is None else s @ at.layers[l]
-            self._above[l - 1] = s @ s.T
-        self._grams = [None, *(p.T @ p for p in self.below[:-1])]
+            self._above[l - 1] = Factor(s.T)
+        self._grams = [None, *(Factor(p) for p in self.below[:-1])]
 
     def curvature(self) -> float:
         """Largest eigenvalue of the Gauss–Newton matrix JᵀHJ at the point measured last, by power iteration.
@@ -221,8 +239,11 @@ class Chain(State):
         """K x = Σ_l S_lS_lᵀ x P_lᵀP_l, the NTK on (d_out, d_in) matrices."""
         total = None
         for above, below in zip(self._above, self._grams, strict=True):
-            term = x if above is None else above @ x
-            term = term if below is None else term @ below
+            term = x if above is None else above.into(x.T).T
+            if below is not None:
+                term = below.out_of(below.into(term))
+            if above is not None:
+                term = above.out_of(term.T).T
             total = term if total is None else total + term
         return total
 
