@@ -12,10 +12,12 @@ from tolerances import assert_equal
 
 from dlnphase.backend import resolve_backend
 from dlnphase.costs.quadratic import factorization
+from dlnphase.costs.tasks import planted_task
 from dlnphase.dynamics import gradient_flow
 from dlnphase.dynamics.framed_cost import FramedCost, turn_rows
 from dlnphase.dynamics.frames import Frames, align, direction_weights, has_empty_ends, learned_directions
 from dlnphase.networks.chain import Network
+from dlnphase.networks.krylov import sample
 from dlnphase.networks.sampling import balanced_network, gaussian_network
 
 CPU = resolve_backend("cpu")
@@ -320,3 +322,14 @@ def test_the_layers_told_at_the_end_of_a_long_run_are_those_of_the_matrix_told()
                 for now, then in zip(after.balancedness(), start, strict=True):
                     assert float((now[0] - then[int(record.members[i])]).abs().max()) < 0.02
     assert ended == 2
+
+
+def test_a_learned_direction_rests_where_the_rest_of_the_cost_does_not_pull_on_it():
+    """Layers of a deep network couple it to the others by α², and axes of layers are not those of A."""
+    cost = planted_task("completion", (5, 5), (3.0, 2.0, 1.0), CPU).cost
+    network = sample(8, 10**6, (5, 5), 1e-6, 1, CPU, seed=0, members=(0,))
+    gradient = np.array([r.gradient_norm[0] for r in gradient_flow(network, cost, max_steps=150)])
+    after = gradient[np.argmax(gradient) :]
+    assert (
+        after.min() < 1e-18
+    )  # α⁷·s is left where nothing else is; 1e-16 and more where ∇C rests at a number of its own

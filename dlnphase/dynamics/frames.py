@@ -168,10 +168,20 @@ def learned_directions(network: Network, frames: Frames) -> tuple[Tensor, Tensor
 
 
 def _realign(network: Network, frames: Frames, space: int, settled: bool) -> None:
-    """One power step per leading direction: x ∝ M e_i on the axes from i on."""
+    """One power step per leading direction: x ∝ M e_i on the axes from i on.
+
+    At the ends of the network, M of a direction that carries a learned mode is that of A: layers are coupled to what
+    is not learned by terms of size α², and where their axes are off those of A, ∇C along a learned direction has to
+    rest at a small number, which its round-off hides on long plateaus.
+    """
     leading = frames.leading[space]
+    learned = learned_directions(network, frames) if space in (0, network.depth) else None
     for i in range(int(leading.max())):
         column = _gram_times_axis(network, space, i)[:, i:]
+        if learned is not None and i < learned[0].shape[1]:
+            a = network.product() if space == network.depth else network.product().mT
+            whole = (a @ a[:, i].unsqueeze(-1)).squeeze(-1)[:, i:]
+            column = torch.where((learned[0] & learned[1])[:, i : i + 1], whole, column)
         x, _ = _normalized(column)
         tail = x[:, 1:] * (leading > i).unsqueeze(-1) * torch.sign(x[:, :1])
         if settled:
