@@ -86,7 +86,7 @@ class QuadraticCost(ConvexCost):
     @property
     def curvature_bound(self) -> float:
         """The largest eigenvalue of H."""
-        return float(torch.linalg.eigvalsh(self.curvature())[-1])
+        return float(self.operator.max() if self.structure == "mask" else torch.linalg.eigvalsh(self.operator)[-1])
 
     def numbers(self) -> dict[str, Tensor]:
         """The minimiser and the operator."""
