@@ -11,3 +11,10 @@ class InputError(DlnphaseError, ValueError):
 
 class RunError(DlnphaseError, RuntimeError):
     """A run that started well could not be finished (exit code 1)."""
+
+
+def describe(error: BaseException) -> str:
+    """One line about an error."""
+    words = " ".join(str(error).split()) or "no message"
+    words = words if len(words) <= 300 else words[:297] + "..."
+    return words if isinstance(error, DlnphaseError) else f"{type(error).__name__}: {words}"

@@ -15,14 +15,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 
+from dlnphase.distances.gram import Bordered, Cholesky, Sylvester
 from dlnphase.networks.chain import Network, split
 
-DENSE_LIMIT = 1600  # above this many equations JJᵀ is applied, not formed
-RIDGES = (1e-14, 1e-12, 1e-10)
+DENSE_LIMIT = 1600  # above this many equations that meet, JJᵀ is applied, not formed
 CG_TOLERANCE = 1e-13
 CG_STEPS = 400
 
@@ -108,7 +109,7 @@ class Linearization:
             values.append(term.read(chain[-1]) - term.target)
         self.sizes = [v.shape[1] for v in values]
         self.value = torch.cat(values, 1)
-        self._gram: tuple[Tensor, Tensor] | None = None
+        self._inverse: Bordered | None = None
         self._diagonal: Tensor | None = None
 
     def residual(self) -> Tensor:
@@ -166,12 +167,13 @@ class Linearization:
 
     def solve(self, r: Tensor) -> Tensor:
         """x with JJᵀ x = r, shape (B, m): least-squares where equations repeat each other."""
-        if r.shape[1] > DENSE_LIMIT:
-            return self._solve_iteratively(r)
-        if self._gram is None:
-            self._gram = _factor(self.gram())
-        scale, factor = self._gram
-        return torch.cholesky_solve((scale * r).unsqueeze(2), factor).squeeze(2) * scale
+        if self._inverse is None:
+            groups, border = self._layout()
+            pieces = [*(g for g in groups if not self._is_short(g)), border]
+            if any(sum(self.sizes[i] for i in piece) > DENSE_LIMIT for piece in pieces):
+                return self._solve_iteratively(r)
+            self._inverse = self._factorise(groups, border)
+        return self._inverse(r.unsqueeze(2)).squeeze(2)
 
     def project(self, v: Tensor) -> Tensor:
         """The part of v tangent to the set {c = const}, shape (B, P)."""
@@ -180,15 +182,59 @@ class Linearization:
     # ---- JJᵀ ---------------------------------------------------------------------------------
     def gram(self) -> Tensor:
         """JJᵀ, shape (B, m, m)."""
-        terms = self.constraint.terms
-        adjoints = [self._adjoints(i) for i in range(len(terms))]
+        every = list(range(len(self.constraint.terms)))
+        return self._gram(every, every, [self._adjoints(i) for i in every])
+
+    def _gram(self, some: list[int], others: list[int], adjoints: list[list[Tensor]]) -> Tensor:
+        """Rows of JJᵀ of some terms, columns of others."""
         rows: list[list[Tensor]] = []
-        for i in range(len(terms)):
+        for a, i in enumerate(some):
             row = []
-            for j in range(len(terms)):
-                row.append(rows[j][i].mT if j < i else self._block(i, j, adjoints))
+            for b, j in enumerate(others):
+                row.append(rows[b][a].mT if some is others and b < a else self._block(i, j, adjoints))
             rows.append(row)
         return torch.cat([torch.cat(row, 2) for row in rows], 1)
+
+    def _layout(self) -> tuple[list[list[int]], list[int]]:
+        """Terms in groups on disjoint layers, and those that run through all layers where others do not."""
+        terms = self.constraint.terms
+        border = [i for i, term in enumerate(terms) if len(term.order) == self.network.depth]
+        border = border if len(border) < len(terms) else []
+        groups: list[list[int]] = []
+        for i in (i for i in range(len(terms)) if i not in border):
+            met = [g for g in groups if any(set(terms[i].order) & set(terms[j].order) for j in g)]
+            groups = [g for g in groups if g not in met] + [sorted([*(j for g in met for j in g), i])]
+        return groups, border
+
+    def _is_short(self, group: list[int]) -> bool:
+        """Whether a group is one term whole of at most two layers."""
+        term = self.constraint.terms[group[0]]
+        return len(group) == 1 and len(term.order) <= 2 and term.end is None and term.basis is None
+
+    def _factorise(self, groups: list[list[int]], border: list[int]) -> Bordered:
+        adjoints = [self._adjoints(i) for i in range(len(self.constraint.terms))]
+        ends = list(accumulate(self.sizes, initial=0))
+        rows = [torch.arange(ends[i], ends[i + 1], device=self.value.device) for i in range(len(self.sizes))]
+        solved, crossed = [], []
+        corner = self._gram(border, border, adjoints) if border else None
+        last = corner
+        for group in groups:
+            short = self._is_short(group)
+            inverse = self._sylvester(group[0]) if short else Cholesky(self._gram(group, group, adjoints))
+            solved.append((torch.cat([rows[i] for i in group]), inverse))
+            if last is not None:
+                between = self._gram(group, border, adjoints)
+                crossed.append(inverse(between))
+                last = last - between.mT @ crossed[-1]
+        if corner is None or last is None:
+            return Bordered(solved, rows[0][:0], [], None)
+        complement = Cholesky((last + last.mT) / 2, corner.diagonal(dim1=1, dim2=2))
+        return Bordered(solved, torch.cat([rows[i] for i in border]), crossed, complement)
+
+    def _sylvester(self, index: int) -> Sylvester:
+        layers, states = self.layers[index], self.states[index]
+        outer = layers[1] @ layers[1].mT if len(layers) == 2 else None
+        return Sylvester(outer, states[0].mT @ states[0], states[-2].mT @ states[-2])
 
     def _adjoints(self, index: int) -> list[Tensor]:
         """E M_k ⋯ M_{j+1} for each layer of a term, shapes (B, r, n_j)."""
@@ -284,24 +330,3 @@ def _basis_t(basis: Tensor, flat: Tensor) -> Tensor:
 
 def _basis(basis: Tensor, coordinates: Tensor) -> Tensor:
     return coordinates @ basis.T if basis.ndim == 2 else torch.einsum("bdk,bk->bd", basis, coordinates)
-
-
-def _factor(gram: Tensor) -> tuple[Tensor, Tensor]:
-    """Cholesky of the gram matrix scaled to unit diagonal, with a ridge where it is singular; NaN where that fails."""
-    diagonal = gram.diagonal(dim1=1, dim2=2)
-    scale = torch.where(diagonal > 0, diagonal, 1.0).rsqrt()
-    scaled = gram * scale.unsqueeze(2) * scale.unsqueeze(1)
-    factor, info = torch.linalg.cholesky_ex(scaled)
-    if not bool((info > 0).any()):
-        return scale, factor
-    # Equations that repeat each other (but agree): a ridge at round-off picks the least-squares solution.
-    eye = torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device)
-    for ridge in RIDGES:
-        bad = info > 0
-        again, info_again = torch.linalg.cholesky_ex(scaled[bad] + ridge * eye)
-        factor[bad], info = again, info.clone()
-        info[bad] = info_again
-        if not bool((info > 0).any()):
-            break
-    factor = torch.where((info > 0)[:, None, None], eye * torch.nan, factor)
-    return scale, factor

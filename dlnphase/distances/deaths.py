@@ -10,6 +10,7 @@ orthogonal to G times the right directions dying in the longer chain; which subs
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +21,7 @@ from dlnphase.distances.kills import bottom_subspace, kill
 from dlnphase.networks.chain import Network
 
 MIXED_SWEEPS = 60
-MIXED_TOLERANCE = 1e-6
+MIXED_TOLERANCE = 1e-7
 ROUGH_SWEEPS = 6
 TURNS = 4
 
@@ -40,6 +41,33 @@ class Death:
     squared: Tensor
     groups: list[tuple[int, Tensor, Tensor]]
     spaces: list[Tensor | None]
+
+
+def once_per_draw(
+    network: Network, matrices: list[CriticalMatrix], draws: Sequence[int], make: Callable[[list[int]], Death]
+) -> Death:
+    """Deaths of members of which many are one draw at several scales: what dies and where does not depend on the scale.
+
+    Args:
+        draws: members of equal number have the same weights up to a factor.
+        make: the deaths of some members.
+    """
+    first: dict[tuple[int, int], int] = {}
+    for member, (draw, matrix) in enumerate(zip(draws, matrices, strict=True)):
+        first.setdefault((draw, id(matrix)), member)
+    if len(first) == network.batch:
+        return make(list(range(network.batch)))
+    chosen = list(first.values())
+    death, sizes = make(chosen), network.theta.norm(dim=1)
+    place = {key: row for row, key in enumerate(first)}
+    rows = [place[draw, id(matrix)] for draw, matrix in zip(draws, matrices, strict=True)]
+    scale = sizes / sizes[[chosen[row] for row in rows]]
+    return Death(
+        network.with_theta(death.network.theta[rows] * scale[:, None]),
+        death.squared[rows] * scale**2,
+        [(k, v[rows], u[rows]) for k, v, u in death.groups],
+        [None if space is None else space[rows] for space in death.spaces],
+    )
 
 
 def uniform_death(network: Network, matrices: list[CriticalMatrix], split: int, *, rough: bool = False) -> Death:

@@ -9,6 +9,7 @@ start with :func:`dlnphase.distances.nearest.nearest` and keeps the nearest poin
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,12 +18,15 @@ from torch import Tensor
 from dlnphase.costs.quadratic import QuadraticCost
 from dlnphase.costs.round_off import indistinct
 from dlnphase.distances.chains import Constraint, Term
+from dlnphase.distances.coarse import Coarse, embed, leading
 from dlnphase.distances.facts import facts_of
-from dlnphase.distances.nearest import nearest
+from dlnphase.distances.nearest import ROUGH, Nearest, nearest
 from dlnphase.distances.starts import balanced_start, drawn_start
 from dlnphase.errors import InputError
 from dlnphase.networks.chain import Network
 
+GAIN = 5.0  # a search may gain this share of the square of its stationarity, where the curvature is 1/10
+TOGETHER = 0.03  # rough points closer than this share of their distance from θ_0 lead to the same one
 HOPELESS = 20.0  # a start whose first step is so many times the best distance is given up
 
 
@@ -36,7 +40,6 @@ class MinimumDistance:
         initial_excess: C(A_θ0) − C_min, shape (B,), the scale of the former.
         stationarity: ‖P(θ − θ_0)‖/‖θ − θ_0‖, P the projection on the tangent space of the set, shape (B,).
         winner: name of the start that led there, per member.
-        tried: distance reached from each start, shape (B,) each; inf where it reached none or was not followed.
         network: the points themselves.
     """
 
@@ -45,8 +48,18 @@ class MinimumDistance:
     initial_excess: Tensor
     stationarity: Tensor
     winner: list[str]
-    tried: dict[str, Tensor]
     network: Network
+
+    def select(self, members: slice) -> MinimumDistance:
+        """The same of some members of the batch."""
+        return MinimumDistance(
+            self.distance[members],
+            self.excess[members],
+            self.initial_excess[members],
+            self.stationarity[members],
+            self.winner[members],
+            self.network.select(members),
+        )
 
 
 def minimum_constraint(network: Network, cost: QuadraticCost) -> Constraint:
@@ -74,7 +87,12 @@ def minimum_constraint(network: Network, cost: QuadraticCost) -> Constraint:
 
 
 def distance_to_minimum(
-    network: Network, cost: QuadraticCost, *, tol: float = 1e-7, max_steps: int = 60
+    network: Network,
+    cost: QuadraticCost,
+    *,
+    tol: float = 1e-7,
+    max_steps: int = 60,
+    coarse: Coarse | None = None,
 ) -> MinimumDistance:
     """d_m from several starts, the nearest kept (an attained value: an upper bound with certificate).
 
@@ -82,6 +100,7 @@ def distance_to_minimum(
         network: θ_0, B members; full or Krylov-reduced.
         cost: a quadratic cost on (d_out, d_in) matrices.
         tol: stationarity at which a search stops.
+        coarse: a lower order of reduction, in which the starts compete first (None: in the whole).
 
     Raises:
         InputError: when the network is too narrow for any minimiser.
@@ -94,12 +113,32 @@ def distance_to_minimum(
             f"width: a minimum of rank {min(ranks)} does not fit through a layer of width {narrowest}"
             + ("" if facts.measured is None else ", and none of lower rank was found")
         )
-    constraint = minimum_constraint(network, cost)
+    fitting = [pair for pair, rank in zip(facts.minimisers, ranks, strict=True) if rank <= narrowest]
+    first = network if coarse is None else leading(network, coarse.hidden)
+    names, found = _from_all_starts(first, cost, fitting, max_steps)
+    winner, reached = _further(
+        network, cost, first.hidden, found, 0.0 if coarse is None else coarse.error / 2, tol, max_steps
+    )
+    if coarse is not None and not bool(torch.isfinite(reached.distance).all()):  # the coarse search did not see any
+        return distance_to_minimum(network, cost, tol=tol, max_steps=max_steps)
+    point = network.with_theta(reached.theta)
+    return MinimumDistance(
+        distance=reached.distance,
+        excess=cost.excess(point.product()),
+        initial_excess=cost.excess(network.product()),
+        stationarity=reached.stationarity,
+        winner=[names[w] for w in winner],
+        network=point,
+    )
+
+
+def _from_all_starts(
+    network: Network, cost: QuadraticCost, minimisers: list[tuple[str, Tensor]], max_steps: int
+) -> tuple[list[str], list[Nearest]]:
+    """What is roughly reached from balanced factors of each minimiser, and from θ_0 itself."""
     starts: list[tuple[str, Network]] = []
     known: dict[str, Tensor] = {}  # members for which a start is one of those before it
-    for (name, matrix), rank in zip(facts.minimisers, ranks, strict=True):
-        if rank > narrowest:
-            continue
+    for name, matrix in minimisers:
         starts.append((f"balanced({name})", balanced_start(network, matrix)))
         if network.depth > 2:
             starts.append((f"balanced({name}, backward)", balanced_start(network, matrix, backward=True)))
@@ -107,32 +146,62 @@ def distance_to_minimum(
             starts.append((f"balanced({name}, drawn)", start))
             known[starts[-1][0]] = ~other
     starts.append(("origin", network))
+    constraint = minimum_constraint(network, cost)
     best = torch.full_like(network.theta[:, 0], torch.inf)
-    theta = network.theta.clone()
-    stationarity = torch.full_like(best, torch.inf)
-    winner = [""] * network.batch
-    tried = {}
+    found = []
     for name, start in starts:
         reach = HOPELESS * best
         reach = torch.where(known[name], 0.0, reach) if name in known else reach
-        found = nearest(network, start, constraint, tol=tol, max_steps=max_steps, reach=reach)
-        tried[name] = found.distance
-        # A later start has to be better by more than round-off to be named the winner.
-        better = found.distance < best * (1 - 1e-9)
-        best = torch.where(better, found.distance, best)
-        theta = torch.where(better[:, None], found.theta, theta)
-        stationarity = torch.where(better, found.stationarity, stationarity)
-        winner = [name if b else w for b, w in zip(better.tolist(), winner, strict=True)]
-    point = network.with_theta(theta)
-    return MinimumDistance(
-        distance=best,
-        excess=cost.excess(point.product()),
-        initial_excess=cost.excess(network.product()),
-        stationarity=stationarity,
-        winner=winner,
-        tried=tried,
-        network=point,
+        found.append(nearest(network, start, constraint, tol=ROUGH, max_steps=max_steps, reach=reach))
+        best = torch.minimum(best, found[-1].distance)
+    return [name for name, _ in starts], found
+
+
+def _further(
+    network: Network,
+    cost: QuadraticCost,
+    hidden: Sequence[int],
+    found: list[Nearest],
+    room: float,
+    tol: float,
+    max_steps: int,
+) -> tuple[list[int], Nearest]:
+    """The number of the best start and what it leads to, per member, of those that could still win.
+
+    Args:
+        network: the whole.
+        hidden: sizes of its leading blocks, where the points were found.
+        found: rough points, one from each start.
+        room: change of a distance from there to the whole.
+    """
+    distances = torch.stack([f.distance for f in found], 1)
+    gain = GAIN * torch.stack([f.stationarity for f in found], 1) ** 2
+    rivals = torch.isfinite(distances) & (distances * (1 - gain) * (1 - room) <= distances.amin(1, keepdim=True))
+    for later in range(1, len(found)):  # of starts that have come together, the first is enough
+        for earlier in range(later):
+            apart = (found[later].theta - found[earlier].theta).norm(dim=1)
+            rivals[:, later] &= ~(rivals[:, earlier] & (apart <= TOGETHER * distances[:, later]))
+    best = Nearest(
+        network.theta.clone(),
+        torch.full_like(distances[:, 0], torch.inf),
+        torch.full_like(distances[:, 0], torch.inf),
+        torch.full_like(distances[:, 0], torch.inf),
+        torch.zeros_like(distances[:, 0], dtype=torch.long),
     )
+    winner = [0] * network.batch
+    for choice, start in enumerate(found):
+        members = torch.nonzero(rivals[:, choice]).flatten()
+        if not len(members):
+            continue
+        part = network.select(members)
+        begin = embed(part, start.theta[members], hidden)
+        reached = nearest(part, begin, minimum_constraint(part, cost), tol=tol, max_steps=max_steps)
+        better = reached.distance < best.distance[members] * (1 - 1e-9)
+        for name in ("theta", "distance", "residual", "stationarity", "steps"):
+            getattr(best, name)[members[better]] = getattr(reached, name)[better]
+        for member in members[better].tolist():
+            winner[member] = choice
+    return winner, best
 
 
 def _rank(matrix: Tensor, resolution: float) -> int:

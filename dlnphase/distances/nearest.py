@@ -20,6 +20,8 @@ from dlnphase.networks.chain import Network
 
 FEASIBLE = 1e-9  # a term whose residual, over its scale, is below this is satisfied
 RESTORED = 1e-14  # … and below this needs no further step
+ROUGH = 1e-2  # stationarity of a rough search …
+ROUGHLY_RESTORED = 1e-10  # … and the residual that will do there
 RESTORE_STEPS = 40
 CONTRACTION = 0.1  # a factorisation is kept while residuals shrink by this
 HALVINGS = 20
@@ -45,21 +47,22 @@ class Nearest:
 
 
 def restore(
-    network: Network, constraint: Constraint, factor: Linearization | None = None
+    network: Network, constraint: Constraint, factor: Linearization | None = None, restored: float = RESTORED
 ) -> tuple[Network, Linearization, Tensor]:
     """Gauss–Newton steps of least norm onto the set; returns the network, its linearisation and residuals (B,).
 
     Args:
         factor: a linearisation nearby whose factorised JJᵀ serves until it converges too slowly, for the same members.
+        restored: a residual below this needs no further step.
     """
     lin = constraint.at(network)
     residual = lin.residual()
     factor = lin if factor is None else factor
     for _ in range(RESTORE_STEPS):
-        if bool((residual <= RESTORED).all()):
+        if bool((residual <= restored).all()):
             break
         step = lin.vjp(factor.solve(lin.value))
-        moving = torch.isfinite(step).all(1) & torch.isfinite(residual) & (residual > RESTORED)
+        moving = torch.isfinite(step).all(1) & torch.isfinite(residual) & (residual > restored)
         trial = torch.where(moving[:, None], network.theta - step, network.theta)
         new = constraint.at(network.with_theta(trial))
         new_residual = new.residual()
@@ -105,6 +108,7 @@ def nearest(
         max_steps: Newton steps at most; what was reached is returned with its stationarity.
         reach: shape (B,); members whose first step onto the set is longer than this are given up.
     """
+    restored = ROUGHLY_RESTORED if tol >= ROUGH else RESTORED
     lin = constraint.at(start)
     near = torch.ones_like(start.theta[:, 0], dtype=torch.bool)
     if reach is not None:
@@ -112,10 +116,10 @@ def nearest(
     keep = torch.nonzero(near).flatten()
     network, residual = start, torch.full_like(start.theta[:, 0], torch.inf)
     if len(keep):
-        restored, _, miss = restore(start.select(keep), constraint.select(keep))
+        on_set, _, miss = restore(start.select(keep), constraint.select(keep), None, restored)
         residual[keep] = miss
         network = start.clone()
-        network.theta[keep] = restored.theta
+        network.theta[keep] = on_set.theta
     theta = network.theta.clone()
     distance = (theta - origin.theta).norm(dim=1)
     distance = torch.where(residual <= FEASIBLE, distance, torch.inf)
@@ -137,7 +141,7 @@ def nearest(
             active = active[open_]
             continue
         direction = _newton_direction(lin, multiplier, gradient, stationarity[active])
-        moved = _line_search(origin, theta, active, lin, direction, gradient, constraint, distance, residual)
+        moved = _line_search(origin, theta, active, lin, direction, gradient, constraint, distance, residual, restored)
         steps[active] += 1
         active = active[moved]
     return Nearest(theta, distance, residual, stationarity, steps)
@@ -180,6 +184,7 @@ def _line_search(
     constraint: Constraint,
     distance: Tensor,
     residual: Tensor,
+    restored: float,
 ) -> Tensor:
     """Halve τ until the restored θ + τp is nearer; writes into theta, distance, residual; returns who moved."""
     slope = (gradient * direction).sum(1)
@@ -190,7 +195,7 @@ def _line_search(
         members = active[waiting]
         trial = origin.with_theta(theta[members] + tau[waiting, None] * direction[waiting])
         factor = lin if len(waiting) == len(active) else None
-        network, _, miss = restore(trial, constraint.select(members), factor)
+        network, _, miss = restore(trial, constraint.select(members), factor, restored)
         new = (network.theta - origin.theta[members]).norm(dim=1)
         old = distance[members]
         drop = 0.5 * (new**2 - old**2)

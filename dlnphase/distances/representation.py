@@ -6,10 +6,12 @@ pilot follows the cheapest death of all directions (exact at every order) of one
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dlnphase.backend import Backend
 from dlnphase.costs.quadratic import QuadraticCost
+from dlnphase.distances.coarse import Coarse, leading
+from dlnphase.distances.critical import CriticalMatrix
 from dlnphase.distances.deaths import uniform_death
 from dlnphase.distances.facts import facts_of
 from dlnphase.networks.chain import Network
@@ -21,6 +23,9 @@ LARGEST = 200  # hidden sizes that the pilot may reach
 LARGEST_FULL = 600  # widths up to which a full network stands in where a reduction is too coarse
 POOR = 0.02  # too coarse
 FULL_BELOW = 64  # widths that are always held in full
+SMALL = 40  # largest hidden size of a network in which every candidate is searched
+NARROW = 0.25  # of the width, at most, is kept where a coarser network tells candidates apart: no layer is narrow then
+COARSER = 0.55  # of the largest hidden size, at most, is kept where candidates compete first
 WORTHWHILE = 0.7  # a reduction that keeps more than this fraction of the width is not made
 
 
@@ -34,12 +39,14 @@ class Held:
         hidden: hidden sizes computed with.
         error: relative change of the pilot's distance from the order before (1 where there is none), 0 where nothing is
             truncated.
+        coarse: the reduction of lower order in which candidates compete first; None where the whole is small.
     """
 
     kind: str
     order: int | None
     hidden: tuple[int, ...]
     error: float
+    coarse: Coarse | None = None
 
 
 def choose(
@@ -51,6 +58,29 @@ def choose(
         order: take this one instead.
         seed, member: the draw the pilot follows.
     """
+    held = _choose(depth, width, cost, backend, seed, member, order)
+    matrices = facts_of(cost, depth).saddles[:1]
+    if held.order is None or not matrices or max(held.hidden) <= SMALL or max(held.hidden) > NARROW * width:
+        return held
+    dims = (cost.shape[1], *([width] * (depth - 1)), cost.shape[0])
+    lower = [reduced_dims(dims, k)[0][1:-1] for k in range(1, held.order)]
+    lower = [
+        hidden for hidden in lower if 2 * max(cost.shape) <= min(hidden) and max(hidden) <= COARSER * max(held.hidden)
+    ]
+    if not lower:
+        return held
+    network = sample(depth, width, cost.shape, width**-0.5, held.order, backend, seed=seed, members=[member])
+    coarse, whole = (_pilot(part, matrices) for part in (leading(network, lower[-1]), network))
+    return replace(held, coarse=Coarse(lower[-1], abs(coarse / whole - 1)))
+
+
+def _pilot(network: Network, matrices: list[CriticalMatrix]) -> float:
+    return float(uniform_death(network, matrices, network.depth // 2, rough=True).squared) ** 0.5
+
+
+def _choose(
+    depth: int, width: int, cost: QuadraticCost, backend: Backend, seed: int, member: int, order: int | None
+) -> Held:
     dims = (cost.shape[1], *([width] * (depth - 1)), cost.shape[0])
     matrices = facts_of(cost, depth).saddles[:1]
     full = Held("full", None, dims[1:-1], 0.0)
@@ -68,7 +98,7 @@ def choose(
         if best is not None and max(hidden) > LARGEST:
             return full if best.error > POOR and width <= LARGEST_FULL else best
         network = sample(depth, width, cost.shape, width**-0.5, k, backend, seed=seed, members=[member])
-        distance = float(uniform_death(network, matrices, depth // 2, rough=True).squared) ** 0.5
+        distance = _pilot(network, matrices)
         error = 1.0 if last is None else abs(distance / last - 1)
         best, last = Held("krylov", k, hidden, error), distance
         if error <= TOLERANCE:

@@ -9,7 +9,9 @@ Candidates are searched in the order of their bounds until no bound is below the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -17,19 +19,20 @@ from torch import Tensor
 from dlnphase.costs.quadratic import QuadraticCost
 from dlnphase.distances.any_saddle import descend
 from dlnphase.distances.chains import Constraint, Term
+from dlnphase.distances.coarse import Coarse, embed, leading
 from dlnphase.distances.critical import CriticalMatrix
 from dlnphase.distances.deaths import Death
 from dlnphase.distances.facts import facts_of
-from dlnphase.distances.nearest import FEASIBLE, Nearest, nearest, restore
+from dlnphase.distances.nearest import FEASIBLE, ROUGH, ROUGHLY_RESTORED, Nearest, nearest, restore
 from dlnphase.distances.starts import align_frames, carried, overlay
-from dlnphase.distances.ways import Way, death_of, kept_mode_distance, mixed_ways, uniform_ways
+from dlnphase.distances.ways import Way, death_of, mixed_ways, uniform_ways
 from dlnphase.networks.chain import Network
 
 GAP = 1e-3  # candidates that could be nearer by less than this fraction are not searched
 MARGIN = 0.98
-PATIENCE = 3  # candidates polished in vain, one after the other, before a member is done
+KNOWN, UNKNOWN = 0.125, 0.5  # of the truncation error, how much candidates may differ in it: after correction, before
+GAIN = 5.0  # a search may gain this share of the square of ‖P(θ − θ_0)‖/‖θ − θ_0‖, where the curvature is 1/10
 CHUNK = 64  # members searched in one batch
-MIXED_PATIENCE = 6
 SMALL = 80  # parameters up to which saddles of any kind are searched as well
 NARROW = 3  # … in layers of at most so many times the size of the matrix
 OTHER = "another kind"
@@ -60,9 +63,28 @@ class SaddleDistance:
     layers: list[str]
     network: Network
 
+    def select(self, members: slice) -> SaddleDistance:
+        """The same of some members of the batch."""
+        return SaddleDistance(
+            self.distance[members],
+            self.gradient_norm[members],
+            self.gradient_scale[members],
+            self.cost_gradient_norm[members],
+            self.polished[members],
+            self.winner[members],
+            self.layers[members],
+            self.network.select(members),
+        )
+
 
 def distance_to_saddle(
-    network: Network, cost: QuadraticCost, *, tol: float = 1e-6, max_steps: int = 40
+    network: Network,
+    cost: QuadraticCost,
+    *,
+    tol: float = 1e-6,
+    max_steps: int = 40,
+    coarse: Coarse | None = None,
+    draws: Sequence[int] | None = None,
 ) -> SaddleDistance:
     """d_s over an enumerated family of saddles (an attained value: an upper bound with certificate).
 
@@ -70,9 +92,22 @@ def distance_to_saddle(
         network: θ_0, B members, depth at least 2; full or Krylov-reduced.
         cost: a quadratic cost with ∇C(0) ≠ 0.
         tol, max_steps: of each polishing search.
+        coarse: a lower order of reduction, in which candidates compete first (None: in the whole).
+        draws: members of equal number have the same weights up to a factor (None: there are none).
     """
-    search = _Search(network, facts_of(cost, network.depth).saddles, tol, max_steps)
-    search.run()
+    first = network if coarse is None else leading(network, coarse.hidden)
+    draws = range(network.batch) if draws is None else draws
+    search = _Search(first, facts_of(cost, network.depth).saddles, draws, max_steps)
+    room = 0.0
+    if coarse is not None:
+        known = search.compare_with(network)
+        room = coarse.error * (KNOWN if known else UNKNOWN)
+    search.run(room)
+    if coarse is not None:
+        search.follow(network, room, ROUGH)
+        if not bool(torch.isfinite(search.best).all()):  # there are saddles that the coarse search did not see
+            return distance_to_saddle(network, cost, tol=tol, max_steps=max_steps, draws=draws)
+    search.follow(network, 0.0, tol)
     ways, best, theta, chosen = search.ways, search.best, search.theta, search.chosen
     scale = _gradient_scale(network, cost)
     other = torch.zeros_like(best, dtype=torch.bool)
@@ -94,64 +129,129 @@ def distance_to_saddle(
     )
 
 
+Groups = list[tuple[int, Tensor, Tensor]]  # (k, V, U) of a death, one V and U a member
+
+
+@dataclass(frozen=True)
+class _Point:
+    """The nearest point known of a kind: its distance, θ, (k, V, U) of what is dead, and how stationary it is."""
+
+    distance: float
+    theta: Tensor
+    groups: Groups
+    stationarity: float
+
+    @classmethod
+    def of(cls, found: Nearest, groups: Groups, row: int) -> _Point:
+        """One member of what a search found."""
+        own = [(k, v[row], u[row]) for k, v, u in groups]
+        return cls(float(found.distance[row]), found.theta[row], own, float(found.stationarity[row]))
+
+
 class _Search:
     """The search over all candidates for a batch; best, theta and chosen (indices of ways) hold what it found."""
 
-    def __init__(self, network: Network, matrices: list[CriticalMatrix], tol: float, max_steps: int) -> None:
-        self.network, self.tol, self.max_steps = network, tol, max_steps
-        self.ways = [way for matrix in matrices for way in uniform_ways(network, matrix)]
+    def __init__(self, network: Network, matrices: list[CriticalMatrix], draws: Sequence[int], max_steps: int) -> None:
+        self.network, self.draws, self.max_steps = network, draws, max_steps
+        self.ways = [way for matrix in matrices for way in uniform_ways(network, matrix, draws)]
         self.bounds = torch.stack([way.bound for way in self.ways], 1)
         self.best = torch.full_like(self.bounds[:, 0], torch.inf)
         self.theta = network.theta.clone()
         self.chosen = [-1] * network.batch
         self.polished = torch.zeros(network.batch, dtype=torch.long)
         self.gain = torch.ones_like(self.best)
+        self.points: dict[tuple[int, int], _Point] = {}
+        self.shift = torch.zeros_like(self.bounds)
         self._kinds: dict[tuple[tuple[int, int], ...], _Kind] = {}
 
-    def run(self) -> None:
-        """The candidate of lowest bound first; then those not excluded, in the order of their first feasible point."""
+    def compare_with(self, whole: Network) -> bool:
+        """Take the cost of the deaths from the whole network, of which this one is a part, where that is cheap.
+
+        What a candidate costs is the sum of what is killed and what is fitted: the former is known in the whole for
+        chains of two layers at most, and squared distances found here are shifted by what it differs there. Longer
+        chains are scaled as those are. Returns whether there are any.
+        """
+        depth = whole.depth
+        short = [split for split in range(1, depth) if max(split, depth - split) <= 2]
+        if not short:
+            return False
+        matrices = dict.fromkeys(way.matrix for way in self.ways)
+        there = [way for matrix in matrices for way in uniform_ways(whole, matrix, self.draws, short)]
+        for column, way in enumerate(self.ways):
+            same = [w for w in there if w.matrix is way.matrix]
+            other = next((w for w in same if w.splits == way.splits), None)
+            if other is not None:
+                self.shift[:, column] = other.killed - way.killed
+                self.bounds[:, column] = other.bound
+            else:
+                part = next(w for w in self.ways if w.matrix is way.matrix and w.splits == same[0].splits)
+                self.shift[:, column] = way.killed * (same[0].killed / part.killed - 1)
+        return True
+
+    def run(self, room: float) -> None:
+        """The candidate of lowest bound first; then, roughly, those that could be nearer.
+
+        Args:
+            room: share by which distances found here may still be wrong.
+        """
         first = self.bounds.argmin(1).tolist()
         pairs = list(enumerate(first))
         self._polish(pairs, self._feasible(pairs))
-        self._raise_bounds()
-        open_ = self.bounds < (self.best * (1 - GAP))[:, None]
+        open_ = self.bounds * (1 - room) < (self.best * (1 - GAP))[:, None]
         open_[range(len(first)), first] = False
-        self._work_off([(m, c) for m, c in torch.nonzero(open_).tolist()], PATIENCE)
-        self._mix()
+        self._work_off([(m, c) for m, c in torch.nonzero(open_).tolist()], room)
+        self._mix(room)
         self._confirm()
 
-    def _raise_bounds(self) -> None:
-        """Candidates still open cost at least what their strongest kept mode alone does."""
-        open_ = self.bounds < (self.best * (1 - GAP))[:, None]
-        for matrix in dict.fromkeys(way.matrix for way in self.ways):
-            columns = [c for c, way in enumerate(self.ways) if way.matrix is matrix]
-            members = torch.nonzero(open_[:, columns].any(1)).flatten()
-            if matrix.strongest == 0 or matrix.basis is not None or not len(members):
-                continue
-            least = kept_mode_distance(self.network.select(members), matrix)
-            for column in columns:
-                self.bounds[members, column] = torch.maximum(self.bounds[members, column], least)
+    def follow(self, network: Network, room: float, tol: float) -> None:
+        """Search the best points further, and their rivals: those that could win by what a search may still gain.
 
-    def _work_off(self, pairs: list[tuple[int, int]], patience: int) -> None:
-        """Polish (member, way) pairs, the most promising of each member first, until none can win any more."""
+        Args:
+            network: this one, or the whole that it is a part of.
+            room: change of a distance from this network to the whole.
+            tol: stationarity at which a search stops.
+        """
+        hidden, known = self.network.hidden, self.points
+        whole = hidden == network.hidden
+        pairs = [
+            (member, choice)
+            for (member, choice), point in known.items()
+            if point.distance * (1 - GAIN * point.stationarity**2) * (1 - room) <= float(self.best[member])
+        ]
+        self.network, self.points, self._kinds = network, {}, {}
+        self.shift = torch.zeros_like(self.shift)
+        self.best, self.theta = torch.full_like(self.best, torch.inf), network.theta.clone()
+        self.chosen = [-1] * network.batch
+        done = [pair for pair in pairs if whole and known[pair].stationarity <= tol]
+        for pair in done:
+            self._record(*pair, known[pair])
+        # What dies by a mixed split, and what is exact without a search, is found anew in another network.
+        anew = [p for p in pairs if p not in done and self.ways[p[1]].found_anew(whole)]
+        feasible = self._feasible(anew)
+        self._polish(list(feasible), feasible)
+        for group in self._groups([pair for pair in pairs if pair not in {*done, *anew}]):
+            part = network.select([m for m, _ in group])
+            points = [known[pair] for pair in group]
+            groups = [
+                (parts[0][0], torch.stack([v for _, v, _ in parts]), torch.stack([u for _, _, u in parts]))
+                for parts in zip(*(point.groups for point in points), strict=True)
+            ]
+            constraint = saddle_constraint(part, [self.ways[c].matrix for _, c in group], groups)
+            start = embed(part, torch.stack([point.theta for point in points]), hidden)
+            reached = nearest(part, start, constraint, tol=tol, max_steps=self.max_steps)
+            for row, pair in enumerate(group):
+                self._record(*pair, _Point.of(reached, groups, row))
+
+    def _work_off(self, pairs: list[tuple[int, int]], room: float) -> None:
+        """Polish the (member, way) pairs that could win.
+
+        A candidate is given up when it would have to gain clearly more from polishing than any other did.
+        """
         feasible = self._feasible(pairs)
-        failures = [0] * self.network.batch
-        while feasible:
-            turn: dict[int, tuple[float, int]] = {}
-            for (member, choice), (value, _) in feasible.items():
-                if member not in turn or value < turn[member][0]:
-                    turn[member] = (value, choice)
-            # A candidate is given up when it would have to gain clearly more from polishing than any other did.
-            reach = {m: v * float(self.gain[m]) * MARGIN for m, (v, _) in turn.items()}
-            pairs = [(m, c) for m, (_, c) in turn.items() if reach[m] < float(self.best[m]) * (1 - GAP)]
-            before = self.best.clone()
-            self._polish(pairs, feasible)
-            for member, _ in pairs:
-                failures[member] = 0 if float(self.best[member]) < float(before[member]) else failures[member] + 1
-            going = {m for m, _ in pairs if failures[m] < patience}
-            feasible = {p: v for p, v in feasible.items() if p not in pairs and p[0] in going}
+        reach = {(m, c): value * float(self.gain[m]) * MARGIN * (1 - room) for (m, c), (value, _) in feasible.items()}
+        self._polish([p for p, v in reach.items() if v < float(self.best[p[0]]) * (1 - GAP)], feasible)
 
-    def _mix(self) -> None:
+    def _mix(self, room: float) -> None:
         """Try mixed splits of the matrices that won with uniform ones, and of A = 0 where it nearly did."""
         uniform = self.bounds.shape[1]
         for matrix in dict.fromkeys(way.matrix for way in self.ways[:uniform]):
@@ -160,9 +260,10 @@ class _Search:
             members = [m for m, c in enumerate(self.chosen) if near[m] or (c >= 0 and self.ways[c].matrix is matrix)]
             if not members:
                 continue
-            new = mixed_ways(self.network.select(members), matrix)
+            new = mixed_ways(self.network.select(members), matrix, [self.draws[m] for m in members])
             self.ways += new
-            self._work_off([(m, len(self.ways) - 1 - i) for m in members for i in range(len(new))], MIXED_PATIENCE)
+            self.shift = torch.cat([self.shift, *[self.shift[:, columns].mean(1, keepdim=True) for _ in new]], 1)
+            self._work_off([(m, len(self.ways) - 1 - i) for m in members for i in range(len(new))], room)
 
     def _groups(self, pairs: list[tuple[int, int]]) -> list[list[tuple[int, int]]]:
         """(member, way) pairs that can be searched in one batch."""
@@ -175,7 +276,8 @@ class _Search:
     def _kind(self, group: list[tuple[int, int]]) -> _Kind:
         key = tuple(group)
         if key not in self._kinds:
-            self._kinds[key] = _Kind(self.network.select([m for m, _ in group]), [self.ways[c] for _, c in group])
+            members, ways = [m for m, _ in group], [self.ways[c] for _, c in group]
+            self._kinds[key] = _Kind(self.network.select(members), ways, [self.draws[m] for m in members])
         return self._kinds[key]
 
     def _feasible(self, pairs: list[tuple[int, int]]) -> dict[tuple[int, int], tuple[float, Tensor]]:
@@ -187,32 +289,44 @@ class _Search:
             theta, distance = kind.first_point()
             for row, pair in enumerate(group):
                 if torch.isfinite(distance[row]) and kind.exact:
-                    self._offer(*pair, distance[row], theta[row])
+                    self._record(*pair, _Point(float(distance[row]), theta[row], kind.groups(row), 0.0))
                 elif torch.isfinite(distance[row]):
-                    out[pair] = (float(distance[row]), theta[row])
+                    out[pair] = (self._shifted(*pair, float(distance[row])), theta[row])
         return out
 
     def _polish(self, pairs: list[tuple[int, int]], starts: dict[tuple[int, int], tuple[float, Tensor]]) -> None:
         for group in self._groups([p for p in pairs if p in starts]):
             start = torch.stack([starts[p][1] for p in group])
-            found = self._kind(group).polish(start, self.tol, self.max_steps)
+            kind = self._kind(group)
+            found = kind.polish(start, self.max_steps)
             for row, (member, choice) in enumerate(group):
                 self.polished[member] += 1
-                self.gain[member] = min(float(self.gain[member]), float(found.distance[row]) / starts[group[row]][0])
-                self._offer(member, choice, found.distance[row], found.theta[row])
+                reached = self._shifted(member, choice, float(found.distance[row]))
+                self.gain[member] = min(float(self.gain[member]), reached / starts[group[row]][0])
+                self._record(member, choice, _Point.of(found, kind.death.groups, row))
 
     def _confirm(self) -> None:
         """Search the winners once more from balanced factors of what they keep."""
         pairs = [(m, c) for m, c in enumerate(self.chosen) if c >= 0 and self.ways[c].matrix.strongest > 0]
         for group in self._groups(pairs):
             kind = self._kind(group)
-            found = kind.polish(kind.balanced().theta, self.tol, self.max_steps)
+            found = kind.polish(kind.balanced().theta, self.max_steps)
             for row, (member, choice) in enumerate(group):
-                self._offer(member, choice, found.distance[row], found.theta[row])
+                self._record(member, choice, _Point.of(found, kind.death.groups, row))
 
-    def _offer(self, member: int, choice: int, distance: Tensor, theta: Tensor) -> None:
-        if float(distance) < float(self.best[member]):
-            self.best[member], self.theta[member], self.chosen[member] = distance, theta, choice
+    def _shifted(self, member: int, choice: int, distance: float) -> float:
+        """A distance found here, shifted to the whole network."""
+        shift = float(self.shift[member, choice])
+        return math.sqrt(max(distance**2 + shift, 0.0)) if shift else distance
+
+    def _record(self, member: int, choice: int, point: _Point) -> None:
+        """Keep the nearest point of each kind, and the nearest of all, by their distances in the whole network."""
+        point = replace(point, distance=self._shifted(member, choice, point.distance))
+        known = self.points.get((member, choice))
+        if math.isfinite(point.distance) and (known is None or point.distance < known.distance):
+            self.points[member, choice] = point
+            if point.distance < float(self.best[member]):
+                self.best[member], self.theta[member], self.chosen[member] = point.distance, point.theta, choice
 
 
 # ---- one way of one candidate -------------------------------------------------------------------------
@@ -221,17 +335,12 @@ class _Search:
 class _Kind:
     """Saddles of one kind for a batch of members: same shapes, same layers, each member its own critical matrix."""
 
-    def __init__(self, network: Network, ways: list[Way]) -> None:
+    def __init__(self, network: Network, ways: list[Way], draws: Sequence[int]) -> None:
         self.network = network
         self.matrices = [w.matrix for w in ways]
-        self.death = death_of(network, ways)
-        self._best_of_kind = ways[0].best_of_kind
+        self.death = death_of(network, ways, draws)
+        self.exact = ways[0].is_exact
         self.constraint = saddle_constraint(network, self.matrices, self.death.groups)
-
-    @property
-    def exact(self) -> bool:
-        """Nothing is kept, so the cheapest death is the nearest saddle of the kind."""
-        return self._best_of_kind and len(self.constraint.terms) == 2 * len(self.death.groups)
 
     def balanced(self) -> Network:
         """Balanced factors of what is kept, laid over the killed network outside its dead spaces."""
@@ -240,20 +349,26 @@ class _Kind:
     def first_point(self) -> tuple[Tensor, Tensor]:
         """A point of the kind reached from the killed network, else from balanced factors; distances (B,), inf if
         none."""
-        network, _, residual = restore(self.death.network, self.constraint)
+        network, _, residual = restore(self.death.network, self.constraint, None, ROUGHLY_RESTORED)
         theta, distance = network.theta, self._distance(network, residual)
         missed = torch.nonzero(~torch.isfinite(distance)).flatten()
         if len(missed):
-            again, _, residual = restore(self.balanced().select(missed), self.constraint.select(missed))
+            again, _, residual = restore(
+                self.balanced().select(missed), self.constraint.select(missed), None, ROUGHLY_RESTORED
+            )
             theta, distance = theta.clone(), distance.clone()
             theta[missed] = again.theta
             miss = (again.theta - self.network.theta[missed]).norm(dim=1)
             distance[missed] = torch.where(residual <= FEASIBLE, miss, torch.inf)
         return theta, distance
 
-    def polish(self, start: Tensor, tol: float, max_steps: int) -> Nearest:
-        """The nearest point of the kind, from one start per member."""
-        return nearest(self.network, self.network.with_theta(start), self.constraint, tol=tol, max_steps=max_steps)
+    def polish(self, start: Tensor, max_steps: int) -> Nearest:
+        """Roughly the nearest point of the kind, from one start per member."""
+        return nearest(self.network, self.network.with_theta(start), self.constraint, tol=ROUGH, max_steps=max_steps)
+
+    def groups(self, row: int) -> Groups:
+        """(k, V, U) of what is dead in one member."""
+        return [(k, v[row], u[row]) for k, v, u in self.death.groups]
 
     def _distance(self, network: Network, residual: Tensor) -> Tensor:
         distance = (network.theta - self.network.theta).norm(dim=1)

@@ -1,4 +1,4 @@
-"""One cell of a sweep: distances, and the dynamics where asked for. Runs anywhere its job can be sent."""
+"""Cells of a sweep: distances, and the dynamics where asked for. Runs anywhere its job can be sent."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ import torch
 
 from dlnphase import __version__
 from dlnphase.backend import Backend
-from dlnphase.costs.quadratic import require_quadratic
+from dlnphase.costs.quadratic import QuadraticCost, require_quadratic
 from dlnphase.costs.tasks import Task
 from dlnphase.distances import (
+    MinimumDistance,
+    SaddleDistance,
     distance_to_minimum,
     distance_to_saddle,
     minimum_claim,
@@ -23,10 +25,11 @@ from dlnphase.distances import (
     saddle_claim,
 )
 from dlnphase.distances.lower import lower_bounds
-from dlnphase.distances.representation import choose, draw
-from dlnphase.errors import RunError
+from dlnphase.distances.representation import Held, choose, draw
+from dlnphase.errors import RunError, describe
+from dlnphase.networks.chain import Network
 from dlnphase.networks.sampling import sigma_of
-from dlnphase.results.sweep import Cell, CellTransition, Measured, MinimumCell, Nearer, SaddleCell
+from dlnphase.results.sweep import Cell, CellTransition, Failure, Measured, MinimumCell, Nearer, SaddleCell
 from dlnphase.results.train import Member, TrainResult
 from dlnphase.settings import TrainSettings
 from dlnphase.settings.sweep import SweepSettings
@@ -35,62 +38,105 @@ from dlnphase.training.run import Run, train
 
 
 @dataclass(frozen=True)
-class CellJob:
-    """All that a cell needs, to be pickled and sent.
+class Job:
+    """Some cells of one width, to be computed together: all that this needs, to be pickled and sent.
 
     Attributes:
         settings: of the sweep.
         task: what to learn, on the CPU.
-        gamma, width: which cell.
+        width: of the cells.
+        gammas: of the cells.
         version: of dlnphase, where the job was made.
     """
 
     settings: SweepSettings
     task: Task
-    gamma: float
     width: int
+    gammas: tuple[float, ...]
     version: str = __version__
 
 
-def run_cell(job: CellJob) -> Cell:
-    """Measure one cell, on one CPU thread or as many as were asked for: the same numbers whichever process does it.
+def run_job(job: Job) -> tuple[Cell | Failure, ...]:
+    """Measure the cells of a job, on one CPU thread or as many as were asked for: the same numbers in any process.
+
+    Cells whose numerics fail are named with the reason; the others are measured all the same.
 
     Raises:
-        InputError, RunError, or whatever the numerics raise: the cell has failed then. RunError too where a worker of
-            a cluster has another version of dlnphase than the sweep.
+        RunError: where a worker of a cluster has another version of dlnphase than the sweep.
     """
     if job.version != __version__:
         raise RunError(f"the sweep runs dlnphase {job.version} and this worker {__version__}, expected the same")
     before = torch.get_num_threads()
     torch.set_num_threads(job.settings.threads or 1)
     try:
-        return _run_cell(job)
+        return _run_together(job)
     finally:
         torch.set_num_threads(before)
 
 
-def _run_cell(job: CellJob) -> Cell:
-    settings, gamma, width = job.settings, job.gamma, job.width
+def _run_together(job: Job) -> tuple[Cell | Failure, ...]:
+    try:
+        return tuple(_finished(job, cell) for cell in _measure(job))
+    except Exception as error:  # one cell may have brought the others down with it: each by itself, then
+        if len(job.gammas) == 1:
+            return (Failure(job.gammas[0], job.width, describe(error)),)
+        return tuple(_run_together(replace(job, gammas=(gamma,)))[0] for gamma in job.gammas)
+
+
+def _finished(job: Job, cell: Cell | Failure) -> Cell | Failure:
+    """The cell with its dynamics, where they are asked for."""
+    if isinstance(cell, Failure) or not job.settings.train:
+        return cell
+    try:
+        return replace(cell, **_follow(job, cell.gamma))
+    except Exception as error:
+        return Failure(cell.gamma, cell.width, describe(error))
+
+
+def _measure(job: Job) -> list[Cell | Failure]:
+    """Distances of all cells of a job, all starts at all γ as members of one batch."""
+    settings, width, seeds = job.settings, job.width, len(job.settings.seeds)
     backend = build_backend(settings)
     precise = Backend(backend.device, torch.float64)  # distances need every digit, whatever the dynamics run in
     cost = require_quadratic(job.task.cost, "distances need").to(precise)
     order = settings.krylov_order if isinstance(settings.krylov_order, int) else None
-    held = choose(
-        settings.depth, width, cost, precise, seed=settings.seed, member=settings.seeds[0], order=order
-    )  # fmt: skip
+    held = choose(settings.depth, width, cost, precise, seed=settings.seed, member=settings.seeds[0], order=order)
+    unit = draw(held, settings.depth, width, cost.shape, 1.0, precise, seed=settings.seed, members=settings.seeds)
+    starts = [unit.with_theta(unit.theta * sigma_of(width, gamma)) for gamma in job.gammas]
+    batch = unit.with_theta(torch.cat([start.theta for start in starts]))
+    minimum = distance_to_minimum(batch, cost, coarse=held.coarse)
+    saddle = distance_to_saddle(batch, cost, coarse=held.coarse, draws=list(range(seeds)) * len(starts))
+    cells: list[Cell | Failure] = []
+    for index, (gamma, start) in enumerate(zip(job.gammas, starts, strict=True)):
+        rows = slice(index * seeds, (index + 1) * seeds)
+        try:
+            cells.append(_cell(settings, held, cost, start, width, gamma, minimum.select(rows), saddle.select(rows)))
+        except RunError as error:
+            cells.append(Failure(gamma, width, describe(error)))
+    return cells
+
+
+def _cell(
+    settings: SweepSettings,
+    held: Held,
+    cost: QuadraticCost,
+    start: Network,
+    width: int,
+    gamma: float,
+    minimum: MinimumDistance,
+    saddle: SaddleDistance,
+) -> Cell:
+    """What is told of one cell; RunError where a distance is no number that could be."""
     sigma = sigma_of(width, gamma)
-    network = draw(held, settings.depth, width, cost.shape, sigma, precise, seed=settings.seed, members=settings.seeds)
-    minimum = distance_to_minimum(network, cost)
-    saddle = distance_to_saddle(network, cost)
-    predicted = predicted_minimum(network, cost, width, gamma)
-    bounds = lower_bounds(network, cost, width=width, sigma=sigma, full=held.order is None)
+    predicted = predicted_minimum(start, cost, width, gamma)
+    bounds = lower_bounds(start, cost, width=width, sigma=sigma, full=held.order is None)
     d_m, d_s = _floats(minimum.distance), _floats(saddle.distance)
     for name, distances in (("minimum", d_m), ("saddle", d_s)):
         if not np.isfinite(distances).all():
             raise RunError(f"the search for the nearest {name} left what a float holds, at sigma = {sigma:.3g}")
         if min(distances) <= 0:
             raise RunError(f"the distance to the nearest {name} is too small for a float, at sigma = {sigma:.3g}")
-    cell = Cell(
+    return Cell(
         gamma=gamma,
         width=width,
         seeds=len(settings.seeds),
@@ -120,17 +166,17 @@ def _run_cell(job: CellJob) -> Cell:
         ),
         nearer=Nearer(bounds.common, bounds.probability),
     )
-    return replace(cell, **_follow(job, backend)) if settings.train else cell
 
 
-def _follow(job: CellJob, backend: Backend) -> dict[str, Any]:
+def _follow(job: Job, gamma: float) -> dict[str, Any]:
     """The gradient flow from the same starts (same seeds; the representation is chosen for whole paths)."""
     settings = job.settings
+    backend = build_backend(settings)
     # Only the network, the dynamics and the machine are read off these settings: the task itself is at hand.
     given = TrainSettings(
         depth=settings.depth,
         width=job.width,
-        gamma=job.gamma,
+        gamma=gamma,
         seeds=settings.seeds,
         seed=settings.seed,
         device=settings.device,

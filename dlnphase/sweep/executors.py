@@ -18,7 +18,7 @@ from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ProcessP
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Protocol
 
-from dlnphase.errors import DlnphaseError, InputError
+from dlnphase.errors import InputError, describe
 
 ATTEMPTS = 3
 POLL = 0.2  # seconds between two looks at whether to stop
@@ -123,13 +123,6 @@ def run_dask(
     finally:
         client.close(timeout=5)
         log.setLevel(before)
-
-
-def describe(error: BaseException) -> str:
-    """One line about an error."""
-    words = " ".join(str(error).split()) or "no message"
-    words = words if len(words) <= 300 else words[:297] + "..."
-    return words if isinstance(error, DlnphaseError) else f"{type(error).__name__}: {words}"
 
 
 def _collect(future: Any) -> tuple[Any, str | None]:

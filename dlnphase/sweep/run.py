@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -35,11 +35,12 @@ from dlnphase.results import Clock
 from dlnphase.results.sweep import Cell, CriticalGamma, Failure, GammaExponents, SweepResult
 from dlnphase.settings.sweep import SweepSettings
 from dlnphase.setup.build import build_backend, build_task, few_threads, task_info
-from dlnphase.sweep.cells import CellJob, run_cell
+from dlnphase.sweep.cells import Job, run_job
 from dlnphase.sweep.executors import Outcome, run_dask, run_here, run_processes
 
 SEEN = 1e-4  # brackets narrower than what is printed are not
 SMALL = 12  # cells up to which other processes are not worth their start
+TOGETHER = 32  # networks, at most, that are measured as one batch: what is lost is only the overhead of each call
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,8 @@ def sweep_gamma(
     Args:
         settings: what to sweep (the defaults are the project's phase table), or a plan already prepared.
         done: cells of an earlier, interrupted sweep of the same settings: not computed again.
-        on_cell: called after every cell with the result so far (no exponents yet).
-        should_stop: asked between cells; True ends the sweep with ``complete: false``.
+        on_cell: called with the result so far (no exponents yet) whenever cells have come.
+        should_stop: asked between jobs; True ends the sweep with ``complete: false``.
 
     Returns:
         The result. Cells that failed are named in ``failed``; the others are all there.
@@ -99,8 +100,8 @@ def _sweep(
     wanted = plan.settings.cells
     cells = {(c.gamma, c.width): c for c in done if (c.gamma, c.width) in wanted}
     failed: dict[tuple[float, int], Failure] = {}
-    missing = [key for key in wanted if key not in cells]
-    jobs = [CellJob(plan.settings, plan.task, gamma, width) for gamma, width in missing]
+    missing = {key for key in wanted if key not in cells}
+    jobs = jobs_for(plan, missing)
     info = task_info(plan.task.cost)
 
     def result(complete: bool) -> SweepResult:
@@ -114,37 +115,54 @@ def _sweep(
             notes=plan.notes,
         )
 
-    with contextlib.suppress(KeyboardInterrupt):  # the second Ctrl-C: the cell under way is given up
-        for index, cell, error in _execute(plan.settings, jobs, should_stop):
-            key = missing[index]
-            if error is None:
-                cells[key] = cell
-            else:
-                failed[key] = Failure(*key, error)
+    with contextlib.suppress(KeyboardInterrupt):  # the second Ctrl-C: the cells under way are given up
+        for index, found, error in _execute(plan.settings, jobs, should_stop):
+            job = jobs[index]
+            for cell in found or [Failure(gamma, job.width, error or "no result") for gamma in job.gammas]:
+                key = cell.gamma, cell.width
+                if key in missing and isinstance(cell, Cell):
+                    cells[key] = cell
+                elif key in missing:
+                    failed[key] = cell
             if on_cell is not None:
                 on_cell(result(False))
     return summarise(result(len(cells) + len(failed) == len(wanted)))
 
 
-def jobs_of(settings: SweepSettings, cells: int) -> int:
-    """How many processes a sweep of so many cells uses."""
+def jobs_for(plan: Plan, missing: Container[tuple[float, int]]) -> list[Job]:
+    """The jobs in which some cell is missing.
+
+    Which cells are computed together follows from the settings alone, so that what is missing comes out the same to the
+    last bit, whatever is there already. Runs that are followed take long beside their distances: each cell is a job.
+    """
+    settings = plan.settings
+    most = 1 if settings.train else max(1, TOGETHER // len(settings.seeds))
+    count = -(-len(settings.gammas) // most)
+    parts = [tuple(map(float, part)) for part in np.array_split(settings.gammas, count)]
+    every = [Job(settings, plan.task, width, gammas) for width in settings.widths for gammas in parts]
+    return [job for job in every if any((gamma, job.width) in missing for gamma in job.gammas)]
+
+
+def jobs_of(settings: SweepSettings, cells: int, jobs: int | None = None) -> int:
+    """How many processes a sweep of so many cells uses, in so many jobs (None: one a cell)."""
+    most = max(1, cells if jobs is None else jobs)
     if settings.jobs is not None:
-        return min(settings.jobs, max(1, cells))
+        return min(settings.jobs, most)
     if cells <= SMALL and not settings.train:
         return 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, max(1, cells))
+    return min(cores, most)
 
 
-def _execute(settings: SweepSettings, jobs: list[CellJob], should_stop: Callable[[], bool]) -> Iterator[Outcome]:
+def _execute(settings: SweepSettings, jobs: list[Job], should_stop: Callable[[], bool]) -> Iterator[Outcome]:
     if not jobs:
         return iter(())
     if settings.scheduler is not None:
-        return run_dask(run_cell, jobs, should_stop, settings.scheduler)
-    workers = jobs_of(settings, len(jobs))
+        return run_dask(run_job, jobs, should_stop, settings.scheduler)
+    workers = jobs_of(settings, sum(len(job.gammas) for job in jobs), len(jobs))
     if workers == 1:
-        return run_here(run_cell, jobs, should_stop)
-    return run_processes(run_cell, jobs, should_stop, workers)
+        return run_here(run_job, jobs, should_stop)
+    return run_processes(run_job, jobs, should_stop, workers)
 
 
 # ---- what the cells say together ---------------------------------------------------------------------
