@@ -15,7 +15,7 @@ from pathlib import Path
 
 from dlnphase.results.sweep import SweepFile
 from dlnphase.settings import SweepSettings
-from dlnphase.sweep.cells import CellJob, run_cell
+from dlnphase.sweep.cells import Job, run_job
 from dlnphase.sweep.executors import Outcome, run_dask, run_here, run_processes
 from dlnphase.sweep.run import prepare, sweep_gamma
 
@@ -26,7 +26,7 @@ SMALLEST = {"widths": (100,), "shape": (2, 2), "depth": 2, "seeds": 1, "jobs": 1
 Row = tuple[str, str, str]  # what, figure, how it was taken
 
 
-def answer(job: CellJob) -> CellJob:
+def answer(job: Job) -> Job:
     """The trivial cell: it sends back what it was given."""
     return job
 
@@ -39,10 +39,10 @@ def cell_overhead() -> list[Row]:
     """
     settings = SweepSettings(gammas=tuple(0.5 + k / CELLS for k in range(CELLS)), **SMALLEST)
     task = prepare(settings).task
-    jobs = [CellJob(settings, task, gamma, width) for gamma, width in settings.cells]
+    jobs = [Job(settings, task, width, (gamma,)) for gamma, width in settings.cells]
     started = time.perf_counter()
     for job in jobs:
-        run_cell(job)
+        run_job(job)
     work = time.perf_counter() - started
     rows = [
         _row("in this process", run_here(answer, jobs, _never), f"{CELLS} trivial cells; the smallest real cell "
@@ -72,7 +72,7 @@ def _row(name: str, outcomes: Iterator[Outcome], how: str) -> Row:
     return row
 
 
-def _dask_row(jobs: list[CellJob]) -> Row:
+def _dask_row(jobs: list[Job]) -> Row:
     import distributed
 
     with distributed.LocalCluster(

@@ -15,7 +15,7 @@ from sweeping import FLAGS, LONG, LONG_CELLS, SMALL, never, spawn, troubled, wai
 
 from dlnphase.errors import RunError
 from dlnphase.settings import SweepSettings
-from dlnphase.sweep.cells import CellJob, run_cell
+from dlnphase.sweep.cells import Job, run_job
 from dlnphase.sweep.executors import run_dask
 from dlnphase.sweep.run import prepare
 
@@ -129,10 +129,10 @@ def test_without_dask_the_command_says_what_to_install(run, monkeypatch):
 
 def test_a_worker_of_another_version_says_so():
     plan = prepare(SweepSettings(**SMALL))
-    job = CellJob(plan.settings, plan.task, 1.0, 100)
-    assert run_cell(job).gamma == 1.0
+    job = Job(plan.settings, plan.task, 100, (1.0,))
+    assert run_job(job)[0].gamma == 1.0
     with pytest.raises(RunError, match=r"the sweep runs dlnphase 0\.0\.1 and this worker"):
-        run_cell(replace(job, version="0.0.1"))
+        run_job(replace(job, version="0.0.1"))
 
 
 def test_flags_of_a_cluster_are_no_part_of_the_result(run):

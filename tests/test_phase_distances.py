@@ -22,8 +22,13 @@ from dlnphase.distances import (
     predicted_saddle,
     saddle_exponent,
 )
+from dlnphase.distances.coarse import Coarse
 from dlnphase.distances.critical import critical_matrices
+from dlnphase.distances.facts import facts_of
+from dlnphase.distances.kinds import saddle_constraint
+from dlnphase.distances.nearest import nearest
 from dlnphase.distances.representation import choose, draw
+from dlnphase.distances.ways import death_of, uniform_ways
 from dlnphase.dynamics import gradient_flow
 from dlnphase.errors import InputError
 from dlnphase.networks.chain import Network
@@ -320,3 +325,31 @@ def test_critical_matrices_are_critical(kind):
 def test_a_layer_too_narrow_for_the_minimum_is_refused():
     with pytest.raises(InputError, match="width: a minimum of rank 5 does not fit through a layer of width 3"):
         distance_to_minimum(_full(FIVE, 3, 3, 1.0, [0]), FIVE)
+
+
+def test_a_coarser_search_and_shared_draws_lead_to_the_same_distances():
+    """Two γ of the same draws as one batch, candidates competing in fewer dimensions: what each finds by itself."""
+    cost = planted_task("factorization", (3, 3), (4.0, 2.0, 1.0), CPU).cost
+    unit = sample(3, 10**6, (3, 3), 1.0, 9, CPU, members=[0, 1])
+    alone = [unit.with_theta(unit.theta * 1e6 ** (-gamma / 2)) for gamma in (0.9, 1.05)]
+    batch = unit.with_theta(torch.cat([network.theta for network in alone]))
+    coarse = Coarse((15, 15), 0.04)
+    assert max(coarse.hidden) < min(batch.hidden)
+    for measure, draws in ((distance_to_minimum, {}), (distance_to_saddle, {"draws": [0, 1, 0, 1]})):
+        together = measure(batch, cost, coarse=coarse, **draws)
+        expected = torch.cat([measure(network, cost).distance for network in alone])
+        torch.testing.assert_close(together.distance, expected, rtol=1e-7, atol=0)
+        assert together.select(slice(2, 4)).winner == together.winner[2:]
+
+
+@pytest.mark.parametrize("gamma", [0.8, 1.1, 1.5])
+def test_no_saddle_of_a_kind_is_nearer_than_the_bound_that_rules_it_out(gamma):
+    cost = planted_task("factorization", (3, 3), (4.0, 2.0, 1.0), CPU).cost
+    network = gaussian_network((3, 20, 20, 3), 20 ** (-gamma / 2), CPU, members=[0, 1])
+    for matrix in facts_of(cost, 3).saddles:
+        for way in uniform_ways(network, matrix, range(2)):
+            death = death_of(network, [way, way], range(2))
+            found = nearest(network, death.network, saddle_constraint(network, [matrix] * 2, death.groups))
+            assert bool((found.distance >= way.bound * (1 - 1e-9)).all())
+            if way.is_exact:
+                torch.testing.assert_close(found.distance, way.bound, rtol=1e-9, atol=0)

@@ -65,7 +65,7 @@ def test_results_survive_save_and_load(result, tmp_path):
     assert (tmp_path / "sweep.yaml").read_text() == result_text(result)
 
 
-def test_files_grow_cell_by_cell(tmp_path):
+def test_files_grow_width_by_width(tmp_path):
     file, seen = SweepFile(tmp_path), []
 
     def on_cell(partial):
@@ -75,12 +75,12 @@ def test_files_grow_cell_by_cell(tmp_path):
         seen.append(len(loaded.cells))
 
     sweep_gamma(SweepSettings(**SMALL, jobs=1), on_cell=on_cell)
-    assert seen == list(range(1, 10))
+    assert seen == [3, 6, 9]  # three γ at a time
 
 
 def test_done_cells_are_not_computed_again(result, monkeypatch):
     calls = []
-    monkeypatch.setattr("dlnphase.sweep.run.run_cell", lambda job: calls.append((job.gamma, job.width)))
+    monkeypatch.setattr("dlnphase.sweep.run.run_job", lambda job: calls.append((job.gammas, job.width)))
     again = sweep_gamma(SweepSettings(**SMALL, jobs=1), done=result.cells)
     assert calls == []
     assert numbers(again) == numbers(result)
@@ -117,8 +117,8 @@ def test_train_adds_the_dynamics(tmp_path):
 
 
 def test_distances_are_measured_in_float64_whatever_the_dtype(result):
-    single = sweep_gamma(SweepSettings(**{**SMALL, "gammas": "0.7", "widths": "1e4"}, jobs=1, dtype="float32"))
-    assert single.cells[0] == result.cell(0.7, 10**4)
+    single = sweep_gamma(SweepSettings(**{**SMALL, "widths": "1e4"}, jobs=1, dtype="float32"))
+    assert single.cells == tuple(result.cell(gamma, 10**4) for gamma in (0.7, 1.0, 1.5))
 
 
 def test_settings():
@@ -225,7 +225,7 @@ def test_kill_9_then_resume_gives_the_uninterrupted_file(jobs, uninterrupted, tm
     assert 3 <= len(half.cells) < LONG_CELLS and not half.complete
     assert app.run([*LONG, "--out", str(out), "--resume", "--jobs", "1"]) == 0
     resumed = load_sweep(out)
-    assert resumed.cells[: len(half.cells)] == half.cells or jobs == "2"
+    assert set(map(repr, half.cells)) <= set(map(repr, resumed.cells))
     assert numbers(resumed) == numbers(uninterrupted)
     text = [(p / "sweep.yaml").read_text().partition("\ncells:")[2] for p in (out, uninterrupted)]
     assert text[0] == text[1]

@@ -34,7 +34,7 @@ def sweep_gamma_cli(call: Call[SweepSettings]) -> int:
 
     Tells how the distance from the start to the nearest minimum and to the nearest saddle scales with the width, in
     which phase each gamma lies, and at which gamma the curves of different widths cross; theory beside each number.
-    Writes sweep.yaml, cell by cell.
+    Writes sweep.yaml as cells come, those of one width together.
     """
     with LiveLine(call.quiet) as line:
         line.now("loading PyTorch")

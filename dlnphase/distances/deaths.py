@@ -21,7 +21,7 @@ from dlnphase.distances.kills import bottom_subspace, kill
 from dlnphase.networks.chain import Network
 
 MIXED_SWEEPS = 60
-MIXED_TOLERANCE = 1e-7
+MIXED_TOLERANCE = 1e-9
 ROUGH_SWEEPS = 6
 TURNS = 4
 

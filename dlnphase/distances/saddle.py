@@ -18,14 +18,12 @@ from torch import Tensor
 
 from dlnphase.costs.quadratic import QuadraticCost
 from dlnphase.distances.any_saddle import descend
-from dlnphase.distances.chains import Constraint, Term
 from dlnphase.distances.coarse import Coarse, embed, leading
 from dlnphase.distances.critical import CriticalMatrix
-from dlnphase.distances.deaths import Death
 from dlnphase.distances.facts import facts_of
-from dlnphase.distances.nearest import FEASIBLE, ROUGH, ROUGHLY_RESTORED, Nearest, nearest, restore
-from dlnphase.distances.starts import align_frames, carried, overlay
-from dlnphase.distances.ways import Way, death_of, mixed_ways, uniform_ways
+from dlnphase.distances.kinds import Groups, Kind, saddle_constraint
+from dlnphase.distances.nearest import ROUGH, Nearest, nearest
+from dlnphase.distances.ways import mixed_ways, uniform_ways
 from dlnphase.networks.chain import Network
 
 GAP = 1e-3  # candidates that could be nearer by less than this fraction are not searched
@@ -36,6 +34,7 @@ CHUNK = 64  # members searched in one batch
 SMALL = 80  # parameters up to which saddles of any kind are searched as well
 NARROW = 3  # … in layers of at most so many times the size of the matrix
 OTHER = "another kind"
+MIXED_NEAR = 1.03  # mixed splits are tried where uniform ones come within this factor of the nearest saddle
 NEARLY = 1.2  # A = 0 is tried with mixed splits where its bound is within this factor of the nearest saddle
 
 
@@ -129,9 +128,6 @@ def distance_to_saddle(
     )
 
 
-Groups = list[tuple[int, Tensor, Tensor]]  # (k, V, U) of a death, one V and U a member
-
-
 @dataclass(frozen=True)
 class _Point:
     """The nearest point known of a kind: its distance, θ, (k, V, U) of what is dead, and how stationary it is."""
@@ -162,7 +158,7 @@ class _Search:
         self.gain = torch.ones_like(self.best)
         self.points: dict[tuple[int, int], _Point] = {}
         self.shift = torch.zeros_like(self.bounds)
-        self._kinds: dict[tuple[tuple[int, int], ...], _Kind] = {}
+        self._kinds: dict[tuple[tuple[int, int], ...], Kind] = {}
 
     def compare_with(self, whole: Network) -> bool:
         """Take the cost of the deaths from the whole network, of which this one is a part, where that is cheap.
@@ -222,7 +218,7 @@ class _Search:
         self.shift = torch.zeros_like(self.shift)
         self.best, self.theta = torch.full_like(self.best, torch.inf), network.theta.clone()
         self.chosen = [-1] * network.batch
-        done = [pair for pair in pairs if whole and known[pair].stationarity <= tol]
+        done = [pair for pair in pairs if whole and self.ways[pair[1]].is_exact]
         for pair in done:
             self._record(*pair, known[pair])
         # What dies by a mixed split, and what is exact without a search, is found anew in another network.
@@ -248,16 +244,24 @@ class _Search:
         A candidate is given up when it would have to gain clearly more from polishing than any other did.
         """
         feasible = self._feasible(pairs)
-        reach = {(m, c): value * float(self.gain[m]) * MARGIN * (1 - room) for (m, c), (value, _) in feasible.items()}
-        self._polish([p for p, v in reach.items() if v < float(self.best[p[0]]) * (1 - GAP)], feasible)
+        while feasible:
+            near = {
+                (m, c): start
+                for (m, c), start in feasible.items()
+                if start[0] * float(self.gain[m]) * MARGIN * (1 - room) < float(self.best[m]) * (1 - GAP)
+            }
+            self._polish(list(near), near)
+            feasible = {pair: start for pair, start in feasible.items() if pair not in near} if near else {}
 
     def _mix(self, room: float) -> None:
-        """Try mixed splits of the matrices that won with uniform ones, and of A = 0 where it nearly did."""
+        """Try mixed splits of the matrices that won or nearly won with uniform ones."""
         uniform = self.bounds.shape[1]
         for matrix in dict.fromkeys(way.matrix for way in self.ways[:uniform]):
             columns = [c for c in range(uniform) if self.ways[c].matrix is matrix]
             near = self.bounds[:, columns].amin(1) <= (NEARLY if matrix.strongest == 0 else 0.0) * self.best
-            members = [m for m, c in enumerate(self.chosen) if near[m] or (c >= 0 and self.ways[c].matrix is matrix)]
+            for (member, choice), point in self.points.items():
+                near[member] |= choice in columns and point.distance <= MIXED_NEAR * float(self.best[member])
+            members = torch.nonzero(near).flatten().tolist()
             if not members:
                 continue
             new = mixed_ways(self.network.select(members), matrix, [self.draws[m] for m in members])
@@ -273,11 +277,11 @@ class _Search:
             groups.setdefault((*way.matrix.signature, *way.kind), []).append((member, choice))
         return [g[i : i + CHUNK] for g in groups.values() for i in range(0, len(g), CHUNK)]
 
-    def _kind(self, group: list[tuple[int, int]]) -> _Kind:
+    def _kind(self, group: list[tuple[int, int]]) -> Kind:
         key = tuple(group)
         if key not in self._kinds:
             members, ways = [m for m, _ in group], [self.ways[c] for _, c in group]
-            self._kinds[key] = _Kind(self.network.select(members), ways, [self.draws[m] for m in members])
+            self._kinds[key] = Kind(self.network.select(members), ways, [self.draws[m] for m in members])
         return self._kinds[key]
 
     def _feasible(self, pairs: list[tuple[int, int]]) -> dict[tuple[int, int], tuple[float, Tensor]]:
@@ -327,100 +331,6 @@ class _Search:
             self.points[member, choice] = point
             if point.distance < float(self.best[member]):
                 self.best[member], self.theta[member], self.chosen[member] = point.distance, point.theta, choice
-
-
-# ---- one way of one candidate -------------------------------------------------------------------------
-
-
-class _Kind:
-    """Saddles of one kind for a batch of members: same shapes, same layers, each member its own critical matrix."""
-
-    def __init__(self, network: Network, ways: list[Way], draws: Sequence[int]) -> None:
-        self.network = network
-        self.matrices = [w.matrix for w in ways]
-        self.death = death_of(network, ways, draws)
-        self.exact = ways[0].is_exact
-        self.constraint = saddle_constraint(network, self.matrices, self.death.groups)
-
-    def balanced(self) -> Network:
-        """Balanced factors of what is kept, laid over the killed network outside its dead spaces."""
-        return _balanced(self.death, self.matrices)
-
-    def first_point(self) -> tuple[Tensor, Tensor]:
-        """A point of the kind reached from the killed network, else from balanced factors; distances (B,), inf if
-        none."""
-        network, _, residual = restore(self.death.network, self.constraint, None, ROUGHLY_RESTORED)
-        theta, distance = network.theta, self._distance(network, residual)
-        missed = torch.nonzero(~torch.isfinite(distance)).flatten()
-        if len(missed):
-            again, _, residual = restore(
-                self.balanced().select(missed), self.constraint.select(missed), None, ROUGHLY_RESTORED
-            )
-            theta, distance = theta.clone(), distance.clone()
-            theta[missed] = again.theta
-            miss = (again.theta - self.network.theta[missed]).norm(dim=1)
-            distance[missed] = torch.where(residual <= FEASIBLE, miss, torch.inf)
-        return theta, distance
-
-    def polish(self, start: Tensor, max_steps: int) -> Nearest:
-        """Roughly the nearest point of the kind, from one start per member."""
-        return nearest(self.network, self.network.with_theta(start), self.constraint, tol=ROUGH, max_steps=max_steps)
-
-    def groups(self, row: int) -> Groups:
-        """(k, V, U) of what is dead in one member."""
-        return [(k, v[row], u[row]) for k, v, u in self.death.groups]
-
-    def _distance(self, network: Network, residual: Tensor) -> Tensor:
-        distance = (network.theta - self.network.theta).norm(dim=1)
-        return torch.where(residual <= FEASIBLE, distance, torch.inf)
-
-
-def saddle_constraint(
-    network: Network, matrices: list[CriticalMatrix], groups: list[tuple[int, Tensor, Tensor]]
-) -> Constraint:
-    """W_k ⋯ W_1 V = 0 and Uᵀ W_L ⋯ W_{k+1} = 0 for each group (k, V, U), and U_cᵀ A V_c as in the critical matrix."""
-    batch, depth = network.batch, network.depth
-    theta = network.theta
-    terms = []
-    for split, right, left in groups:
-        zero = theta.new_zeros(batch, network.dims[split] * right.shape[2])
-        terms.append(Term(tuple(range(split)), False, right, None, None, zero))
-        zero = theta.new_zeros(batch, network.dims[split] * left.shape[2])
-        terms.append(Term(tuple(range(depth - 1, split - 1, -1)), True, left, None, None, zero))
-    size = matrices[0].left_kept.shape[1] * matrices[0].right_kept.shape[1]
-    if size:
-        left_kept, right_kept = (torch.stack([getattr(m, s) for m in matrices]) for s in ("left_kept", "right_kept"))
-        goal = left_kept.mT @ torch.stack([m.matrix for m in matrices]) @ right_kept
-        basis = None if matrices[0].basis is None else torch.stack([_basis_of(m) for m in matrices])
-        flat = goal.flatten(1)
-        target = flat if basis is None else torch.einsum("bdk,bd->bk", basis, flat)
-        terms.append(Term(tuple(range(depth)), False, right_kept, left_kept.mT, basis, target))
-    sizes = [t.target.shape[1] for t in terms]
-    start = Constraint(terms, theta.new_ones(batch, len(terms))).at(network).value.split(sizes, 1)
-    scale = torch.stack([v.norm(dim=1) + t.target.norm(dim=1) for v, t in zip(start, terms, strict=True)], 1)
-    return Constraint(terms, scale.clamp_min(torch.finfo(theta.dtype).tiny))
-
-
-def _basis_of(matrix: CriticalMatrix) -> Tensor:
-    assert matrix.basis is not None
-    return matrix.basis
-
-
-def _balanced(death: Death, matrices: list[CriticalMatrix]) -> Network:
-    """Balanced factors of what is kept, laid over the killed network outside its dead spaces."""
-    matrix = torch.stack([m.matrix for m in matrices])
-    u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
-    # What is kept may have more modes than a narrow layer lets through: then a start with the leading ones.
-    rank = min(max(1, int((s > 1e-12 * s[:, :1]).sum(1).amax())), *death.network.dims)
-    layers = []
-    for index, w in enumerate(death.network.weights):
-        below, above = death.spaces[index], death.spaces[index + 1]
-        w = w if below is None else w - (w @ below) @ below.mT
-        layers.append(w if above is None else w - above @ (above.mT @ w))
-    root = s[:, :rank] ** (1 / death.network.depth)
-    network = Network.from_weights(layers)
-    frames, _ = align_frames(network, carried(network, vh[:, :rank].mT, u[:, :, :rank]), root)
-    return overlay(death.network, frames, root)
 
 
 def _gradient_scale(network: Network, cost: QuadraticCost) -> Tensor:

@@ -1,4 +1,4 @@
-"""The result of ``dlnphase sweep-gamma``: sweep.yaml, as values, written cell by cell."""
+"""The result of ``dlnphase sweep-gamma``: sweep.yaml, as values, written as cells come."""
 
 from __future__ import annotations
 
