@@ -220,7 +220,7 @@ def test_what_only_shows_on_the_way_is_one_line(error, words, here, monkeypatch,
     def fails(*args, **options):
         raise error
 
-    monkeypatch.setattr("dlnphase.training.run.gradient_flow", fails)
+    monkeypatch.setattr("dlnphase.training.run.GradientFlow", fails)
     assert app.run([*SMALL, "--out", "a", "-q"]) == 1
     err = capfd.readouterr().err
     assert words in err and err.count("\n") == 1 and not Path("a").exists()

@@ -14,7 +14,7 @@ import yaml
 from sweeping import FLAGS, LONG, LONG_CELLS, SMALL, never, numbers, spawn, troubled, wait_for_cells
 
 from dlnphase.cli import app
-from dlnphase.dynamics import gradient_flow
+from dlnphase.dynamics import GradientFlow
 from dlnphase.errors import InputError
 from dlnphase.results import json_ready, refuse_different, result_text, to_document
 from dlnphase.results.sweep import SweepFile, load_sweep
@@ -193,7 +193,7 @@ def test_the_threads_asked_for_are_those_of_every_cell_and_of_the_dynamics(threa
         return lambda *args, **kwargs: (seen.append(torch.get_num_threads()), function(*args, **kwargs))[1]
 
     monkeypatch.setattr("dlnphase.sweep.cells.distance_to_minimum", noted(cells.distance_to_minimum))
-    monkeypatch.setattr("dlnphase.training.run.gradient_flow", noted(gradient_flow))
+    monkeypatch.setattr("dlnphase.training.run.GradientFlow", noted(GradientFlow))
     settings = {**SMALL, "gammas": "2.0", "widths": "10", "seeds": 1}
     swept = sweep_gamma(SweepSettings(**settings, jobs=1, train=True, threads=threads))
     assert seen == [threads or 1] * 2 and swept.provenance.threads == (threads or 1)
