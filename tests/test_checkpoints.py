@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 import dlnphase
 from dlnphase.backend import resolve_backend
 from dlnphase.cli.app import run
-from dlnphase.detect.checkpoints import checkpoint_files
+from dlnphase.detect.checkpoints import checkpoint_files, read_checkpoints
 from dlnphase.detect.sparse import least_between
 from dlnphase.detect.speed import typical_speed
 from dlnphase.errors import InputError
@@ -440,3 +440,41 @@ def test_ranks_that_the_spacing_hides_are_named(flowed, tmp_path, matrices, more
     assert "cannot be seen" not in first.note + third.note
     whole = _visits(flowed[0], _every(flowed, 0.8, tmp_path))
     assert [v.rank for v in whole.visits] == [0, 1, 2, 3] and not any(v.note for v in whole.visits)
+
+
+def _saved(folder, names):
+    """Checkpoints of two layers, one a name, each a little farther on."""
+    folder.mkdir()
+    for k, name in enumerate(names):
+        grown = (1.0 + 0.1 * k) * torch.ones(2, 2, dtype=torch.float64)
+        torch.save({"0.weight": grown, "1.weight": grown}, folder / name)
+    return checkpoint_files((str(folder),))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("2024-12-01_run7_0_v2.pt", "2024-12-01_run7_100_v2.pt", "2024-12-01_run7_200_v2.pt"),
+        ("epoch0_iter0.pt", "epoch0_iter100.pt", "epoch1_iter200.pt"),
+    ],
+)
+def test_the_step_is_the_number_in_which_names_differ(tmp_path, names):
+    layers, times, steps = read_checkpoints(_saved(tmp_path / "c", names), dlnphase.DetectSettings(source="c", lr=0.5))
+    assert steps.tolist() == [0, 100, 200] and times.tolist() == [0, 50, 100]
+    assert np.allclose(layers[0][1][:, 0, 0], [1.0, 1.1, 1.2])
+
+
+def test_names_that_differ_in_several_numbers_are_refused(tmp_path):
+    files = _saved(tmp_path / "c", ["epoch_0_loss_0.912.pt", "epoch_1_loss_0.544.pt", "epoch_2_loss_0.137.pt"])
+    with pytest.raises(
+        InputError, match=r"epoch_0_loss_0\.912\.pt and epoch_1_loss_0\.544\.pt differ in 2 numbers.*step-100"
+    ):
+        read_checkpoints(files, dlnphase.DetectSettings(source="c", lr=0.5))
+
+
+def test_parameters_saved_by_themselves_are_read(tmp_path):
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4, bias=False), torch.nn.Linear(4, 2, bias=False))
+    torch.save(dict(model.named_parameters()), tmp_path / "w.pt")
+    state = read_state(tmp_path / "w.pt", "SOURCE")
+    for (_, found), layer in zip(state.layers, model, strict=True):
+        assert np.array_equal(found, layer.weight.detach().double().numpy())

@@ -392,3 +392,44 @@ def test_a_file_written_row_by_row_is_the_one_numpy_writes(tmp_path):
     assert np.array_equal(found["W1"], np.stack(rows)) and np.array_equal(found["t"], np.arange(5.0))
     assert found["W2"].dtype == np.float64 and np.array_equal(found["W2"], np.stack(mixed))
     assert str(found["optimizer"]) == "SGD" and "optimizer" not in read_npz(tmp_path / "p.npz")
+
+
+def test_one_that_is_closed_writes_no_more_over_what_another_one_wrote(tmp_path):
+    model, path = _model(), tmp_path / "p.npz"
+    first = dlnphase.Recorder(model, path, lr=0.1)
+    first.close()
+    second = dlnphase.Recorder(model, path, lr=0.1, append=True)
+    for _ in range(3):
+        second.step()
+    second.save()
+    with pytest.raises(InputError, match=r"save\(\) after close\(\)"):
+        first.save()
+    assert dlnphase.load(path).step.tolist() == [0, 1, 2, 3]
+    second.close()
+
+
+def test_numbers_of_numpy_and_torch_are_numbers(tmp_path):
+    model, path = _model(), tmp_path / "p.npz"
+    with dlnphase.Recorder(model, path, lr=np.float32(0.5), per_decade=np.int64(0)) as recorder:
+        recorder.step()
+        recorder.step()
+    step = dlnphase.load(path).step[1]
+    with dlnphase.Recorder(model, path, lr=torch.tensor(0.5), append=True, at=step) as recorder:
+        assert (recorder.steps, recorder.time) == (1, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"save_every": "a"}, "save_every: found a"),
+        ({"save_every": float("nan")}, "save_every: found nan"),
+        ({"save_every": -1}, "save_every: found -1"),
+        ({"lr": "0.1"}, "lr: found 0.1"),
+        ({"lr": None, "optimizer": "SGD"}, "optimizer: found a str"),
+        ({"per_decade": 2.5}, "per_decade: found 2.5"),
+    ],
+)
+def test_settings_that_are_none_are_named(tmp_path, more, words):
+    with pytest.raises(InputError, match=words):
+        dlnphase.Recorder(_model(), tmp_path / "p.npz", **{"lr": 0.1, **more})
+    assert not list(tmp_path.iterdir())

@@ -21,6 +21,7 @@ from dlnphase.results.yamlfile import read_text, regular_file
 from dlnphase.settings.detect import DetectSettings
 from dlnphase.setup.states import SUFFIXES, State, read_state
 
+LABELLED = re.compile(r"(?:step|iter|iteration)[=_-]?(\d{1,15})", re.IGNORECASE)
 Stack = tuple[list[tuple[str, np.ndarray]], np.ndarray, np.ndarray]
 
 
@@ -105,20 +106,29 @@ def _steps(files: list[Path], states: list[State], every: int | None) -> np.ndar
         if every is not None:
             raise InputError(f"every: found {every}, but the checkpoints hold their own steps; drop it")
         return np.array(told, dtype=float)
-    numbers = [_number(path.stem) for path in files]
-    missing = next((p for p, n in zip(files, numbers, strict=True) if n is None), None)
-    if missing is not None:
+    return np.array(_numbers(files), dtype=float) * (every or 1)
+
+
+def _numbers(files: list[Path]) -> list[int]:
+    """The steps in names: the number after ``step`` or ``iter``, else the one in which they differ."""
+    found = [LABELLED.findall(path.stem) for path in files]
+    if not all(found):
+        found = [re.findall(r"\d{1,15}", path.stem) for path in files]
+        missing = next((path for path, digits in zip(files, found, strict=True) if not digits), None)
+        if missing is not None:
+            raise InputError(
+                f"SOURCE: {missing} holds no global_step and its name no number, expected names like step-100.pt"
+            )
+    numbers = [[int(d) for d in digits] for digits in found]
+    if len({len(n) for n in numbers}) > 1:  # names of several kinds: only the end is in all of them
+        return [n[-1] for n in numbers]
+    differ = [k for k in range(len(numbers[0])) if len({n[k] for n in numbers}) > 1]
+    if len(differ) > 1:
         raise InputError(
-            f"SOURCE: {missing} holds no global_step and its name no number, expected names like step-100.pt"
+            f"SOURCE: {files[0].name} and {files[1].name} differ in {len(differ)} numbers, expected names like "
+            "step-100.pt, in which one number is the step"
         )
-    return np.array(numbers, dtype=float) * (every or 1)
-
-
-def _number(stem: str) -> int | None:
-    """The step in a name: the number after ``step``, else the last one."""
-    labelled = re.findall(r"step[=_-]?(\d{1,15})", stem, re.IGNORECASE)
-    digits = labelled or re.findall(r"\d{1,15}", stem)
-    return int(digits[-1]) if digits else None
+    return [n[differ[0] if differ else -1] for n in numbers]
 
 
 def _times(steps: np.ndarray, settings: DetectSettings) -> np.ndarray:

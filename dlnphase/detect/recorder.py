@@ -18,6 +18,7 @@ import os
 import time as clock
 import warnings
 import weakref
+from numbers import Integral
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -78,14 +79,18 @@ class Recorder:
     ) -> None:
         if (optimizer is None) == (lr is None):
             raise InputError("Recorder: expected an optimizer or lr, one of the two, to make time of steps")
-        if lr is not None and not (isinstance(lr, (int, float)) and math.isfinite(lr) and lr > 0):
+        if optimizer is not None and not hasattr(_innermost(optimizer), "param_groups"):
+            raise InputError(f"Recorder: optimizer: found a {type(optimizer).__name__}, expected one of torch")
+        if lr is not None and not _number(lr) > 0:
             raise InputError(f"Recorder: lr: found {lr}, expected a finite number above 0")
-        if not isinstance(per_decade, int) or per_decade < 0:
+        if not _number(save_every) >= 0:
+            raise InputError(f"Recorder: save_every: found {save_every}, expected seconds, 0 or more")
+        if not _whole(per_decade):
             raise InputError(f"Recorder: per_decade: found {per_decade}, expected an integer, 0 or more")
-        if at is not None and not (append and isinstance(at, int) and at >= 0):
+        if at is not None and not (append and _whole(at)):
             raise InputError(f"Recorder: at: found {at}, expected a step, 0 or more, beside append=True")
         self.path = _path(path)
-        self._optimizer, self._lr = _innermost(optimizer), lr
+        self._optimizer, self._lr = _innermost(optimizer), None if lr is None else float(lr)
         layers = linear_layers(model)
         self._log = _Log(self.path, layers, product=product, optimizer=self._optimizer)
         self._save_every, self._ratio = save_every, 10 ** (1 / per_decade) if per_decade else 1.0
@@ -95,7 +100,7 @@ class Recorder:
             if self.path.exists():
                 if not append:
                     raise InputError(f"Recorder: {self.path} is there already; append=True goes on with it")
-                self.steps, self.time = self._log.take_up(at, self._rate())
+                self.steps, self.time = self._log.take_up(None if at is None else int(at), self._rate())
                 self._plan()
             else:
                 self._keep()
@@ -122,7 +127,14 @@ class Recorder:
                 log.save()
 
     def save(self) -> None:
-        """Write the file now. RunError when the disk refuses; the file that is there stays."""
+        """Write the file now.
+
+        Raises:
+            InputError: after ``close()``, when the file may be another recorder's.
+            RunError: when the disk refuses; the file that is there stays.
+        """
+        if self._log.closed:
+            raise InputError(f"Recorder: save() after close(), expected a recorder of {self.path} that is open")
         self._log.save()
 
     def close(self) -> None:
@@ -276,6 +288,22 @@ class _Log:
         self.unsaved = len(kept) < len(old.step)
         self.record(step, time)
         return step, time
+
+
+def _number(value: Any) -> float:
+    """A finite number of Python, NumPy or torch; NaN for anything else."""
+    if isinstance(value, (str, bytes)):
+        return math.nan
+    try:
+        number = float(value)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        return math.nan
+    return number if math.isfinite(number) else math.nan
+
+
+def _whole(value: Any) -> bool:
+    """Whether it is an integer, 0 or more, of Python or NumPy."""
+    return isinstance(value, Integral) and int(value) >= 0
 
 
 def _path(path: str | Path) -> Path:

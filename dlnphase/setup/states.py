@@ -145,7 +145,7 @@ def _weight(name: str, tensor: torch.Tensor, where: str) -> np.ndarray:
     if tensor.layout != torch.strided:
         raise InputError(f"{where}: {name} is a tensor of layout {tensor.layout}, expected a dense one")
     if tensor.ndim == 2 and tensor.dtype.is_floating_point and min(tensor.shape) > 0:
-        return tensor.to(torch.float64).numpy()
+        return tensor.detach().to(torch.float64).numpy()
     shape = tuple(tensor.shape)
     if tensor.ndim == 1 and name.split(".")[-1].startswith("bias"):
         raise InputError(f"{where}: {name} is a bias of shape {shape}, expected linear layers without bias")
