@@ -43,12 +43,13 @@ RUNS: dict[str, tuple[str, ...]] = {
 }
 EVERY, SHARE = 0.05, 1.0  # seconds between two states here, and times what writing took
 POLL = 0.002
-LOST = re.compile(r"the last ([0-9.]+) s before it died are lost")
+LOST = re.compile(r"at most ([0-9.]+) s of work")
 
 
 def train(arguments: Sequence[str], out: Path, kill_after: float = np.inf) -> tuple[int, str, float]:
     """(exit code, what it said, seconds) of a process of its own, which is killed after so many seconds."""
     said, start = out.with_suffix(".said"), time.monotonic()
+    said.touch()  # a child may die before it opens it
     child = os.fork()
     if child == 0:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -95,12 +96,12 @@ def main() -> int:
                 flags = ("--resume",)
             if code != 0 or numbers(out) != numbers(Path(place, name)):
                 wrong.append(f"{name}, run {number}, killed after {moments}: exit code {code}, {said}")
+                print(wrong[-1], file=sys.stderr)
             number += 1
             print(f"{number} runs, {sum(kills.values())} kills, {len(wrong)} results differ", file=sys.stderr)
     print(f"{sum(kills.values())} kills: {', '.join(f'{n} {name}' for name, n in kills.items())}")
     print(f"{gone_on} processes found a state; {len(wrong)} of {number} results differ")
-    if lost:
-        print(f"seconds of work lost, {len(lost)} times told: median {np.median(lost):.2f}, at most {max(lost):.2f}")
+    print(f"seconds of work lost at most, as told: median {np.median(lost):.2f}, largest {max(lost):.2f}")
     print("\n".join(wrong))
     return 1 if wrong else 0
 

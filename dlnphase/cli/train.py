@@ -173,8 +173,8 @@ def _found(kept: Kept) -> str:
     """What is there, and what is not, in a line."""
     if kept.over:
         return "the run is there, its analysis is not: analysing it"
-    lost = f"the last {kept.lost:.1f} s before it died are lost" if kept.lost >= 0.05 else "nothing of it is lost"
-    return f"going on after {kept.seconds:.1f} s of the run; {lost}"
+    lost = f"at most {kept.lost:.1f} s of work and the step under way" if kept.lost > 0 else "nothing"
+    return f"going on after {kept.seconds:.1f} s of the run; {lost} lost"
 
 
 def _show(result: TrainResult, directory: Path, call: Call[TrainSettings]) -> None:

@@ -57,7 +57,8 @@ class Kept:
         versions: what it ran with.
         over: whether the run itself had ended, so that only its analysis is missing.
         seconds: that were spent on it.
-        lost: seconds of work after the state was written, as far as signs of life tell.
+        lost: seconds of work after the state was written that may have been done before the round in which the process
+            died; 0 where it was asked to stop.
         pieces: sizes of the pieces of ``state.records`` that count.
         state: of what was under way.
     """
@@ -101,7 +102,8 @@ class Keeper:
             return None
         try:
             tree = unpack(read_npz(path), self._run.backend.device)
-            lost = max(path.stat().st_mtime - tree.pop("saved"), 0.0)
+            alive = max(path.stat().st_mtime - tree.pop("saved"), 0.0)
+            lost = 0.0 if tree.pop("stopped") else alive + BEAT
             return Kept(**tree | {"lost": lost, "settings": json.loads(tree["settings"])})
         except (KeyError, TypeError, ValueError, AttributeError):
             raise InputError(
@@ -166,14 +168,19 @@ class Keeper:
             with contextlib.suppress(OSError):
                 os.utime(self.directory / STATE_FILE)
 
-    def write(self, going: UnderWay, *, over: bool = False) -> None:
-        """Write what was recorded and, unless the run is over, where it stands; where the disk refuses, say so once."""
+    def write(self, going: UnderWay, *, over: bool = False, stopped: bool = False) -> None:
+        """Write what was recorded and where it stands; where the disk refuses, say so once.
+
+        Args:
+            over: the run has come to its end; stopped: nothing follows in this process.
+        """
         self._versions = self._versions or self._made_by()
         tree = {
             "settings": _settings(self._run),
             "content": content_digest(self._run.settings),
             "versions": self._versions,
             "over": over,
+            "stopped": stopped,
             "seconds": self.seconds,
             "state": going.state(),
         }

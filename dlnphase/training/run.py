@@ -152,7 +152,7 @@ def _recorded(
             warnings.simplefilter("ignore", RuntimeWarning)
             over = _follow(going, on_record, should_stop, keeper)
             if keeper is not None and going.recorder.begun:
-                keeper.write(going, over=over)
+                keeper.write(going, over=over, stopped=True)
     except KeyboardInterrupt:
         if not going.recorder.begun:
             raise  # there is nothing to make a result of
