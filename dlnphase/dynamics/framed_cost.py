@@ -32,12 +32,22 @@ def turn_rows(matrix: Tensor, i: int, head: Tensor, tail: Tensor) -> None:
     matrix[..., i, :] = new_first
 
 
+def _in_double(head: Tensor, tail: Tensor) -> tuple[Tensor, Tensor]:
+    """The unit vector (head, tail) in double precision, of length 1 to that."""
+    if tail.dtype == torch.float64:
+        return head, tail
+    tail = tail.double()
+    return (1.0 - tail.square().sum(-1)).clamp_min(0.0).sqrt(), tail
+
+
 @dataclass(slots=True, init=False, eq=False, repr=False)
 class FramedCost(State):
     """What the flow asks of a cost, in the frame of each member.
 
     A quadratic cost turns with the frame: H → (O_L⊗O_0) H (O_L⊗O_0)ᵀ and its minimiser along, one small
-    rotation after the other, so that entries of Â − Â_min are formed without mixing large and small ones.
+    rotation after the other, so that entries of Â − Â_min are formed without mixing large and small ones. Both are
+    kept in double precision: H turned often in single precision loses its zeros, and far along what it does not see
+    a cost of that round-off, of either sign, is told for what is left.
     Any other convex cost is evaluated in its own frame and rotated back at every call.
 
     Args:
@@ -63,15 +73,15 @@ class FramedCost(State):
         self.operator = self.minimizer = self.noise = None
         self.structure = "general"
         if isinstance(cost, QuadraticCost):
-            self.minimizer = cost.minimizer.repeat(batch, 1, 1)
+            self.minimizer = cost.minimizer.double().repeat(batch, 1, 1)
             if cost.structure == "mask" and bool((cost.operator == 1).all()):
                 self.structure = "identity"
             elif cost.structure == "right":
                 self.structure = "right"
-                self.operator = cost.operator.repeat(batch, 1, 1)
+                self.operator = cost.operator.double().repeat(batch, 1, 1)
             else:
                 self.structure = "dense"
-                self.operator = cost.curvature().repeat(batch, 1, 1)
+                self.operator = cost.curvature().double().repeat(batch, 1, 1)
 
     def select(self, members: Tensor) -> FramedCost:
         """Some members of the batch."""
@@ -86,6 +96,7 @@ class FramedCost(State):
     def turn_output(self, i: int, head: Tensor, tail: Tensor) -> None:
         """The output frame has been turned, see :func:`turn_rows`."""
         turn_rows(self.left, i, head, tail)
+        head, tail = _in_double(head, tail)
         if self.minimizer is not None:
             turn_rows(self.minimizer, i, head, tail)
         if self.structure == "dense":
@@ -95,6 +106,7 @@ class FramedCost(State):
     def turn_input(self, i: int, head: Tensor, tail: Tensor) -> None:
         """The input frame has been turned."""
         turn_rows(self.right, i, head, tail)
+        head, tail = _in_double(head, tail)
         if self.minimizer is not None:
             turn_rows(self.minimizer.mT, i, head, tail)
         if self.structure == "right":
@@ -126,7 +138,7 @@ class FramedCost(State):
         if self.minimizer is not None:
             eps = torch.finfo(a.dtype).eps
             bound = self._apply(a.abs() + self.minimizer.abs(), absolute=True)
-            self.noise = NOISE * eps * bound.amax((-2, -1), keepdim=True)
+            self.noise = (NOISE * eps * bound.amax((-2, -1), keepdim=True)).to(a.dtype)
 
     def value_and_gradient(self, a: Tensor) -> tuple[Tensor, Tensor]:
         """(C − C_min of shape (B,), O_L ∇C O_0ᵀ of shape (B, d_out, d_in))."""
@@ -135,13 +147,13 @@ class FramedCost(State):
             return self.cost.excess(plain), self.left @ self.cost.gradient(plain) @ self.right.mT
         residual = a - self.minimizer
         g = self._apply(residual)
-        return 0.5 * (residual * g).sum((-2, -1)), self.resolved(g)
+        return (0.5 * (residual * g).sum((-2, -1))).to(a.dtype), self.resolved(g.to(a.dtype))
 
     def gradient(self, a: Tensor) -> Tensor:
         """O_L ∇C O_0ᵀ."""
         if self.minimizer is None:
             return self.left @ self.cost.gradient(self.original(a)) @ self.right.mT
-        return self.resolved(self._apply(a - self.minimizer))
+        return self.resolved(self._apply(a - self.minimizer).to(a.dtype))
 
     def moved_gradient(self, a: Tensor, g: Tensor, change: Tensor) -> Tensor:
         """∇C at Â + ΔÂ, given g = ∇C at Â: for a quadratic cost g + H ΔÂ, as accurate as ΔÂ is."""
@@ -161,14 +173,14 @@ class FramedCost(State):
         return g if self.noise is None else torch.where(g.abs() > self.noise, g, 0.0)
 
     def _apply(self, v: Tensor, absolute: bool = False) -> Tensor:
-        """H V, or |H| V for bounds."""
+        """H V, or |H| V for bounds, in the dtype of V."""
         if self.structure == "identity":
             return v
         assert self.operator is not None
         operator = self.operator.abs() if absolute else self.operator
         if self.structure == "right":
-            return v @ operator
-        return (operator @ v.flatten(1).unsqueeze(-1)).view(v.shape)
+            return (v.to(operator.dtype) @ operator).to(v.dtype)
+        return (operator @ v.to(operator.dtype).flatten(1).unsqueeze(-1)).view(v.shape).to(v.dtype)
 
     def times(self, k: Tensor, a: Tensor) -> Tensor:
         """H K for K of shape (B, D, m)."""
@@ -178,10 +190,11 @@ class FramedCost(State):
         if self.structure == "right":
             assert self.operator is not None
             d_in = self.operator.shape[-1]
-            return torch.matmul(self.operator.unsqueeze(1), k.reshape(batch, -1, d_in, columns)).view(k.shape)
+            operator = self.operator.to(k.dtype)
+            return torch.matmul(operator.unsqueeze(1), k.reshape(batch, -1, d_in, columns)).view(k.shape)
         if self.structure == "dense":
             assert self.operator is not None
-            return self.operator @ k
+            return self.operator.to(k.dtype) @ k
         plain = self.original(a)
         turned = self.left.mT.unsqueeze(1) @ k.mT.reshape(batch, columns, *self.cost.shape) @ self.right.unsqueeze(1)
         images = [self.cost.apply_curvature(v, at.expand(v.shape)) for v, at in zip(turned, plain, strict=True)]
