@@ -561,6 +561,21 @@ def test_single_precision_reaches_a_tolerance_of_its_own(task, depth, device):
     assert follow(network, problem.cost, rtol=1e-3, tol=1e-6)[-1].reasons == ["converged"]
 
 
+@pytest.mark.parametrize("task", ["completion", "sensing"])
+def test_single_precision_keeps_the_zeros_of_a_turned_cost(task, device):
+    """C − C_min, a sum of squares, falls below no zero but by a few round-offs; several starts reach the tolerance."""
+    backend = resolve_backend(device, "float32")
+    problem = aligned_problem(task, 4, backend, start=(0.05, 0.08, 0.03))
+    network = gaussian(hidden_dims(4, 6, problem.cost.shape), 0.1, members=(0, 2, 6, 7), backend=backend)
+    records = follow(network, problem.cost, rtol=1e-3, tol=1e-6, max_steps=400)
+    size = float(torch.linalg.matrix_norm(problem.cost.curvature(), 2))
+    for member in range(4):
+        reason, a, excess, _ = last(records, member)
+        assert reason == "converged"
+        far = float(np.sum((a - problem.cost.minimizer.cpu().numpy()) ** 2))
+        assert excess > -0.5 * np.finfo(np.float32).eps * size * far  # what rounding H once may do
+
+
 def test_singular_values_are_learned_one_after_the_other():
     """Plateaus at ½Σ_{i>k} s_i² (theory sheet, section 5)."""
     values = (7.0, 4.0, 2.0, 1.0)
