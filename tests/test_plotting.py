@@ -22,7 +22,7 @@ from dlnphase.plotting.draw import draw, plot
 from dlnphase.plotting.plane import plane_of, visited
 from dlnphase.plotting.rank import effective_rank
 from dlnphase.plotting.sources import read_sources
-from dlnphase.plotting.style import COLOURS, caption_of
+from dlnphase.plotting.style import COLOURS, caption_of, ordered_colours
 from dlnphase.plotting.timeaxis import BurstClock, burst_clock, choose_axis, labelled_times, power_of_ten
 from dlnphase.plotting.timeline import BAND
 from dlnphase.results.detect import load_detect, save_detect
@@ -560,3 +560,25 @@ def test_python_verb_returns_result_and_files(results: Path) -> None:
     result, files = plot(PlotSettings(source=[str(results / "run")], kind="rank", format=("svg", "pdf")))
     assert set(files) == {"rank.svg", "rank.pdf"} == set(result.figures[0].files)
     assert result.figures[0].sources == (str(results / "run" / "run.yaml"),)
+
+
+def test_every_line_of_an_ordered_family_is_seen_on_light_paper_and_on_dark():
+    """Contrast of at least 2 (WCAG), as drawn on white and as a page in a dark theme turns it: invert, rotate hue."""
+
+    def luminance(rgb):
+        linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+        return float(linear @ np.array([0.2126, 0.7152, 0.0722]))
+
+    def contrast(one, other):
+        low, high = sorted((luminance(one), luminance(other)))
+        return (high + 0.05) / (low + 0.05)
+
+    def dark(rgb):  # invert(0.92) hue-rotate(180deg) of the page's style, matrices of the filter-effects standard
+        turn = np.array([[-0.574, 1.43, 0.144], [0.426, 0.43, 0.144], [0.426, 1.43, -0.856]])
+        return np.clip(turn @ (0.92 - 0.84 * rgb), 0, 1)
+
+    white = np.ones(3)
+    for colour in ordered_colours(9):
+        rgb = np.array(colour[:3])
+        assert contrast(rgb, white) >= 2
+        assert contrast(dark(rgb), dark(white)) >= 2

@@ -29,6 +29,7 @@ THEORY: dict[str, Any] = {"color": "black", "linestyle": (0, (4, 3)), "linewidth
 REFINED: dict[str, Any] = {"color": "black", "linestyle": (0, (1, 2)), "linewidth": 1.2, "zorder": 3.5}
 FAINT = "#BBBBBB"
 SEQUENCE = "cividis"  # ordered quantities: even in lightness, the same to all eyes
+LIGHTEST = 0.75  # how far along it lines go: beyond, they are hard to see on white, and on black when inverted
 DIVERGING = "PuOr"  # signed quantities: orange and purple, light in the middle
 MAX_COLUMNS = 3
 SHARE = 0.82  # of the width of a panel with its labels: what the panel itself has
@@ -210,7 +211,7 @@ def ordered_colours(count: int) -> list[Any]:
     import matplotlib
 
     colours = matplotlib.colormaps[SEQUENCE]
-    return [colours(0.9 * k / max(count - 1, 1)) for k in range(count)]
+    return [colours(LIGHTEST * k / max(count - 1, 1)) for k in range(count)]
 
 
 def legend_above(axes: Axes, columns: int = 4) -> None:
