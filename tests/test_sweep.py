@@ -130,6 +130,7 @@ def test_settings():
     assert SweepSettings.from_plain(settings.to_plain(), "config") == settings
     assert jobs_of(SweepSettings(jobs=3), 2) == 2
     assert jobs_of(SweepSettings(), 5) == 1
+    assert SweepSettings(jobs="auto").jobs is None
     for wrong in ({"widths": "1e13"}, {"jobs": 2, "scheduler": "tcp://x:1"}, {"gammas": "nan"}, {"depth": 1}):
         with pytest.raises(InputError):
             SweepSettings(**wrong)

@@ -75,8 +75,8 @@ class SweepSettings(MachineSettings, TaskSettings):
         default_words="evenly spaced from 4", replaces=("rank", "target", "data"),
     )  # fmt: skip
     jobs: int | None = option(
-        None, optional(integer(1, 4096)), "processes on this machine", panel="Machine",
-        default_words="one per core, 1 for a small sweep", identity=False, alias=True,
+        None, optional(integer(1, 4096), "auto"), "processes on this machine", panel="Machine",
+        default_words="auto: one per core, 1 for a small sweep", identity=False, alias=True,
     )  # fmt: skip
     scheduler: str | None = option(
         None, text("an address such as tcp://host:8786", "ADDRESS"), "a Dask cluster to compute on", panel="Machine",
