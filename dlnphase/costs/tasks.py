@@ -33,7 +33,7 @@ class Task:
     """A cost to train on and what to compare with.
 
     Attributes:
-        cost: training cost C.
+        cost: training cost C; an object of a user's own is completed, see :mod:`dlnphase.costs.own`.
         test: cost on what training does not see (unobserved entries, the planted matrix, held-out data), or None.
         target: the planted matrix A*, shape (d_out, d_in), or None for a user's data.
         notes: what a reader should know about the data.
@@ -49,6 +49,14 @@ class Task:
     labels: Labels = Labels()
     numbers: int = 0
     weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("cost", "test"):
+            given = getattr(self, name)
+            if given is not None and not isinstance(given, ConvexCost):
+                from dlnphase.costs.own import OwnCost  # loads what looks for minima
+
+                object.__setattr__(self, name, OwnCost(given))
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -243,7 +243,7 @@ def _has_header(lines: list[Line], where: str, comma: bool) -> bool:
     counted = _counts([cell.strip() for cell in rest])
     if not any(words):
         below = labelled or _labels(cells[0] for _, cells in lines[1:])
-        if len(rest) < len(first) and below and counted:
+        if not first[0].strip() and below and counted:
             return True  # no name above a column of labels, and then 0, 1, 2, …: a data frame of pandas
         if len(rest) < len(first):
             if not (below and _labels(rest) and min(len(rest), len(lines) - 1) >= COUNTED):
