@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from scipy.sparse.linalg import LinearOperator, cg
 from torch import Tensor
 
 from dlnphase.backend import Backend
@@ -137,6 +136,8 @@ class _Work:
 
     def newton(self, x: np.ndarray, g: np.ndarray, rtol: float, damping: float) -> np.ndarray:
         """−(H + damping)⁻¹ g to a relative residual."""
+        from scipy.sparse.linalg import LinearOperator, cg  # takes a while to load, and quadratic costs need none of it
+
         a = self.matrix(x)[None]
 
         def apply(flat: np.ndarray) -> np.ndarray:

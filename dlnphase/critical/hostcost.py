@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy.optimize import brentq
 
 from dlnphase.backend import resolve_backend
 from dlnphase.costs.quadratic import Cost
@@ -179,6 +178,8 @@ class HostCost:
         """
         if self.is_quadratic:
             return slope / bend if bend > 0 else np.inf
+
+        from scipy.optimize import brentq  # takes a while to load, and quadratic costs need none of it
 
         def rise(x: float) -> float:
             return float(np.sum(self.gradient(a + x * pair) * pair))
