@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 
 from dlnphase.errors import InputError
-from dlnphase.results.matrixfile import Table
+from dlnphase.results.matrixfile import Table, read_matrix_text
 from dlnphase.setup.inputs import read_matrix
+from dlnphase.setup.labelled import read_labelled
 
 NAN = np.nan
 DATA = np.array([[1.5, -2.25, NAN], [0.125, 4.0, 7.5], [9.0, 3.0, -1e-3], [2.0, NAN, 5.0]])
@@ -144,6 +145,37 @@ def test_missing_entries(tmp_path, gap):
 )  # fmt: skip
 def test_what_cannot_be_read_is_told_in_one_line(tmp_path, text, words):
     assert words in refusal(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [range(2015, 2024), range(1, 10), range(400, 850, 50), [round(0.1 * k, 1) for k in range(9)]],
+    ids=["years", "from 1", "wavelengths", "decimals"],
+)
+def test_numbers_in_equal_steps_above_others_are_never_learned_in_silence(tmp_path, names):
+    frame = pd.DataFrame(np.random.default_rng(0).normal(size=(6, 9)), columns=list(names))
+    for gaps in (False, True):
+        if gaps:
+            frame.iloc[2, 3] = np.nan
+        frame.to_csv(tmp_path / "m.csv", index=False)
+        with pytest.raises(InputError, match="names of columns, or numbers"):
+            read_matrix_text(tmp_path / "m.csv", "m.csv")
+        assert read_matrix_text(tmp_path / "m.csv", "m.csv", header=True).values.shape == (6, 9)
+        assert read_matrix_text(tmp_path / "m.csv", "m.csv", header=False).values.shape == (7, 9)
+
+
+@pytest.mark.parametrize("index", ["pandas", "id", "none"])
+def test_an_index_beside_a_column_of_classes_is_told_and_left_out(tmp_path, index):
+    frame = pd.DataFrame({"a": [0.5, 1.5, 2.0, 0.1], "b": [3.0, 1.0, 2.5, 7.5], "kind": ["x", "y", "x", "y"]})
+    if index == "id":
+        frame.insert(0, "id", [11, 12, 13, 14])
+    frame.to_csv(tmp_path / "m.csv", index=index == "pandas")
+    data = read_labelled(tmp_path / "m.csv", label_column="kind")
+    np.testing.assert_array_equal(data.x, frame[["a", "b"]].to_numpy())
+    assert data.y.tolist() == [0, 1, 0, 1] and data.classes == ("x", "y")
+    assert any("left out" in note for note in data.notes) == (index != "none")
+    if index != "none":
+        assert read_labelled(tmp_path / "m.csv", label_column="kind", index_column="none").x.shape == (4, 3)
 
 
 @pytest.mark.parametrize("text", ["1,2,3\n2,3,4\n3,4,5\n", "0,1,2\n1,2,3\n", "2,9.5\n3,1.5\n4,2.5\n", "1,0\n2,1\n"])

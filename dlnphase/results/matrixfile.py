@@ -29,6 +29,7 @@ WHOLE = re.compile(r"[+-]?\d+")
 DECIMAL_COMMA = re.compile(r"[+-]?(\d+,\d*|,\d+)([eE][+-]?\d+)?")
 THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+")
 COUNTED = 3  # as many numbers in a row, each one more than the last, are no chance
+MANY = 5  # as many decimals in equal steps are none either
 LOOKED_AT = 50  # lines that tell the separator
 SHOWN = 3  # labels that a message quotes
 
@@ -64,7 +65,14 @@ class Table:
         return stream.getvalue()
 
 
-def read_matrix_text(path: Path, where: str, *, header: bool | None = None, index_column: str | None = None) -> Table:
+def read_matrix_text(
+    path: Path,
+    where: str,
+    *,
+    header: bool | None = None,
+    index_column: str | None = None,
+    label_column: str | None = None,
+) -> Table:
     """The matrix of a text file.
 
     Args:
@@ -72,6 +80,7 @@ def read_matrix_text(path: Path, where: str, *, header: bool | None = None, inde
         header: whether the first line holds names; None tells it from the file.
         index_column: columns to leave out, by number from 1 or by name, with commas between; ``none`` learns all, None
             tells it from the file.
+        label_column: the column of classes, which is given back as the labels of rows; None: there is none.
 
     Raises:
         InputError: for text that is no matrix, and where labels and numbers cannot be told apart.
@@ -80,8 +89,11 @@ def read_matrix_text(path: Path, where: str, *, header: bool | None = None, inde
     names, body = _names(lines, where, header, comma)
     if not body:
         raise InputError(f"{where}: found no line of numbers, expected a matrix")
-    left_out, words = _index(names, body, where, index_column, comma)
-    kept = [k for k in range(len(body[0][1])) if k not in left_out]
+    width = len(body[0][1])
+    classes = () if label_column is None else _wished(label_column, names, width, where, "label-column")
+    left_out, words = _index(names, body, where, index_column, comma, classes)
+    kept = [k for k in range(width) if k not in left_out and k not in classes]
+    left_out = classes or left_out
     values = np.array([_numbers(line, kept, names, body, where, comma) for line in body])
     if names is not None and header is None and any(_value(name, comma) is not None for name in names if name):
         notes.append(f"{_file(where)}: the first line ({_quoted(names)}) names the columns; --no-header learns it")
@@ -248,10 +260,10 @@ def _has_header(lines: list[Line], where: str, comma: bool) -> bool:
         if len(rest) < len(first):
             if not (below and _labels(rest) and min(len(rest), len(lines) - 1) >= COUNTED):
                 return False
-        elif len(rest) < COUNTED or not counted or rest[0].strip() != "0":
+        elif not _in_steps(rest, comma) or any(_in_steps(cells, comma) for _, cells in lines[1:]):
+            return False  # numbers, or a matrix whose lines are all in order
+        elif not (counted and rest[0].strip() == "0") and not _unlike(rest, [cells for _, cells in lines[1:]]):
             return False
-        elif any(_counts([cell.strip() for cell in cells]) for _, cells in lines[1:]):
-            return False  # a matrix of whole numbers in order
     elif len(lines) > 1 and (any(words[1:]) or not labelled):
         return not any(_fraction(cell) for cell in first)  # else told as the cell that it is
     elif len(lines) == 1:
@@ -267,13 +279,19 @@ def _has_header(lines: list[Line], where: str, comma: bool) -> bool:
 
 
 def _index(
-    names: list[str] | None, body: list[Line], where: str, wish: str | None, comma: bool
+    names: list[str] | None, body: list[Line], where: str, wish: str | None, comma: bool, classes: tuple[int, ...]
 ) -> tuple[tuple[int, ...], list[str]]:
-    """The columns to leave out, and what to tell about them."""
+    """The columns to leave out beside those of classes, and what to tell about them."""
     width = len(body[0][1])
     if wish is not None:
-        found = () if wish.lower() == "none" else _wished(wish, names, width, where)
+        found = () if wish.lower() == "none" else _wished(wish, names, width, where, "index-column")
         return found, []
+    if classes:  # the first of the others may be labels
+        if 0 in classes:
+            return (), []
+        names = None if names is None else [name for k, name in enumerate(names) if k not in classes]
+        body = [(number, [cell for k, cell in enumerate(cells) if k not in classes]) for number, cells in body]
+        width = len(body[0][1])
     if width < 2:
         return (), []
     cells = [line[1][0].strip() for line in body]
@@ -300,7 +318,7 @@ def _index(
     return (), []
 
 
-def _wished(wish: str, names: list[str] | None, width: int, where: str) -> tuple[int, ...]:
+def _wished(wish: str, names: list[str] | None, width: int, where: str, option: str) -> tuple[int, ...]:
     out = []
     for word in [wish] if names is not None and wish in names else wish.split(","):
         word = word.strip()
@@ -310,9 +328,9 @@ def _wished(wish: str, names: list[str] | None, width: int, where: str) -> tuple
             out.append(names.index(word))
         else:
             there = f" or one of {', '.join(names[:6])}" + (", …" if len(names) > 6 else "") if names else ""
-            raise InputError(f"index-column: found {word}, but {_file(where)} has columns 1 to {width}{there}")
+            raise InputError(f"{option}: found {word}, but {_file(where)} has columns 1 to {width}{there}")
     if len(set(out)) >= width:
-        raise InputError(f"index-column: found {wish}, which leaves no column of {_file(where)}")
+        raise InputError(f"{option}: found {wish}, which leaves no column of {_file(where)}")
     return tuple(out)
 
 
@@ -348,6 +366,23 @@ def _counts(words: Sequence[str]) -> bool:
     if not words or not all(WHOLE.fullmatch(word) for word in words):
         return False
     return all(int(b) == int(a) + 1 for a, b in itertools.pairwise(words))
+
+
+def _in_steps(cells: Sequence[str], comma: bool) -> bool:
+    """Whether cells are numbers that rise by equal steps: 0, 1, 2 or 2015, 2016, 2017 or 0.1, 0.2, 0.3."""
+    values = [_value(cell, comma) for cell in cells]
+    known = [v for v in values if v is not None and not math.isnan(v)]
+    if len(known) < max(COUNTED, len(cells)):
+        return False
+    steps = [b - a for a, b in itertools.pairwise(known)]
+    return steps[0] > 0 and max(abs(step - steps[0]) for step in steps) <= 1e-9 * max(map(abs, known))
+
+
+def _unlike(first: Sequence[str], others: Sequence[Sequence[str]]) -> bool:
+    """Whether numbers in equal steps are no numbers like those below: whole above others, or many with decimals."""
+    if all(WHOLE.fullmatch(cell.strip()) for cell in first):
+        return any(not WHOLE.fullmatch(cell.strip()) for cells in others for cell in cells)
+    return len(first) >= MANY
 
 
 def _fraction(cell: str) -> bool:

@@ -217,11 +217,15 @@ class TaskSettings(Settings):
                 )
         if held_out and self.data_seed is None:
             self._set("data_seed", 0)
-        if source == "data":
+        if source == "data" and not self._data_may_be_text():
             self._refuse_beside("data", _AS_TEXT)
         fits = ("completion", "factorization") if source == "target" else self.DATA_TASKS
         if self.task is not None and self.task not in fits:
             raise InputError(f"task: found {self.task} beside {source}, expected {' or '.join(fits)}")
+
+    def _data_may_be_text(self) -> bool:
+        """Whether ``data`` may name a text file."""
+        return False
 
     def _refuse_beside(self, what: str, names: tuple[str, ...]) -> None:
         for name in names:

@@ -105,6 +105,9 @@ class CostSettings(TaskSettings):
         super()._settle()
         self._settle_cost()
 
+    def _data_may_be_text(self) -> bool:
+        return self.task == "classification"
+
     def _settle_cost(self) -> None:
         if self.task == "classification" and self.cost is None:
             self._set("cost", "cross-entropy")

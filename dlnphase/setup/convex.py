@@ -60,7 +60,9 @@ def note_on_minimum(cost: ConvexCost) -> tuple[str, ...]:
 
 def _classification(settings: S, backend: Backend) -> tuple[Task, S]:
     assert settings.data is not None
-    data = read_labelled(settings.data, label_column=settings.label_column, header=settings.header)
+    data = read_labelled(
+        settings.data, label_column=settings.label_column, header=settings.header, index_column=settings.index_column
+    )
     count = len(data.classes)
 
     def cost(x: np.ndarray, y: np.ndarray, found: Found | None = None) -> ConvexCost:
@@ -76,6 +78,7 @@ def _classification(settings: S, backend: Backend) -> tuple[Task, S]:
     names = f"{Path(settings.data).name}: {len(data.x)} samples of {count} classes ({', '.join(data.classes[:6])}"
     notes = (
         names + (", …)" if count > 6 else ")"),
+        *data.notes,
         *note_on_minimum(training),
         *offsets(data.x, np.ones((len(data.x), 1)) * 0),
     )

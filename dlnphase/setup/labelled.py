@@ -24,6 +24,7 @@ class Labelled:
         classes: what the file calls them.
         test: the same of held-out samples, or None.
         columns: names of the inputs, or ().
+        notes: what was left out of the file.
     """
 
     x: np.ndarray
@@ -31,14 +32,18 @@ class Labelled:
     classes: tuple[str, ...]
     test: tuple[np.ndarray, np.ndarray] | None = None
     columns: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
-def read_labelled(path: str | Path, *, label_column: str | None = None, header: bool | None = None) -> Labelled:
+def read_labelled(
+    path: str | Path, *, label_column: str | None = None, header: bool | None = None, index_column: str | None = None
+) -> Labelled:
     """Samples with classes.
 
     An .npz holds ``X`` (N × d_in) and ``y`` (or ``Y``): a class each (N,), or one column a class with a single 1 in
     each row (N × k); ``X_test`` and ``y_test`` (or ``Y_test``) if there are any. Text has a sample a line, and the
-    label in the column that ``label_column`` says; any words will do as labels.
+    label in the column that ``label_column`` says; any words will do as labels. Columns that only number or name the
+    samples are left out, those of ``index_column`` or what is told from the file.
 
     Raises:
         InputError: when something is missing, does not fit, or there are fewer than two classes.
@@ -46,8 +51,8 @@ def read_labelled(path: str | Path, *, label_column: str | None = None, header: 
     path = Path(path)
     where = f"data: {path}"
     if path.suffix.lower() in TEXT:
-        return _from_text(path, where, label_column, header)
-    for name, value in (("label-column", label_column), ("header", header)):
+        return _from_text(path, where, label_column, header, index_column)
+    for name, value in (("label-column", label_column), ("header", header), ("index-column", index_column)):
         if value is not None:
             raise InputError(f"{name}: found beside {path.name}, expected only with {', '.join(TEXT)}")
     arrays = read_npz(path, "data")
@@ -64,12 +69,14 @@ def read_labelled(path: str | Path, *, label_column: str | None = None, header: 
     return Labelled(x, _classes(raw, names, where), tuple(str(n) for n in names), test)
 
 
-def _from_text(path: Path, where: str, label_column: str | None, header: bool | None) -> Labelled:
+def _from_text(
+    path: Path, where: str, label_column: str | None, header: bool | None, index_column: str | None
+) -> Labelled:
     if label_column is None:
         raise InputError(f"{where}: found text without --label-column, expected the column that holds the classes")
     if "," in label_column or label_column == "none":
         raise InputError(f"label-column: found {label_column}, expected one column")
-    table = read_matrix_text(path, where, header=header, index_column=label_column)
+    table = read_matrix_text(path, where, header=header, index_column=index_column, label_column=label_column)
     if np.isnan(table.values).any():
         row, column = np.argwhere(np.isnan(table.values))[0]
         raise InputError(f"{where}: sample {row + 1} has a gap in input {column + 1}, expected a number")
@@ -81,7 +88,7 @@ def _from_text(path: Path, where: str, label_column: str | None, header: bool | 
     if len(names) < 2:
         raise InputError(f"{where}: column {label_column} holds {names[0]} alone, expected at least two classes")
     y = np.array([index[row] for row in table.rows])
-    return Labelled(table.values, y, tuple(str(n) for n in names), columns=table.columns)
+    return Labelled(table.values, y, tuple(str(n) for n in names), columns=table.columns, notes=table.notes)
 
 
 def _inputs(arrays: dict[str, np.ndarray], name: str, where: str) -> np.ndarray:
