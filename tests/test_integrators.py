@@ -165,9 +165,12 @@ def test_the_order_survives_any_matrix_in_place_of_the_jacobian(depth, what):
     learned = None
     if what != "curvature":
         learned = torch.tensor([[True, True, False]]), torch.tensor([[True, True, False]])
-    framed = (FramedCost if what == "bend" else WrongCurvature)(problem.cost, 1, problem.network.theta)
+    framed: FramedCost = WrongCurvature(problem.cost, 1, problem.network.theta)
+    if what == "bend":
+        framed = FramedCost(problem.cost, 1, problem.network.theta)
     wrong = np.random.default_rng(0).standard_normal((20, 20))
-    framed.wrong = torch.as_tensor(wrong @ wrong.T / 20)
+    if isinstance(framed, WrongCurvature):
+        framed.wrong = torch.as_tensor(wrong @ wrong.T / 20)
     counts = np.array([64, 128])
     exact = problem.exact(1.0)
     runs = [integrate(rosenbrock, problem.network, problem.cost, 1.0, n, learned, framed)[0] for n in counts]

@@ -15,7 +15,7 @@ def test_it_runs(tmp_path):
     assert [(r.from_rank, r.to_rank) for r in typed_api.one_run(tmp_path).rank_transitions] == [(0, 1), (1, 2)]
     assert len(typed_api.one_sweep().cells) == 4
     assert 0 <= typed_api.by_hand() < 1e-5
-    assert len(typed_api.other_names()) == 14
+    assert len(typed_api.other_names()) == 19
 
 
 def test_every_public_name_is_used():

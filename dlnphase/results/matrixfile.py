@@ -371,11 +371,9 @@ def _counts(words: Sequence[str]) -> bool:
 def _in_steps(cells: Sequence[str], comma: bool) -> bool:
     """Whether cells are numbers that rise by equal steps: 0, 1, 2 or 2015, 2016, 2017 or 0.1, 0.2, 0.3."""
     values = [_value(cell, comma) for cell in cells]
-    known = [v for v in values if v is not None and not math.isnan(v)]
-    if len(known) < max(COUNTED, len(cells)):
-        return False
-    steps = [b - a for a, b in itertools.pairwise(known)]
-    return steps[0] > 0 and max(abs(step - steps[0]) for step in steps) <= 1e-9 * max(map(abs, known))
+    known = np.array([math.nan if value is None else value for value in values])
+    steps = np.diff(known)
+    return bool(len(known) >= COUNTED and steps[0] > 0 and np.ptp(steps) <= 1e-9 * np.abs(known).max())
 
 
 def _unlike(first: Sequence[str], others: Sequence[Sequence[str]]) -> bool:
