@@ -312,7 +312,13 @@ def test_slice_of_distances(name):
     assert verdict.faults == [], verdict.command()
 
 
-@pytest.mark.parametrize("name", ["noisy:3:0", "small-start:6:0", "near-equal:5:4", "tiny-start:1:5", "tiny-start:2:4"])
+FOUND_ONCE = (
+    "noisy:3:0", "small-start:6:0", "near-equal:5:4", "tiny-start:1:5", "tiny-start:2:4", "vectors:11:21",
+    "vectors:12:2", "vectors:12:17", "large-start:12:1",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FOUND_ONCE)
 def test_what_was_found_once_is_found_no_more(name):
     verdict = flows.judge(name)
     assert (verdict.status, verdict.faults) == ("agrees", []), verdict.command()

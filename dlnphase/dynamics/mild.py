@@ -274,9 +274,8 @@ class Mild(State):
     def _noise(self) -> float:
         """What the error of the step tried last may add to ‖∇𝓛‖, over the part of ‖∇𝓛‖ that it may be.
 
-        Errors of learned modes that are harmless to A can drown the small gradient of a plateau."""
-        if self.method is DORMAND_PRINCE:
-            return 0.0
+        Errors of learned modes that are harmless to A can drown the small gradient of a plateau, and errors that are
+        small beside A are not beside what is left of it to learn."""
         stepper = self.stepper
         return self.curvature * stepper.size(stepper.error) / (NOISE * max(stepper.new_slope(), self.tiny))
 
