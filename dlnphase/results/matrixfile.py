@@ -379,7 +379,7 @@ def _in_steps(cells: Sequence[str], comma: bool) -> bool:
 def _unlike(first: Sequence[str], others: Sequence[Sequence[str]]) -> bool:
     """Whether numbers in equal steps are no numbers like those below: whole above others, or many with decimals."""
     if all(WHOLE.fullmatch(cell.strip()) for cell in first):
-        return any(not WHOLE.fullmatch(cell.strip()) for cells in others for cell in cells)
+        return any(_fraction(cell) for cells in others for cell in cells)
     return len(first) >= MANY
 
 
