@@ -21,10 +21,13 @@ from torch import Tensor
 
 from dlnphase.backend import stream
 from dlnphase.costs.quadratic import Cost
+from dlnphase.critical.lanczos import KrylovSpace
 from dlnphase.networks.chain import Network, split
 
 DENSE = 1200  # parameters up to which all eigenvalues are computed, from the columns of the matrix
 MAX_LANCZOS = 400
+LOOK_EVERY = 10  # products between two looks at what has converged
+SETTLED = 1e-12  # a Ritz pair with a residual below this, relative to ‖H‖, has converged
 MEMORY = 1 << 30  # bytes that a Lanczos basis may take
 
 
@@ -103,48 +106,32 @@ def lanczos(apply: Callable[[np.ndarray], np.ndarray], size: int, threshold: flo
     """
     rng = stream(0, "lanczos")
     first = apply(rng.standard_normal(size))
-    norm = float(np.linalg.norm(first))
-    if norm == 0.0:
+    if float(np.linalg.norm(first)) == 0.0:
         start = rng.standard_normal(size)
         return Eigenpairs(0.0, start / np.linalg.norm(start), 0, True, 0.0, 0.0)
-    steps = int(min(size, MAX_LANCZOS, max(MEMORY // (8 * size), 20)))
-    basis = np.empty((steps + 1, size))
-    basis[0] = first / norm
-    diagonal, beside = np.zeros(steps), np.zeros(steps)
-    largest, used = 0.0, steps
-    for j in range(steps):
-        image = apply(basis[j])
-        diagonal[j] = float(basis[j] @ image)
-        for _ in range(2):  # twice is enough
-            image -= basis[: j + 1].T @ (basis[: j + 1] @ image)
-        beside[j] = float(np.linalg.norm(image))
-        largest = max(largest, abs(diagonal[j]) + beside[j])
-        if beside[j] <= 1e-13 * largest:
-            used = j + 1
+    space = KrylovSpace(apply, first, int(min(size, MAX_LANCZOS, max(MEMORY // (8 * size), 20))))
+    for count in space.grow():
+        if count % LOOK_EVERY == 0 and _settled(space, threshold):
             break
-        basis[j + 1] = image / beside[j]
-        if j % 10 == 9 and _settled(diagonal[: j + 1], beside[: j + 1], largest, threshold):
-            used = j + 1
-            break
-    values, small = eigh_tridiagonal(diagonal[:used], beside[: used - 1])
+    values, small = eigh_tridiagonal(space.diagonal, space.beside[:-1])
     negative = int((values < -threshold).sum())
-    vectors = small[:, : max(negative, 1)].T @ basis[:used]
+    vectors = small[:, : max(negative, 1)].T @ space.basis
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     residual = max(float(np.linalg.norm(apply(v) - t * v)) for v, t in zip(vectors, values, strict=False))
     if values[0] > 0:  # the range is positive; the null space is the lower end
         vector = rng.standard_normal(size)
-        vector -= basis[:used].T @ (basis[:used] @ vector)
+        vector -= space.basis.T @ (space.basis @ vector)
         vector /= np.linalg.norm(vector)
         value = float(vector @ apply(vector))
-        return Eigenpairs(value, vector, 0, False, float(np.linalg.norm(apply(vector) - value * vector)), largest)
-    return Eigenpairs(float(values[0]), vectors[0], negative, False, residual, largest)
+        return Eigenpairs(value, vector, 0, False, float(np.linalg.norm(apply(vector) - value * vector)), space.largest)
+    return Eigenpairs(float(values[0]), vectors[0], negative, False, residual, space.largest)
 
 
-def _settled(diagonal: np.ndarray, beside: np.ndarray, largest: float, threshold: float) -> bool:
+def _settled(space: KrylovSpace, threshold: float) -> bool:
     """Whether the smallest Ritz pair and all negative ones have converged (β times a vector's last entry)."""
-    values, vectors = eigh_tridiagonal(diagonal, beside[:-1])
+    values, vectors = eigh_tridiagonal(space.diagonal, space.beside[:-1])
     used = max(int((values < -threshold).sum()), 1)
-    return bool((np.abs(beside[-1] * vectors[-1, :used]) <= 1e-12 * largest).all())
+    return bool((np.abs(space.beside[-1] * vectors[-1, :used]) <= SETTLED * space.largest).all())
 
 
 def _apply(network: Network, cost: Cost, x: np.ndarray) -> np.ndarray:

@@ -13,8 +13,9 @@ from collections.abc import Callable
 import numpy as np
 from scipy.linalg import eigh_tridiagonal
 
+from dlnphase.critical.lanczos import KrylovSpace
+
 NULL_DIRECTION = 1e-9  # Hessian eigenvalues below this, relative to the largest, are directions of no change
-EXHAUSTED = 1e-13  # a Lanczos vector of this length, relative to the largest, is none: the space is closed
 FORCING = 1e-2  # part of the gradient that an undamped step from products may leave
 MAX_KRYLOV = 300  # products one step is worth
 MEMORY = 1 << 28  # bytes that a basis may take
@@ -68,28 +69,18 @@ class Krylov:
         self, apply: Callable[[np.ndarray], np.ndarray], gradient: np.ndarray, radius: float, floor: float
     ) -> None:
         self._norm = float(np.linalg.norm(gradient))
-        steps = max(min(MAX_KRYLOV, gradient.size, MEMORY // (8 * gradient.size)), 2)
-        basis = np.empty((steps + 1, gradient.size))
-        basis[0] = gradient / self._norm
-        diagonal, beside, largest = np.zeros(steps), np.zeros(steps), 0.0
-        for j in range(steps):
-            image = apply(basis[j])
-            diagonal[j] = float(basis[j] @ image)
-            for _ in range(2):  # twice is enough
-                image -= basis[: j + 1].T @ (basis[: j + 1] @ image)
-            beside[j] = float(np.linalg.norm(image))
-            largest = max(largest, abs(diagonal[j]) + beside[j])
-            closed = beside[j] <= EXHAUSTED * largest
-            if closed or j + 1 == steps or (j + 1) % LOOK_EVERY == 0:
-                self._decompose(diagonal[: j + 1], beside[: j + 1])
-                step = self._damped(0.0)
-                left = float(np.linalg.norm(self._reduced @ step - self._norm * np.eye(j + 2, 1)[:, 0]))
-                if closed or left <= max(FORCING * self._norm, floor) or np.linalg.norm(step) > radius:
-                    break
-            if j + 1 < steps:
-                basis[j + 1] = image / beside[j]
-        self._basis = basis[: len(self._turn)]
-        values, vectors = eigh_tridiagonal(diagonal[: len(self._turn)], beside[: len(self._turn) - 1])
+        most = max(min(MAX_KRYLOV, gradient.size, MEMORY // (8 * gradient.size)), 2)
+        space = KrylovSpace(apply, gradient, most)
+        for size in space.grow():
+            if not (space.closed or size == most or size % LOOK_EVERY == 0):
+                continue
+            self._decompose(space.diagonal, space.beside)
+            step = self._damped(0.0)
+            left = float(np.linalg.norm(self._reduced @ step - self._norm * np.eye(size + 1, 1)[:, 0]))
+            if left <= max(FORCING * self._norm, floor) or np.linalg.norm(step) > radius:
+                break
+        self._basis = space.basis
+        values, vectors = eigh_tridiagonal(space.diagonal, space.beside[:-1])
         self.rising = bool(values[0] >= -NULL_DIRECTION * np.abs(values).max())
         kept = np.abs(values) > NULL_DIRECTION * np.abs(values).max()
         self._values, self._vectors = values[kept], vectors[:, kept]
