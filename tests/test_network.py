@@ -1,5 +1,6 @@
 """Networks: every formula against autograd or a product written out, for all shapes, dtypes and devices."""
 
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -11,6 +12,7 @@ from problems import TASKS, stated_cost
 from tolerances import assert_equal
 
 from dlnphase.backend import resolve_backend
+from dlnphase.networks.batch import Batched
 from dlnphase.networks.chain import Network, parameter_count, split
 
 CPU = resolve_backend("cpu")
@@ -223,6 +225,38 @@ def test_a_batch_is_its_members():
     copy = net.clone()
     copy.theta.zero_()
     assert float(net.theta.abs().max()) > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Told(Batched):
+    """One field of every kind that a dataclass about a batch may have."""
+
+    numbers: torch.Tensor
+    host: np.ndarray
+    names: list[str]
+    spaces: list[torch.Tensor]
+    network: Network
+    inner: Batched | None
+    word: str
+
+
+def test_some_members_of_whatever_tells_about_a_batch():
+    net = random_network((3, 4, 2))
+    inner = Told(torch.arange(3), np.arange(3), ["a", "b", "c"], [], net, None, "inner")
+    whole = Told(
+        torch.arange(3) + 4, np.arange(3) + 7, ["d", "e", "f"], [torch.ones(3, 2), net.theta], net, inner, "abc"
+    )
+    some = whole.select(slice(1, 3))
+    assert some.numbers.tolist() == [5, 6]
+    assert some.host.tolist() == [8, 9]
+    assert some.names == ["e", "f"]
+    assert [x.shape[0] for x in some.spaces] == [2, 2]
+    assert torch.equal(some.spaces[1], net.theta[1:3])
+    assert torch.equal(some.network.theta, net.theta[1:3])
+    assert some.word == "abc"
+    assert (some.inner.names, some.inner.numbers.tolist(), some.inner.spaces) == (["b", "c"], [1, 2], [])
+    assert whole.names == ["d", "e", "f"]
+    assert whole.network.batch == 3
 
 
 def test_layers_that_do_not_chain_are_refused():

@@ -23,6 +23,7 @@ from dlnphase.distances.facts import facts_of
 from dlnphase.distances.nearest import ROUGH, Nearest, nearest
 from dlnphase.distances.starts import balanced_start, drawn_start
 from dlnphase.errors import InputError
+from dlnphase.networks.batch import Batched
 from dlnphase.networks.chain import Network
 
 GAIN = 5.0  # a search may gain this share of the square of its stationarity, where the curvature is 1/10
@@ -31,7 +32,7 @@ HOPELESS = 20.0  # a start whose first step is so many times the best distance i
 
 
 @dataclass(frozen=True)
-class MinimumDistance:
+class MinimumDistance(Batched):
     """Distance to the nearest global minimum found, with its certificate, member by member.
 
     Attributes:
@@ -49,17 +50,6 @@ class MinimumDistance:
     stationarity: Tensor
     winner: list[str]
     network: Network
-
-    def select(self, members: slice) -> MinimumDistance:
-        """The same of some members of the batch."""
-        return MinimumDistance(
-            self.distance[members],
-            self.excess[members],
-            self.initial_excess[members],
-            self.stationarity[members],
-            self.winner[members],
-            self.network.select(members),
-        )
 
 
 def minimum_constraint(network: Network, cost: QuadraticCost) -> Constraint:

@@ -24,6 +24,7 @@ from dlnphase.distances.facts import facts_of
 from dlnphase.distances.kinds import Groups, Kind, saddle_constraint
 from dlnphase.distances.nearest import ROUGH, Nearest, nearest
 from dlnphase.distances.ways import mixed_ways, uniform_ways
+from dlnphase.networks.batch import Batched
 from dlnphase.networks.chain import Network
 
 GAP = 1e-3  # candidates that could be nearer by less than this fraction are not searched
@@ -39,7 +40,7 @@ NEARLY = 1.2  # A = 0 is tried with mixed splits where its bound is within this 
 
 
 @dataclass(frozen=True)
-class SaddleDistance:
+class SaddleDistance(Batched):
     """Distance to the nearest saddle found, with its certificate, member by member.
 
     Attributes:
@@ -61,19 +62,6 @@ class SaddleDistance:
     winner: list[str]
     layers: list[str]
     network: Network
-
-    def select(self, members: slice) -> SaddleDistance:
-        """The same of some members of the batch."""
-        return SaddleDistance(
-            self.distance[members],
-            self.gradient_norm[members],
-            self.gradient_scale[members],
-            self.cost_gradient_norm[members],
-            self.polished[members],
-            self.winner[members],
-            self.layers[members],
-            self.network.select(members),
-        )
 
 
 def distance_to_saddle(

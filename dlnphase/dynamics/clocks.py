@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from dlnphase.dynamics.mild import Handover
 from dlnphase.dynamics.state import State
+from dlnphase.networks.batch import Batched
 
 
 @dataclass(slots=True, eq=False, repr=False)
-class Clocks(State):
+class Clocks(State, Batched):
     """What every member has of its own, each of shape (m,)."""
 
     members: np.ndarray
@@ -60,7 +61,3 @@ class Clocks(State):
             last_excess=np.full(count, np.inf),
             last_change=steps.copy(),
         )
-
-    def select(self, keep: np.ndarray) -> Clocks:
-        """Some members, boolean (m,)."""
-        return replace(self, **{f.name: getattr(self, f.name)[keep] for f in fields(self)})

@@ -375,5 +375,5 @@ class _Flow(State):
         self.network = self.network.select(index)
         self.frames = self.frames.select(index)
         self.clocks = self.clocks.select(keep)
-        self.control.select(keep)
+        self.control = self.control.select(keep)
         self._new_frame()

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dlnphase.costs.quadratic import Cost, QuadraticCost
 from dlnphase.dynamics.state import Fixed, State
+from dlnphase.networks.batch import Batched
 
 NOISE = 8.0  # round-offs of one entry of ∇C that add up before it is read as zero
 
@@ -41,7 +42,7 @@ def _in_double(head: Tensor, tail: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @dataclass(slots=True, init=False, eq=False, repr=False)
-class FramedCost(State):
+class FramedCost(State, Batched):
     """What the flow asks of a cost, in the frame of each member.
 
     A quadratic cost turns with the frame: H → (O_L⊗O_0) H (O_L⊗O_0)ᵀ and its minimiser along, one small
@@ -82,16 +83,6 @@ class FramedCost(State):
             else:
                 self.structure = "dense"
                 self.operator = cost.curvature().double().repeat(batch, 1, 1)
-
-    def select(self, members: Tensor) -> FramedCost:
-        """Some members of the batch."""
-        out = object.__new__(FramedCost)
-        out.cost, out.structure, out.out_of_reach = self.cost, self.structure, self.out_of_reach
-        out.left, out.right = self.left[members], self.right[members]
-        out.operator = None if self.operator is None else self.operator[members]
-        out.minimizer = None if self.minimizer is None else self.minimizer[members]
-        out.noise = None if self.noise is None else self.noise[members]
-        return out
 
     def turn_output(self, i: int, head: Tensor, tail: Tensor) -> None:
         """The output frame has been turned, see :func:`turn_rows`."""

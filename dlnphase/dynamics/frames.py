@@ -21,6 +21,7 @@ from dlnphase.costs.quadratic import Cost
 from dlnphase.dynamics.framed_cost import FramedCost, turn_rows
 from dlnphase.dynamics.state import State
 from dlnphase.dynamics.step_control import excess_out_of_reach
+from dlnphase.networks.batch import Batched
 from dlnphase.networks.chain import Network, split
 
 EMERGENCE = 30.0  # some directions lead their space when the least λ of them exceeds this multiple of the others' mean
@@ -33,7 +34,7 @@ BALANCE_NOISE = 8.0  # round-offs of the largest entry that add up in D_l
 
 
 @dataclass(slots=True, eq=False, repr=False)
-class Frames(State):
+class Frames(State, Batched):
     """Frames of all spaces of a batch: the network holds Ŵ_l = O_l W_l O_{l-1}ᵀ.
 
     Attributes:
@@ -63,11 +64,6 @@ class Frames(State):
         unresolved = [eps * weights.amax(-1) for weights in direction_weights(network)[1:-1]]
         framed = FramedCost(cost, network.batch, like, excess_out_of_reach(cost, network))
         return cls(framed, eyes, leading, checked, network.balancedness(), unresolved)
-
-    def select(self, members: Tensor) -> Frames:
-        """Some members of the batch."""
-        lists = (self.hidden, self.leading, self.checked, self.balance, self.unresolved)
-        return Frames(self.cost.select(members), *([x[members] for x in xs] for xs in lists))
 
     def to_original(self, network: Network, member: int) -> list[Tensor]:
         """Layers of one member in the frame the run started in: W_l = O_lᵀ Ŵ_l O_{l-1}."""

@@ -10,6 +10,7 @@ import numpy as np
 from dlnphase.costs.quadratic import Cost
 from dlnphase.dynamics.state import State
 from dlnphase.errors import InputError
+from dlnphase.networks.batch import Batched
 from dlnphase.networks.chain import Network
 
 SAFETY, SHRINK, GROW = 0.9, 0.2, 4.0  # step-size control: margin, and the least and largest change in one step
@@ -24,7 +25,7 @@ LANDED = 0.98  # share of the excess cost asked for by tol that a last step may 
 
 
 @dataclass(slots=True, init=False, eq=False, repr=False)
-class StepControl(State):
+class StepControl(State, Batched):
     """Step sizes of m members from their error estimates (predictive controller, Gustafsson 1994).
 
     Escapes are explosive: the step that is right now is too large next time. The prediction extrapolates the trend of
@@ -70,11 +71,6 @@ class StepControl(State):
         self._last_ratio = np.where(accepted, np.maximum(ratio, 1e-2), self._last_ratio)
         self.rejected = ~accepted
         return accepted
-
-    def select(self, keep: np.ndarray) -> None:
-        """Keep some members, boolean (m,)."""
-        self.h, self.rejected = self.h[keep], self.rejected[keep]
-        self._last_h, self._last_ratio = self._last_h[keep], self._last_ratio[keep]
 
 
 @dataclass(frozen=True)
