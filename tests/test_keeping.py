@@ -116,6 +116,23 @@ def test_a_killed_run_is_neither_lost_nor_gone_on_with_unasked(run, torn):
     assert run(*QUIET, "-w", "21", "--out", "torn", "--overwrite")[0] == 0 and names("torn") == FILES
 
 
+@pytest.mark.parametrize("name", ["descent", "batch"])
+def test_resume_alone_takes_the_settings_from_what_is_there(run, monkeypatch, name):
+    flags = RUNS[name]
+    assert run(*QUIET, *flags, "--out", "whole")[0] == 0
+    with monkeypatch.context() as patch:
+        dies_at(patch, 10)
+        assert run(*QUIET, *flags, "--out", "torn")[0] == 1
+    code, _, err = run("train", "--out", "torn", "--resume", "--gamma", "2.5")
+    assert code == 2 and "  gamma: " in err and "2.5 asked for" in err and "alone" in err
+    code, _, err = run("train", "--out", "torn", "--resume", "--threads", "2")  # no setting that counts as another run
+    assert code == 2 and "was begun where threads = 1, and here threads = 2" in err
+    assert run("train", "--out", "torn", "--resume", "-q")[0] == 0
+    assert result("torn") == result("whole") and names("torn") == FILES
+    code, _, err = run("train", "--out", "torn", "--resume")
+    assert code == 0 and "nothing left to do" in err
+
+
 def test_other_versions_would_go_on_with_other_numbers(run, torn, monkeypatch):
     monkeypatch.setattr("torch.__version__", "1.0")
     code, _, err = run(*QUIET, "-w", "20", "--out", "torn", "--resume")

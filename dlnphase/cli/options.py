@@ -42,6 +42,7 @@ class Call(Generic[S]):
         overwrite, resume: what to do with a result that is there.
         json: print one JSON document instead of tables.
         quiet: print errors alone.
+        bare: neither ``--config`` nor a flag says anything that decides the numbers.
     """
 
     settings: S
@@ -50,6 +51,7 @@ class Call(Generic[S]):
     resume: bool
     json: bool
     quiet: bool
+    bare: bool
 
     def directory(self, settings: Settings) -> Path:
         """``--out``, or a directory in ``runs/`` whose name tells these settings from any others."""
@@ -135,6 +137,7 @@ def settings_command(
                 shared["resume"],
                 shared["json"],
                 shared["quiet"],
+                shared["config"] is None and not any(table[n].identity for n in flags),
             )
             return function(call, **extra) or 0
         except InputError as error:

@@ -43,7 +43,7 @@ def train_cli(call: Call[TrainSettings]) -> int:
 
         mode = mode_of(call.overwrite, call.resume)
         line.now("preparing the task, the network and its initial weights")
-        run = prepare(call.settings)
+        run = prepare(_settings(call))
     directory = call.directory(run.settings)
     with Interrupts() as stop:
         with OutputDirectory(directory, main=RUN_FILE, mode=mode) as out:
@@ -63,6 +63,14 @@ def train_cli(call: Call[TrainSettings]) -> int:
         if result.outcome.reason == "interrupted":
             return INTERRUPTED
         return stop.code(1 if failed(result) else 0, directory)
+
+
+def _settings(call: Call[TrainSettings]) -> TrainSettings:
+    """Those of the call; where it says no more than ``--out DIR --resume``, those of the run that is there."""
+    from dlnphase.training.keeping import settings_in
+
+    there = settings_in(call.out) if call.bare and call.resume and call.out is not None else None
+    return call.settings if there is None else TrainSettings.from_plain(call.settings.to_plain() | there, str(call.out))
 
 
 def _spare(directory: Path, run: Run, mode: str) -> None:
@@ -139,11 +147,12 @@ def _finished(directory: Path, run: Run) -> TrainResult | None:
     """The result that is there, if the same settings led to it and it needs no more work."""
     from dlnphase.results import refuse_different
     from dlnphase.results.train import RUN_FILE, load_train
+    from dlnphase.training.keeping import ALONE
 
     if not (directory / RUN_FILE).exists():
         return None
     result = load_train(directory)
-    refuse_different(result.config.identity(), run.settings.identity(), str(directory))
+    refuse_different(result.config.identity(), run.settings.identity(), str(directory), ALONE)
     return None if result.outcome.reason == "interrupted" else result
 
 

@@ -212,15 +212,16 @@ def _link(source: Path, target: Path) -> None:
             half.unlink(missing_ok=True)
 
 
-def refuse_different(before: Mapping[str, Any], now: Mapping[str, Any], where: str) -> None:
+def refuse_different(before: Mapping[str, Any], now: Mapping[str, Any], where: str, hint: str = "") -> None:
     """Refuse to go on with other settings than the result was begun with.
 
     Args:
         before, now: settings as plain mappings.
         where: the result, for the message.
+        hint: what to do about it, for the message.
 
     Raises:
-        InputError: with one line per key that differs.
+        InputError: with one line per key that differs, and the hint.
     """
     lines = [
         f"  {key}: {before.get(key, '(absent)')} there, {now.get(key, '(absent)')} asked for"
@@ -228,4 +229,5 @@ def refuse_different(before: Mapping[str, Any], now: Mapping[str, Any], where: s
         if before.get(key, "(absent)") != now.get(key, "(absent)")
     ]
     if lines:
+        lines += [hint] * bool(hint)
         raise InputError(f"--resume: {where} was begun with other settings:\n" + "\n".join(lines))

@@ -20,12 +20,14 @@ from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
 import numpy as np
+import torch
 
 from dlnphase.dynamics import Walk
 from dlnphase.dynamics.state import State, pack, unpack
 from dlnphase.errors import InputError, RunError
 from dlnphase.results import Clock, npz_bytes, read_npz, refuse_different, write_atomic
 from dlnphase.results.naming import content_digest
+from dlnphase.results.train import RUN_FILE, load_train
 from dlnphase.training.narrow import NarrowEnds
 from dlnphase.training.recording import Recorder
 
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from dlnphase.training.run import Run
 
 STATE_FILE, RECORDS_FILE = "state.npz", "state.records"
+ALONE = "--resume alone, without other settings, goes on with those that are there"
 EVERY = 2.0  # seconds before the first state is written, and between two at least
 SHARE = 100.0  # times what writing took, until it is written again
 BEAT = 0.25  # seconds between two signs of life, from which a run that goes on tells what was lost
@@ -97,22 +100,11 @@ class Keeper:
     # ---- what is there ---------------------------------------------------------------------
     def kept(self) -> Kept | None:
         """What a process has left in the directory; None where nothing is there, InputError where it is damaged."""
-        path = self.directory / STATE_FILE
-        if not path.exists():
-            return None
-        try:
-            tree = unpack(read_npz(path), self._run.backend.device)
-            alive = max(path.stat().st_mtime - tree.pop("saved"), 0.0)
-            lost = 0.0 if tree.pop("stopped") else alive + BEAT
-            return Kept(**tree | {"lost": lost, "settings": json.loads(tree["settings"])})
-        except (KeyError, TypeError, ValueError, AttributeError):
-            raise InputError(
-                f"{path}: found no state of a run, expected one that dlnphase kept; --overwrite starts anew"
-            ) from None
+        return _read(self.directory, self._run.backend.device)
 
     def refuse_other(self, kept: Kept) -> None:
         """InputError where what is kept belongs to other settings, or to files that have changed."""
-        refuse_different(kept.settings, json.loads(_settings(self._run)), str(self.directory))
+        refuse_different(kept.settings, json.loads(_settings(self._run)), str(self.directory), ALONE)
         if kept.content != content_digest(self._run.settings):
             raise InputError(
                 f"--resume: {self.directory} was begun with another content of a file that its settings name; "
@@ -210,6 +202,29 @@ class Keeper:
     def _made_by(self) -> dict[str, Any]:
         made = Clock(self._run.backend).provenance()
         return {name: getattr(made, name) for name in VERSIONS}
+
+
+def settings_in(directory: Path) -> dict[str, Any] | None:
+    """The settings that decide the numbers of the run in a directory, killed or with its result; None without one."""
+    kept = _read(directory, torch.device("cpu"))
+    if kept is not None:
+        return kept.settings
+    return load_train(directory).config.identity() if (directory / RUN_FILE).exists() else None
+
+
+def _read(directory: Path, device: torch.device) -> Kept | None:
+    path = directory / STATE_FILE
+    if not path.exists():
+        return None
+    try:
+        tree = unpack(read_npz(path), device)
+        alive = max(path.stat().st_mtime - tree.pop("saved"), 0.0)
+        lost = 0.0 if tree.pop("stopped") else alive + BEAT
+        return Kept(**tree | {"lost": lost, "settings": json.loads(tree["settings"])})
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise InputError(
+            f"{path}: found no state of a run, expected one that dlnphase kept; --overwrite starts anew"
+        ) from None
 
 
 def forget(directory: Path) -> None:
