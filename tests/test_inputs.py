@@ -120,3 +120,9 @@ def test_weights_that_cannot_be_used(tmp_path):
     for name, match in words.items():
         with pytest.raises(InputError, match=match):
             read_weights(tmp_path / name)
+
+
+def test_text_for_a_regression_is_refused_with_what_reads_text(tmp_path):
+    (tmp_path / "reg.csv").write_text("1,2,3\n4,5,6\n")
+    with pytest.raises(InputError, match=r"reg\.csv: found text.*--label-column.*expected an \.npz with X .* and Y "):
+        read_regression(tmp_path / "reg.csv")

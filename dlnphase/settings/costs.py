@@ -48,7 +48,7 @@ class CostSettings(TaskSettings):
     data: str | None = option(
         None,
         path("an .npz or .csv file"),
-        "your data: .npz with X (N x d_in), Y (N x d_out) or classes y, also X_test, Y_test; or .csv",
+        "your data: .npz with X (N x d_in), Y (N x d_out) or classes y, also X_test, Y_test; .csv with classes",
         panel="Task",
         replaces=("task", "dim", "shape", "rank", "singular_values", "observed", "measurements", "noise", "data_seed",
                   "target"),

@@ -65,6 +65,11 @@ def read_regression(path: str | Path, option: str = "data") -> dict[str, np.ndar
     """
     path = Path(path)
     where = f"{option}: {path}"
+    if path.suffix.lower() in TEXT:
+        raise InputError(
+            f"{where}: found text, which is read for classification (--label-column) alone, expected an .npz with X "
+            "(N x d_in) and Y (N x d_out) for a regression"
+        )
     arrays = read_npz(path, option)
     for name in ("X", "Y"):
         if name not in arrays:
