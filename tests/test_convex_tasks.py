@@ -1,5 +1,6 @@
 """Classification, robust and 1-bit completion, and a cost of one's own from the shell: train, detect, plot, refuse."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -13,6 +14,7 @@ from dlnphase.cli.app import run
 from dlnphase.settings import DetectSettings, SweepSettings, TrainSettings, resolve
 from dlnphase.training.answers import answers
 from dlnphase.training.recording import MemberPath
+from dlnphase.training.words import train_sentence
 
 SMALL = ["-L", "2", "-w", "12", "-g", "3", "--rtol", "1e-3"]
 
@@ -107,6 +109,11 @@ def test_data_that_lie_apart_have_no_minimum_and_a_direction(files):
     s = np.linalg.svd(a, compute_uv=False)
     assert o.margin == pytest.approx((right - z.max(1)).min() / s.sum(), rel=1e-12)
     assert 0.9 < o.alignment < 1  # it has gone a long way, and is not there
+    words = train_sentence(result)
+    assert "towards C = 0, which no finite A reaches" in words and "/2)" not in words
+    assert f"no minimum exists: margin {o.margin:.3g} of the nuclear norm Σ s_i" in words
+    early = dataclasses.replace(result, outcome=dataclasses.replace(o, accuracy=0.9, margin=-0.11))
+    assert "not all answers are right yet, the worst has margin -0.11 of the nuclear norm" in train_sentence(early)
 
 
 def test_the_direction_comes_nearer_to_that_of_largest_margin():

@@ -140,7 +140,7 @@ def _goal(result: TrainResult) -> str:
             f"of the cost ({minimum:.4g}), and the least cost at this width is not known;"
         )
     if outcome.reached == "no-minimum":
-        return f"to inf C = {minimum:.4g}, which no matrix has (A goes on growing),"
+        return f"towards C = {minimum:.4g}, which no finite A reaches (A goes on growing),"
     reached = Counter(m.outcome.reached for m in result.members)
     if len(reached) > 1:
         told = [(count, (kind or "point").replace("-", " ")) for kind, count in reached.most_common()]
@@ -159,8 +159,11 @@ def _answers(result: TrainResult) -> str:
     words += f", {100 * o.test_accuracy:.2f} % of those in the test" if o.test_accuracy is not None else ""
     if o.margin is None:
         return words + "."
-    norm = f"(Σ s_i^(2/{result.network.depth}))^({result.network.depth}/2)"
-    words += f". The data can be got right entirely, so no minimum exists: margin {o.margin:.3g} of {norm}"
+    depth = result.network.depth
+    norm = "the nuclear norm Σ s_i" if depth == 2 else f"(Σ s_i^(2/{depth}))^({depth}/2)"
+    words += ". The data can be got right entirely, so no minimum exists: "
+    yet = "" if o.accuracy == 1 else "not all answers are right yet, the worst has "
+    words += f"{yet}margin {o.margin:.3g} of {norm}"
     if o.alignment is None:
         return words + "."
     return f"{words}; cos(θ, −∇𝓛) = {o.alignment:.3f}, which is 1 in the direction of largest margin."
