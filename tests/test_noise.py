@@ -197,6 +197,7 @@ def test_it_is_told_in_the_table_and_in_words(run):
     rows = [line.split() for line in out.split("Modes")[1].split("apart:")[0].splitlines()[3:] if line.strip()]
     assert [row[-1] for row in rows] == ["signal"] * 2 + ["noise"] * (len(rows) - 2) and len(rows) > 2
     assert "noise alone explains the cost" in " ".join(out.split()) and max(map(len, out.splitlines())) <= 80
+    assert "the end of the run and completed.csv hold them too" in " ".join(out.split())
     assert "Test cost on the entries held out" in " ".join(out.split()) and "another exact fit" not in out
     code, out, _ = run(*command, "--out", "measured")
     assert code == 0 and "(measured)" in out and " noise?" in out

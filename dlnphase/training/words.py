@@ -216,6 +216,8 @@ def _noise(result: TrainResult) -> str:
         out += f"; {'the mode after that fits' if after == 1 else f'the {after} modes after that fit'} {what}"
         if floor is not None and result.config.dynamics == "flow" and not result.members:
             out += f" (--max-time {floor.time:.4g} ends the path before {'it' if after == 1 else 'them'})"
+        saved = f" and {result.files['completed']} hold" if "completed" in result.files else " holds"
+        out += f"; the end of the run{saved} {'it' if after == 1 else 'them'} too"
     tested = [f for f in noise.floors if f.test_cost is not None]
     best = min(tested, key=lambda f: f.test_cost or 0.0, default=None)
     if best is not None and result.outcome.test_cost and best.test_cost is not None:
