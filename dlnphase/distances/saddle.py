@@ -111,7 +111,7 @@ def distance_to_saddle(
         cost_gradient_norm=slope.flatten(1).norm(dim=1),
         polished=search.polished,
         winner=[OTHER if o else ways[c].matrix.name if c >= 0 else "" for o, c in zip(other, chosen, strict=True)],
-        layers=["" if o or c < 0 else ways[c].words(network.depth) for o, c in zip(other, chosen, strict=True)],
+        layers=["" if o or c < 0 else ways[c].words() for o, c in zip(other, chosen, strict=True)],
         network=point,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -30,16 +30,17 @@ class Way:
         angle: of the first of two directions in a graded split.
         bound: lower bound on the distance over this kind, shape (B,).
         killed: squared size of the cheapest death, shape (B,).
+        depth: of the network.
     """
 
     matrix: CriticalMatrix
     splits: tuple[int, ...]
     bound: Tensor
     killed: Tensor
+    depth: int
     count: int = 0
     reverse: bool = False
     angle: float | None = None
-    depth: int = 0
 
     @property
     def kind(self) -> tuple[object, ...]:
@@ -56,11 +57,11 @@ class Way:
         """Whether its death is computed again in the whole network (``same``: no other than before)."""
         return self.is_exact or (len(self.splits) > 1 and not same)
 
-    def words(self, depth: int) -> str:
+    def words(self) -> str:
         """For people: which layers take the dead directions."""
         if len(self.splits) == 1:
             k = self.splits[0]
-            return f"right in W1…W{k}, left in W{k + 1}…W{depth}"
+            return f"right in W1…W{k}, left in W{k + 1}…W{self.depth}"
         a, b = self.splits
         return f"{self.count} with right in W1…W{a}, {self.matrix.dead - self.count} with right in W1…W{b}"
 
@@ -80,9 +81,9 @@ def uniform_ways(
         fitted = fitted + sum((growth_bound(norms, float(s)) ** 2 for s in kept), start=fitted)
     ways = []
     for split in range(1, network.depth) if splits is None else splits:
-        death = death_of(network, [Way(matrix, (split,), fitted, fitted)] * network.batch, draws)
-        killed = death.squared.clamp_min(0)
-        ways.append(Way(matrix, (split,), (killed + fitted).sqrt(), killed, depth=network.depth))
+        way = Way(matrix, (split,), fitted, fitted, network.depth)
+        killed = death_of(network, [way] * network.batch, draws).squared.clamp_min(0)
+        ways.append(replace(way, bound=(killed + fitted).sqrt(), killed=killed))
     return ways
 
 
@@ -104,7 +105,7 @@ def mixed_ways(network: Network, matrix: CriticalMatrix, draws: Sequence[int]) -
     counts = sorted({dead // 2, dead - dead // 2})
     if depth == 3:
         return [
-            Way(matrix, (2, 1), nothing, nothing, count=n, reverse=back, depth=depth)
+            Way(matrix, (2, 1), nothing, nothing, depth, count=n, reverse=back)
             for n in counts
             for back in (False, True)
         ]
@@ -113,9 +114,9 @@ def mixed_ways(network: Network, matrix: CriticalMatrix, draws: Sequence[int]) -
     pairs = [(k + 1, k) for k in range(1, depth - 1)]
     if dead == 2:
         turns = [math.pi * i / ANGLES for i in range(ANGLES)]
-        return [Way(matrix, pair, nothing, nothing, count=1, angle=a, depth=depth) for pair in pairs for a in turns]
+        return [Way(matrix, pair, nothing, nothing, depth, count=1, angle=a) for pair in pairs for a in turns]
     return [
-        Way(matrix, pair, nothing, nothing, count=n, reverse=back, depth=depth)
+        Way(matrix, pair, nothing, nothing, depth, count=n, reverse=back)
         for pair in pairs
         for n in counts
         for back in (False, True)
