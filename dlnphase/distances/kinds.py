@@ -35,17 +35,15 @@ class Kind:
     def first_point(self) -> tuple[Tensor, Tensor]:
         """A point of the kind reached from the killed network, else from balanced factors; distances (B,), inf if
         none."""
-        network, _, residual = restore(self.death.network, self.constraint, None, ROUGHLY_RESTORED)
-        theta, distance = network.theta, self._distance(network, residual)
+        there, _, residual = restore(self.death.network, self.constraint, None, ROUGHLY_RESTORED)
+        theta, distance = there.theta, _attained(self.network, there, residual)
         missed = torch.nonzero(~torch.isfinite(distance)).flatten()
         if len(missed):
             again, _, residual = restore(
                 self.balanced().select(missed), self.constraint.select(missed), None, ROUGHLY_RESTORED
             )
             theta, distance = theta.clone(), distance.clone()
-            theta[missed] = again.theta
-            miss = (again.theta - self.network.theta[missed]).norm(dim=1)
-            distance[missed] = torch.where(residual <= FEASIBLE, miss, torch.inf)
+            theta[missed], distance[missed] = again.theta, _attained(self.network.select(missed), again, residual)
         return theta, distance
 
     def polish(self, start: Tensor, max_steps: int) -> Nearest:
@@ -56,14 +54,8 @@ class Kind:
         """(k, V, U) of what is dead in one member."""
         return [(k, v[row], u[row]) for k, v, u in self.death.groups]
 
-    def _distance(self, network: Network, residual: Tensor) -> Tensor:
-        distance = (network.theta - self.network.theta).norm(dim=1)
-        return torch.where(residual <= FEASIBLE, distance, torch.inf)
 
-
-def saddle_constraint(
-    network: Network, matrices: list[CriticalMatrix], groups: list[tuple[int, Tensor, Tensor]]
-) -> Constraint:
+def saddle_constraint(network: Network, matrices: list[CriticalMatrix], groups: Groups) -> Constraint:
     """W_k ⋯ W_1 V = 0 and Uᵀ W_L ⋯ W_{k+1} = 0 for each group (k, V, U), and U_cᵀ A V_c as in the critical matrix."""
     batch, depth = network.batch, network.depth
     theta = network.theta
@@ -85,6 +77,11 @@ def saddle_constraint(
     start = Constraint(terms, theta.new_ones(batch, len(terms))).at(network).value.split(sizes, 1)
     scale = torch.stack([v.norm(dim=1) + t.target.norm(dim=1) for v, t in zip(start, terms, strict=True)], 1)
     return Constraint(terms, scale.clamp_min(torch.finfo(theta.dtype).tiny))
+
+
+def _attained(origin: Network, there: Network, residual: Tensor) -> Tensor:
+    """‖θ − θ_0‖ of the members that are on the set, infinite for others, shape (B,)."""
+    return torch.where(residual <= FEASIBLE, (there.theta - origin.theta).norm(dim=1), torch.inf)
 
 
 def _basis_of(matrix: CriticalMatrix) -> Tensor:
