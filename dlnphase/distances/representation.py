@@ -34,19 +34,22 @@ class Held:
     """How networks are held.
 
     Attributes:
-        kind: ``full`` or ``krylov``.
-        order: Krylov order, None for ``full``.
+        order: Krylov order, None for a full network.
         hidden: hidden sizes computed with.
         error: relative change of the pilot's distance from the order before (1 where there is none), 0 where nothing is
             truncated.
         coarse: the reduction of lower order in which candidates compete first; None where the whole is small.
     """
 
-    kind: str
     order: int | None
     hidden: tuple[int, ...]
     error: float
     coarse: Coarse | None = None
+
+    @property
+    def kind(self) -> str:
+        """``full`` or ``krylov``."""
+        return "full" if self.order is None else "krylov"
 
 
 def choose(
@@ -83,7 +86,7 @@ def _choose(
 ) -> Held:
     dims = (cost.shape[1], *([width] * (depth - 1)), cost.shape[0])
     matrices = facts_of(cost, depth).saddles[:1]
-    full = Held("full", None, dims[1:-1], 0.0)
+    full = Held(None, dims[1:-1], 0.0)
     if order is None and width <= FULL_BELOW:
         return full
     best: Held | None = None
@@ -94,13 +97,13 @@ def _choose(
         if order is None and max(hidden) >= WORTHWHILE * width:
             return full if width <= LARGEST_FULL or best is None else best
         if closed or not matrices:
-            return Held("krylov", k, hidden, 0.0)
+            return Held(k, hidden, 0.0)
         if best is not None and max(hidden) > LARGEST:
             return full if best.error > POOR and width <= LARGEST_FULL else best
         network = sample(depth, width, cost.shape, width**-0.5, k, backend, seed=seed, members=[member])
         distance = _pilot(network, matrices)
         error = 1.0 if last is None else abs(distance / last - 1)
-        best, last = Held("krylov", k, hidden, error), distance
+        best, last = Held(k, hidden, error), distance
         if error <= TOLERANCE:
             break
     assert best is not None
