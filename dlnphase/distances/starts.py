@@ -94,9 +94,7 @@ def overlay(network: Network, frames: list[Tensor], root: Tensor) -> Network:
     return Network.from_weights(out)
 
 
-def align_frames(
-    network: Network, begin: Sequence[Tensor], root: Tensor, *, sweeps: int = SWEEPS
-) -> tuple[list[Tensor], Tensor]:
+def align_frames(network: Network, begin: Sequence[Tensor], root: Tensor) -> tuple[list[Tensor], Tensor]:
     """Orthonormal hidden frames X_1, …, X_{L−1} with ⟨W_l, X_l diag(root) X_{l−1}ᵀ⟩ summed over l at a local maximum.
 
     Args:
@@ -108,10 +106,10 @@ def align_frames(
     w, depth, frames = network.weights, network.depth, list(begin)
     weight = root.unsqueeze(1)
     previous: Tensor | None = None
-    for _ in range(sweeps):
+    for _ in range(SWEEPS):
         gain = torch.zeros_like(root[:, 0])
         for index in range(1, depth):
-            pull = (w[index - 1] @ (frames[index - 1] * weight) + w[index].mT @ (frames[index + 1] * weight)) * 1.0
+            pull = w[index - 1] @ (frames[index - 1] * weight) + w[index].mT @ (frames[index + 1] * weight)
             frames[index] = polar(pull)
             gain = gain + (pull * frames[index]).sum((1, 2))
         if previous is not None and bool(((gain - previous).abs() <= SWEEP_TOLERANCE * gain.abs()).all()):
