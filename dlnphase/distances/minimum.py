@@ -10,7 +10,7 @@ start with :func:`dlnphase.distances.nearest.nearest` and keeps the nearest poin
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -187,8 +187,8 @@ def _further(
         begin = embed(part, start.theta[members], hidden)
         reached = nearest(part, begin, minimum_constraint(part, cost), tol=tol, max_steps=max_steps)
         better = reached.distance < best.distance[members] * (1 - 1e-9)
-        for name in ("theta", "distance", "residual", "stationarity", "steps"):
-            getattr(best, name)[members[better]] = getattr(reached, name)[better]
+        for field in fields(best):
+            getattr(best, field.name)[members[better]] = getattr(reached, field.name)[better]
         for member in members[better].tolist():
             winner[member] = choice
     return winner, best
