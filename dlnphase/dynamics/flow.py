@@ -274,9 +274,9 @@ class _Flow(State):
             rate = self._host(scaled_norm(point.slope, self.network.dims, self.scales))
             with np.errstate(divide="ignore"):
                 control.h = np.where(rate > 0, FIRST_STEP / rate, END_OF_TIME)
+        end = np.minimum(self.limits.max_time, self.limits.outputs[self.clocks.next_output])
+        room = (end - self.clocks.time) - self.clocks.time_rest
         while True:
-            end = np.minimum(self.limits.max_time, self.limits.outputs[self.clocks.next_output])
-            room = (end - self.clocks.time) - self.clocks.time_rest
             lands = control.h >= room * (1 - 1e-12)
             h = np.where(lands, room, control.h)
             exact = self.rtol < EXACT_BELOW or self._deep()
