@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import isfinite
-from typing import Any
 
-from dlnphase.dynamics.stabilised import Chain
-
-Array = Any  # numpy.ndarray or torch.Tensor
+from dlnphase.dynamics.stabilised.chain import Array, Chain
 
 
 @dataclass(frozen=True)
