@@ -19,7 +19,12 @@ SAME_COST = 1e-9  # relative difference below which a cost is the least one that
 
 
 def minimum_near(a: np.ndarray, host: HostCost, width: int) -> MatrixPoint | None:
-    """The minimum at rank ``width`` that A is near and that leaves ∇C ≠ 0; None where there is none."""
+    """The minimum at rank ``width`` that A is near and that leaves ∇C ≠ 0; None where there is none.
+
+    Args:
+        a: (d_out, d_in).
+        width: of the narrowest layer.
+    """
     if width >= min(host.shape):
         return None
     point = refine_matrix(a, host, rank=width)
@@ -33,6 +38,6 @@ def holds(point: MatrixPoint, host: HostCost, width: int) -> bool:
 
 
 def is_least(value: float, cost: Cost, width: int) -> bool:
-    """Whether a cost is the least one at this width, by the closed form; False where there is none."""
+    """Whether C = ``value`` is the least cost at this width, by the closed form; False where there is none."""
     least = cost.minimum_at_rank(width)
     return least is not None and value - least <= SAME_COST * max(least, value)

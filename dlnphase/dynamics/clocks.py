@@ -14,7 +14,16 @@ from dlnphase.networks.batch import Batched
 
 @dataclass(slots=True, eq=False, repr=False)
 class Clocks(State, Batched):
-    """What every member has of its own, each of shape (m,)."""
+    """What every member has of its own, each of shape (m,).
+
+    Attributes:
+        members: batch indices.
+        time, time_rest: t, and what of it is below one unit in the last place of t.
+        steps, evaluations: accepted steps and slopes so far.
+        next_output: number of output times already met.
+        threshold, ceiling: excess cost at which a member has converged, see ``Limits.threshold``, or diverged.
+        last_excess, last_change: the lowest excess cost so far, and the step at which it last fell.
+    """
 
     members: np.ndarray
     time: np.ndarray

@@ -54,6 +54,7 @@ class FramedCost(State, Batched):
     Args:
         cost: the cost in the original frame.
         batch: number of members B.
+        like: a tensor of the dtype and on the device of the networks.
         out_of_reach: C_reachable − C_min, the least excess cost that the network's narrowest layer allows.
     """
 
