@@ -61,6 +61,7 @@ class GradientDescent(Walk):
         network, members: under way, at the step of this number.
         reasons: why some of them end there.
         first: their excess cost at the start.
+        thresholds: the excess cost above ``offset`` at which each has converged; known with ``first``.
         seen_excess, seen_norm, seen_step: of the last record.
     """
 
@@ -78,6 +79,7 @@ class GradientDescent(Walk):
     told: bool
     step: int
     first: np.ndarray | None
+    thresholds: Room[np.ndarray]
     seen_excess: np.ndarray
     seen_norm: np.ndarray
     seen_step: int
@@ -108,6 +110,8 @@ class GradientDescent(Walk):
     def resume(self, state: dict[str, Any]) -> None:
         """Stand at that step, with the gradient there."""
         State.resume(self, state)
+        if self.first is not None:
+            self.thresholds = self._thresholds(self.first)
         self._evaluate()
 
     def _remain(self) -> bool:
@@ -117,7 +121,8 @@ class GradientDescent(Walk):
             index = torch.as_tensor(np.flatnonzero(keep), device=self.network.theta.device)
             self.network, self.gradient = self.network.select(index), self.gradient[index]
             self.members, self.reasons = self.members[keep], [None] * len(index)
-            self.first = None if self.first is None else self.first[keep]
+            if self.first is not None:
+                self.first, self.thresholds = self.first[keep], self.thresholds[keep]
             self.seen_excess, self.seen_norm = self.seen_excess[keep], self.seen_norm[keep]
         return bool(keep.any())
 
@@ -138,6 +143,7 @@ class GradientDescent(Walk):
         norm = torch.linalg.vector_norm(self.gradient, dim=-1).cpu().numpy().astype(float)
         if self.first is None:
             self.first = np.maximum(excess, np.finfo(float).tiny)
+            self.thresholds = self._thresholds(self.first)
         self.reasons = self._reasons(excess, self.first)
         if not (self._due(excess, norm) or any(self.reasons)):
             return []
@@ -146,12 +152,16 @@ class GradientDescent(Walk):
 
     def _reasons(self, excess: np.ndarray, first: np.ndarray) -> list[str | None]:
         """Why members end here, if they do."""
-        offset, tol = self.offset, self.tol
-        thresholds = [tol * yardstick(f - offset, self.at_zero - offset) if tol > 0 else -np.inf for f in first]
-        return [
-            _reason(e - offset, t, DIVERGED * f, self.step, self.max_steps)
-            for e, t, f in zip(excess, thresholds, first, strict=True)
-        ]
+        above = excess - self.offset
+        out = np.full(len(above), "max_steps" if self.step >= self.max_steps else None, dtype=object)
+        out[above <= self.thresholds] = "converged"
+        out[~np.isfinite(above) | (above > DIVERGED * first)] = "diverged"
+        return list(out)
+
+    def _thresholds(self, first: np.ndarray) -> np.ndarray:
+        """The excess cost above ``offset`` at which each member has converged."""
+        tol, offset, zero = self.tol, self.offset, self.at_zero - self.offset
+        return np.array([tol * yardstick(f - offset, zero) if tol > 0 else -np.inf for f in first])
 
     def _due(self, excess: np.ndarray, norm: np.ndarray) -> bool:
         """Whether this step is to be recorded."""
@@ -162,14 +172,6 @@ class GradientDescent(Walk):
                 abs(norm - self.seen_norm) > RECORD_CHANGE * norm
             )
         return self.step == 0 or self.step >= RECORD_STRETCH * self.seen_step or bool(moved.any())
-
-
-def _reason(excess: float, threshold: float, bound: float, step: int, max_steps: int) -> str | None:
-    if not np.isfinite(excess) or excess > bound:
-        return "diverged"
-    if excess <= threshold:
-        return "converged"
-    return "max_steps" if step >= max_steps else None
 
 
 def _record(
