@@ -112,8 +112,10 @@ def visited_points(
     ]
     if path.tol is None:
         return found
-    held = _held_end(path, host, width)
-    end = _end(path, host) if held is None else held
+    a = path.matrices[last]
+    allowed = path.tol * yardstick(path.excess[0], host.excess(np.zeros_like(a)))
+    held = _held_end(a, host, width, allowed)
+    end = _end(a, host, max(allowed, path.excess[last])) if held is None else held
     enter, prominence = last, 0.0
     while found and (found[-1].visit.index == last or (found[-1].point.converged and found[-1].rank == end.rank)):
         visit = found.pop().visit
@@ -143,26 +145,22 @@ def matrix_rank(a: np.ndarray, point: MatrixPoint) -> int:
     return int((s > RANK_TOLERANCE * s[0]).sum())
 
 
-def _held_end(path: Path, host: HostCost, width: int) -> MatrixPoint | None:
+def _held_end(a: np.ndarray, host: HostCost, width: int, allowed: float) -> MatrixPoint | None:
     """The minimum that a narrow network has come to, where it costs more than tol alone could tell from C_min."""
-    assert path.tol is not None
-    a = path.matrices[len(path.time) - 1]
     point = minimum_near(a, host, width)
-    enough = path.tol * yardstick(path.excess[0], host.excess(np.zeros_like(a)))
-    return None if point is None or host.excess(point.A) <= enough else point
+    return None if point is None or host.excess(point.A) <= allowed else point
 
 
-def _end(path: Path, host: HostCost) -> MatrixPoint:
-    """The critical point of least rank that the end is near and that is a minimum as far as tol can tell.
+def _end(a: np.ndarray, host: HostCost, enough: float) -> MatrixPoint:
+    """The critical point of least rank that the end A is near and that is a minimum as far as tol can tell.
 
     Data with rounded or noisy numbers have their exact minimum at a higher rank, by modes too small to be looked for.
     A mode that costs more than tol allows may be partly learned when the rest is within it: then no critical point is
     near, and it is A itself that is told, cut to the least rank at which it stays within tol (not ``converged``).
+
+    Args:
+        enough: the excess cost that tol allows, or that the path ended with where that is more.
     """
-    assert path.tol is not None
-    last = len(path.time) - 1
-    a = path.matrices[last]
-    enough = max(path.tol * yardstick(path.excess[0], host.excess(np.zeros_like(a))), path.excess[last])
     given = LowRank.of(a)
     there = int((given.s > EMPTY_MODE * given.s[0]).sum())
     ranks = sorted({*range(there + 1), len(given.s)})
