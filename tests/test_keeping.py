@@ -12,8 +12,9 @@ import yaml
 import dlnphase.training.keeping as keeping
 import dlnphase.training.run as module
 from dlnphase.errors import RunError
+from dlnphase.results.train import STATE_FILE
 from dlnphase.settings import TrainSettings
-from dlnphase.training.keeping import RECORDS_FILE, STATE_FILE, Keeper
+from dlnphase.training.keeping import RECORDS_FILE, Keeper
 from dlnphase.training.run import prepare
 
 SMALL = ["train", "--task", "factorization", "--shape", "4x3", "--singular-values", "3,1", "-L", "3", "-g", "3"]

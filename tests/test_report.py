@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import gzip
+import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -260,6 +262,20 @@ def test_the_listing_has_a_line_for_every_result_below_a_directory(capsys, monke
     result = dlnphase.load_train(EXAMPLES / "train@1")
     assert f"t = {result.outcome.time:.4g}" in run_line and str(result.outcome.regime) in run_line
     assert run(["plot", "--list", "--terminal", str(EXAMPLES)]) == 2
+
+
+def test_the_listing_tells_a_run_that_has_no_result_yet(tmp_path: Path, capsys, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    shutil.copytree(EXAMPLES / "train@1", tmp_path / "whole")
+    (tmp_path / "whole" / "state.npz").touch()  # beside an interrupted result: the result is told
+    (tmp_path / "torn").mkdir()
+    (tmp_path / "torn" / "state.npz").touch()
+    assert run(["plot", "--list", "--json", str(tmp_path)]) == 0
+    lines = json.loads(capsys.readouterr().out)
+    assert [line["name"] for line in lines] == ["whole", "torn"]
+    assert lines[1]["outcome"].endswith(f"dlnphase train --out {tmp_path / 'torn'} --resume goes on")
+    assert run(["plot", "--list", str(tmp_path / "torn")]) == 2
+    assert f"dlnphase train --out {tmp_path / 'torn'} --resume" in capsys.readouterr().err
 
 
 def test_a_directory_without_any_result_is_told(tmp_path: Path, capsys) -> None:

@@ -104,13 +104,14 @@ def _list(call: Call[PlotSettings]) -> int:
 
     from dlnphase.cli.console import stdout_console
     from dlnphase.cli.tables import new_table
-    from dlnphase.plotting.listing import overview
-    from dlnphase.plotting.sources import read_sources
+    from dlnphase.plotting.listing import overview, unfinished
+    from dlnphase.plotting.sources import read_sources, unfinished_in
 
     if call.settings.terminal:
         raise InputError("--list: found beside --terminal, expected one of them")
     assert call.settings.source
-    lines = overview(read_sources(call.settings.source))
+    sources = call.settings.source
+    lines = [*overview(read_sources(sources)), *unfinished(unfinished_in(sources))]
     if call.json:
         sys.stdout.write(json.dumps([asdict(line) for line in lines], ensure_ascii=False) + "\n")
         return 0

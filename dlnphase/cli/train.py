@@ -118,7 +118,7 @@ def _kept(keeper: Keeper, call: Call[TrainSettings]) -> Kept | None:
     Raises:
         InputError: where it was not over and ``--resume`` does not ask for it, or where another run would be lost.
     """
-    from dlnphase.training.keeping import STATE_FILE
+    from dlnphase.results.train import STATE_FILE
 
     if call.overwrite:
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from dlnphase.plotting.sources import Source, settings_words
@@ -37,6 +38,12 @@ def overview(sources: Sequence[Source]) -> list[Line]:
         told = s.label if s.label and s.label != s.name else settings_words(s)
         lines.append(Line(s.name, s.kind, told, outcome_words(s.result), s.result.provenance.started))
     return lines
+
+
+def unfinished(places: Sequence[Path]) -> list[Line]:
+    """The same for runs that have no result yet, by their directories."""
+    words = "no result yet: killed, or under way; dlnphase train --out {} --resume goes on"
+    return [Line(place.name or str(place), "train", "", words.format(place), "") for place in places]
 
 
 def outcome_words(result: Any) -> str:

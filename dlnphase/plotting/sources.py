@@ -17,7 +17,7 @@ from dlnphase.results import read_yaml, settle
 from dlnphase.results.detect import SADDLES_FILE, DetectResult
 from dlnphase.results.outdir import PREVIOUS
 from dlnphase.results.schema import split_schema
-from dlnphase.results.train import RUN_FILE, TrainResult
+from dlnphase.results.train import RUN_FILE, STATE_FILE, TrainResult
 
 SWEEP_FILE = "sweep.yaml"
 # schema name → module and reader of its results
@@ -214,7 +214,9 @@ def _read(path: Path) -> list[Source]:
         settle(path)
     files = results_in(path) if path.is_dir() else [path]
     if not files:
-        raise InputError(f"SOURCE: {path}: found none of {', '.join(FILES)}, expected a result of dlnphase")
+        torn = unfinished_in([path])
+        hint = f"; the run in {torn[0]} is unfinished: dlnphase train --out {torn[0]} --resume" if torn else ""
+        raise InputError(f"SOURCE: {path}: found none of {', '.join(FILES)}, expected a result of dlnphase{hint}")
     return [_load(file) for file in files]
 
 
@@ -225,6 +227,12 @@ def results_in(directory: Path) -> list[Path]:
         return own
     found = (path for name in FILES for path in directory.rglob(name) if PREVIOUS not in path.parts)
     return sorted(found)
+
+
+def unfinished_in(paths: Sequence[Path | str]) -> list[Path]:
+    """Directories at or below these that hold what was kept of a run, and no result: killed, or under way."""
+    found = (state.parent for path in paths for state in sorted(Path(path).rglob(STATE_FILE)))
+    return [place for place in found if PREVIOUS not in place.parts and not (place / RUN_FILE).exists()]
 
 
 def _load(path: Path) -> Source:

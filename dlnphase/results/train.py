@@ -21,6 +21,7 @@ from dlnphase.results.tabular import Tabular
 from dlnphase.settings import TrainSettings
 
 RUN_FILE = "run.yaml"
+STATE_FILE = "state.npz"  # of a run that is under way, or was killed
 TRAJECTORY_FILE = "trajectory.npz"
 COMPLETED_FILE = "completed.csv"
 

@@ -27,14 +27,14 @@ from dlnphase.dynamics.state import State, pack, unpack
 from dlnphase.errors import InputError, RunError
 from dlnphase.results import Clock, npz_bytes, read_npz, refuse_different, write_atomic
 from dlnphase.results.naming import content_digest
-from dlnphase.results.train import RUN_FILE, load_train
+from dlnphase.results.train import RUN_FILE, STATE_FILE, load_train
 from dlnphase.training.narrow import NarrowEnds
 from dlnphase.training.recording import Recorder
 
 if TYPE_CHECKING:
     from dlnphase.training.run import Run
 
-STATE_FILE, RECORDS_FILE = "state.npz", "state.records"
+RECORDS_FILE = "state.records"
 ALONE = "--resume alone, without other settings, goes on with those that are there"
 EVERY = 2.0  # seconds before the first state is written, and between two at least
 SHARE = 100.0  # times what writing took, until it is written again
