@@ -1,4 +1,4 @@
-"""A matrix as people keep it in a text file: which character separates, what are names and labels, what is missing.
+"""A matrix as people keep it in a text file: what are names of columns and labels of rows, and what are numbers.
 
 A file is never learned with its labels in silence: what is left out is told, and what could be labels or numbers is
 refused with the two options that say which.
@@ -6,7 +6,6 @@ refused with the two options that say which.
 
 from __future__ import annotations
 
-import codecs
 import csv
 import io
 import itertools
@@ -19,21 +18,14 @@ from pathlib import Path
 import numpy as np
 
 from dlnphase.errors import InputError
-from dlnphase.results.yamlfile import MAX_BYTES, regular_file
+from dlnphase.results.textcells import Line, cell_value, file_name, read_cells
 
-# What pandas and R write or read as missing, and a question mark.
-GAPS = {"", "nan", "-nan", "na", "n/a", "#n/a", "#na", "<na>", "none", "null", "?"}
 UNNAMED = re.compile(r"|unnamed: 0", re.I)  # what pandas and R call an index that has no name
 IDENTIFIER = re.compile(r"index|idx|id|nr|no\.?|#|row|key|.*[ _-]id|.*[a-z]I[dD]", re.I)
 WHOLE = re.compile(r"[+-]?\d+")
-DECIMAL_COMMA = re.compile(r"[+-]?(\d+,\d*|,\d+)([eE][+-]?\d+)?")
-THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+")
 COUNTED = 3  # as many numbers in a row, each one more than the last, are no chance
 MANY = 5  # as many decimals in equal steps are none either
-LOOKED_AT = 50  # lines that tell the separator
 SHOWN = 3  # labels that a message quotes
-
-Line = tuple[int, list[str]]  # the number of a line in the file, and its cells
 
 
 @dataclass(frozen=True)
@@ -85,7 +77,7 @@ def read_matrix_text(
     Raises:
         InputError: for text that is no matrix, and where labels and numbers cannot be told apart.
     """
-    lines, comma, notes = _parsed(_decoded(path, where), where)
+    lines, comma, notes = read_cells(path, where)
     names, body = _names(lines, where, header, comma)
     if not body:
         raise InputError(f"{where}: found no line of numbers, expected a matrix")
@@ -95,8 +87,8 @@ def read_matrix_text(
     kept = [k for k in range(width) if k not in left_out and k not in classes]
     left_out = classes or left_out
     values = np.array([_numbers(line, kept, names, body, where, comma) for line in body])
-    if names is not None and header is None and any(_value(name, comma) is not None for name in names if name):
-        notes.append(f"{_file(where)}: the first line ({_quoted(names)}) names the columns; --no-header learns it")
+    if names is not None and header is None and any(cell_value(name, comma) is not None for name in names if name):
+        notes.append(f"{file_name(where)}: the first line ({_quoted(names)}) names the columns; --no-header learns it")
     notes = [*notes, *words]
     labels: tuple[str, ...] = ()
     if left_out:
@@ -106,135 +98,13 @@ def read_matrix_text(
     return Table(values, labels, columns, corner, tuple(notes))
 
 
-# ---- text to cells -----------------------------------------------------------------------------------
-
-
-def _decoded(path: Path, where: str) -> str:
-    """The text of a file in UTF-8, or in UTF-16 with its mark, as spreadsheets write it."""
-    size = regular_file(path, where)
-    if size > MAX_BYTES:
-        raise InputError(f"{where}: found {size / 2**20:.0f} MiB, expected at most {MAX_BYTES // 2**20} MiB as text")
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{where}: cannot be read ({error.strerror or error})") from None
-    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    try:
-        text = data.decode("utf-16" if wide else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{where}: byte {error.start} is not UTF-8, expected text (Excel: CSV UTF-8)") from None
-    if "\0" in text:
-        raise InputError(f"{where}: found binary data, expected text")
-    return text
-
-
-def _parsed(text: str, where: str) -> tuple[list[Line], bool, list[str]]:
-    """Lines of cells without empty lines and comments, whether commas are decimal points, and notes."""
-    skipped = 0
-    if match := re.match(r"sep=(.)\r?\n", text):  # a word of Excel to itself
-        separator: str | None = match[1]
-        text, skipped = text[match.end() :], 1
-    else:
-        separator = _separator(text)
-    lines = [(number + skipped, cells) for number, cells in _split(text, separator, where)]
-    lines = _without_comments(lines, blanks=separator is None)
-    comma = False
-    cells = [(number, cell.strip()) for number, line in lines for cell in line if "," in cell]
-    decimal = [(number, cell) for number, cell in cells if DECIMAL_COMMA.fullmatch(cell)]
-    if decimal and separator == "," and all(THOUSANDS.fullmatch(cell) for _, cell in decimal):
-        number, cell = decimal[0]
-        raise InputError(
-            f"{where}: line {number}: found {cell}, whose comma may set off thousands or decimals; expected 1234.5"
-        )
-    if decimal:
-        comma = True
-        for number, line in lines:
-            for cell in line:
-                if "." in cell and _value(cell, False) is not None:
-                    raise InputError(
-                        f"{where}: line {number}: found {cell.strip()} with a decimal point, and "
-                        f"{decimal[0][1]} in line {decimal[0][0]} with a decimal comma, expected one of the two"
-                    )
-    return lines, comma, [f"{_file(where)}: commas are read as decimal points"] if comma else []
-
-
-def _split(text: str, separator: str | None, where: str, limit: int | None = None) -> Iterable[Line]:
-    """Cells of each line that is not empty; without a separator, what stands between blanks."""
-    if separator is None:
-        for number, line in enumerate(text.splitlines()[:limit], 1):
-            if line.strip():
-                yield number, line.split()
-        return
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
-    try:
-        for cells in reader:
-            if limit is not None and reader.line_num > limit:
-                return
-            if len(cells) > 1 or (cells and cells[0].strip()):
-                yield reader.line_num, cells
-    except csv.Error as error:
-        raise InputError(f"{where}: line {reader.line_num}: {error}, expected lines of numbers") from None
-
-
-def _separator(text: str) -> str | None:
-    """The character under which most cells are numbers; None stands for blanks."""
-    best: tuple[float, str | None] = (-1.0, None)
-    for candidate in ("\t", ";", ",", None):
-        try:
-            lines = [cells for _, cells in _split(text, candidate, "", LOOKED_AT)]
-        except InputError:
-            continue
-        cells = [cell for line in lines for cell in line]
-        if not cells or max(len(line) for line in lines) < 2:
-            continue
-        good = [_value(cell, "," in cell and candidate != ",") is not None for cell in cells]
-        share = sum(good) / len(good)
-        if share > best[0]:
-            best = share, candidate
-    return best[1] if best[0] >= 0 else ","
-
-
-def _without_comments(lines: list[Line], *, blanks: bool) -> list[Line]:
-    """Without the lines in front that begin with ``#``, unless they name the columns, as numpy.savetxt writes them."""
-    out = list(lines)
-    while len(out) > 1 and out[0][1][0].lstrip().startswith("#"):
-        number, cells = out[0]
-        names = [cells[0].lstrip().removeprefix("#").strip(), *cells[1:]]
-        names = names if names[0] else names[1:]
-        width = len(out[1][1])
-        if len(names) == width - 1 and cells[0].strip() == "#" and not blanks:
-            return out  # a column of that name
-        if len(names) == width and not out[1][1][0].lstrip().startswith("#"):
-            return [(number, names), *out[1:]]
-        out.pop(0)
-    return out
-
-
-def _value(cell: str, comma: bool) -> float | None:
-    """A number, NaN for a gap, None for anything else."""
-    word = cell.strip()
-    if word.lower() in GAPS:
-        return math.nan
-    if comma:
-        word = word.replace(",", ".") if DECIMAL_COMMA.fullmatch(word) or "," not in word else "x"
-    if "_" in word:
-        return None
-    try:
-        return float(word)
-    except ValueError:
-        return None
-
-
-# ---- names and labels --------------------------------------------------------------------------------
-
-
 def _names(lines: list[Line], where: str, header: bool | None, comma: bool) -> tuple[list[str] | None, list[Line]]:
     """The names of the columns, or None, and the lines below them; all lines have as many cells then."""
     if not lines:
         return None, []
     first, width = lines[0][1], len(lines[0][1])
     wider = {len(cells) for _, cells in lines[1:]} == {width + 1}
-    if wider and header is not False and any(_value(cell, comma) is None for cell in first):
+    if wider and header is not False and any(cell_value(cell, comma) is None for cell in first):
         width += 1  # as R writes a table: the column of labels has no name
         lines = [(lines[0][0], ["", *first]), *lines[1:]]
     for number, cells in lines:
@@ -248,9 +118,9 @@ def _names(lines: list[Line], where: str, header: bool | None, comma: bool) -> t
 
 def _has_header(lines: list[Line], where: str, comma: bool) -> bool:
     number, first = lines[0]
-    values = [_value(cell, comma) for cell in first]
+    values = [cell_value(cell, comma) for cell in first]
     words = [value is None for value in values]
-    labelled = len(lines) > 1 and all(_value(cells[0], comma) is None for _, cells in lines[1:])
+    labelled = len(lines) > 1 and all(cell_value(cells[0], comma) is None for _, cells in lines[1:])
     rest = first[1:] if labelled or not first[0].strip() else first
     counted = _counts([cell.strip() for cell in rest])
     if not any(words):
@@ -295,12 +165,12 @@ def _index(
     if width < 2:
         return (), []
     cells = [line[1][0].strip() for line in body]
-    words = all(_value(cell, comma) is None for cell in cells)
+    words = all(cell_value(cell, comma) is None for cell in cells)
     whole = _labels(cells)
     name = names[0] if names is not None else None
     called = f" ({name})" if name else ""
     if words or (name is not None and whole and (UNNAMED.fullmatch(name) or IDENTIFIER.fullmatch(name))):
-        told = f"{_file(where)}: the first column{called} holds labels ({_quoted(cells)}) and is left out"
+        told = f"{file_name(where)}: the first column{called} holds labels ({_quoted(cells)}) and is left out"
         return (0,), [told + ("" if words else "; --index-column none learns it")]
     unnamed = name is not None and UNNAMED.fullmatch(name) and any(names[1:] if names else ())
     others = any(_counts([line[1][k].strip() for line in body]) for k in range(1, width))
@@ -313,7 +183,7 @@ def _index(
         )
     alone = whole and not any(_labels(line[1][k] for line in body) for k in range(1, width))
     if alone and len(cells) >= COUNTED:
-        told = f"{_file(where)}: the first column{called} is learned as numbers ({_quoted(cells)})"
+        told = f"{file_name(where)}: the first column{called} is learned as numbers ({_quoted(cells)})"
         return (), [f"{told}; --index-column 1 leaves it out"]
     return (), []
 
@@ -328,9 +198,9 @@ def _wished(wish: str, names: list[str] | None, width: int, where: str, option: 
             out.append(names.index(word))
         else:
             there = f" or one of {', '.join(names[:6])}" + (", …" if len(names) > 6 else "") if names else ""
-            raise InputError(f"{option}: found {word}, but {_file(where)} has columns 1 to {width}{there}")
+            raise InputError(f"{option}: found {word}, but {file_name(where)} has columns 1 to {width}{there}")
     if len(set(out)) >= width:
-        raise InputError(f"{option}: found {wish}, which leaves no column of {_file(where)}")
+        raise InputError(f"{option}: found {wish}, which leaves no column of {file_name(where)}")
     return tuple(out)
 
 
@@ -340,10 +210,10 @@ def _numbers(
     """The numbers of one line."""
     out = []
     for k in kept:
-        value = _value(line[1][k], comma)
+        value = cell_value(line[1][k], comma)
         if value is None:
             word = line[1][k].strip()[:40]
-            if len(body) > 1 and all(_value(cells[k], comma) is None for _, cells in body):
+            if len(body) > 1 and all(cell_value(cells[k], comma) is None for _, cells in body):
                 called = f" ({names[k]})" if names is not None and names[k] else ""
                 columns = ",".join(str(c + 1) for c in range(k + 1) if c == k or c not in kept)
                 raise InputError(
@@ -370,7 +240,7 @@ def _counts(words: Sequence[str]) -> bool:
 
 def _in_steps(cells: Sequence[str], comma: bool) -> bool:
     """Whether cells are numbers that rise by equal steps: 0, 1, 2 or 2015, 2016, 2017 or 0.1, 0.2, 0.3."""
-    values = [_value(cell, comma) for cell in cells]
+    values = [cell_value(cell, comma) for cell in cells]
     known = np.array([math.nan if value is None else value for value in values])
     steps = np.diff(known)
     return bool(len(known) >= COUNTED and steps[0] > 0 and np.ptp(steps) <= 1e-9 * np.abs(known).max())
@@ -386,15 +256,10 @@ def _unlike(first: Sequence[str], others: Sequence[Sequence[str]]) -> bool:
 def _fraction(cell: str) -> bool:
     """Whether a cell is a number with decimals, which no name is."""
     word = cell.strip()
-    value = _value(word, "," in word)
+    value = cell_value(word, "," in word)
     return value is not None and not math.isnan(value) and not WHOLE.fullmatch(word)
 
 
 def _quoted(cells: Sequence[str]) -> str:
     shown = ", ".join(cell.strip()[:20] or "(empty)" for cell in cells[:SHOWN])
     return shown + (", …" if len(cells) > SHOWN else "")
-
-
-def _file(where: str) -> str:
-    """The name of the file without the option in front of it."""
-    return Path(where.split(": ", 1)[-1]).name
