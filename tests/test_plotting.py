@@ -455,6 +455,41 @@ def test_both_axes_of_time_stand_beside_each_other(results: Path) -> None:
     _assert_readable(figure)
 
 
+@pytest.mark.parametrize("kind", ["loss", "singular-values", "rank"])
+def test_bursts_that_cannot_be_drawn_are_told_where_the_figure_is_listed(
+    results: Path, tmp_path: Path, kind: str, capsys
+) -> None:
+    command = ["plot", str(results / "many"), "--kind", kind, "--time", "bursts"]
+    assert run([*command, "-f", "svg", "--out", str(tmp_path / "out")]) == 0
+    assert "needs a single path" in capsys.readouterr().err
+    saved = load_plot(tmp_path / "out")
+    assert saved.notes == (
+        f"{kind}: logarithmic time: stretching it around bursts needs a single path with transitions",
+    )
+    assert "Logarithmic time" in saved.figures[0].caption
+    _, notes = draw(PlotSettings(source=str(results / "many"), kind=kind, time="log"))
+    assert notes == () == draw(PlotSettings(source=str(results / "run"), kind=kind, time="bursts"))[1]
+
+
+def test_bursts_of_several_runs_are_told_in_the_terminal(results: Path, capsys) -> None:
+    assert (
+        run(
+            [
+                "plot",
+                str(results / "run"),
+                str(results / "narrower"),
+                "--kind",
+                "loss",
+                "--terminal",
+                "--time",
+                "bursts",
+            ]
+        )
+        == 0
+    )
+    assert "needs a single path" in capsys.readouterr().out
+
+
 # ---- the command --------------------------------------------------------------------------------------
 
 

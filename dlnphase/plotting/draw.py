@@ -1,13 +1,13 @@
 """The verb ``plot``: from results on disk to figures, and to files.
 
-    result, files = plot(PlotSettings(source=("runs/first",), kind=("all",), format=("svg",)))
-    figures, notes = draw(PlotSettings(source=("runs/first",), kind=("loss",)))   # matplotlib Figures, for a notebook
+result, files = plot(PlotSettings(source=("runs/first",), kind=("all",), format=("svg",)))
+figures, notes = draw(PlotSettings(source=("runs/first",), kind=("loss",)))   # matplotlib Figures, for a notebook
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,7 +17,7 @@ from dlnphase.plotting.latex import latex
 from dlnphase.plotting.sources import Source, caption_lines, labelled, read_sources
 from dlnphase.plotting.style import LOOKS, Look, caption_of, save, style
 from dlnphase.plotting.tidy import tidy
-from dlnphase.plotting.timeline import Arrangement
+from dlnphase.plotting.timeline import LOG_WORDS, Arrangement
 from dlnphase.results import Clock
 from dlnphase.results.plot import FigureInfo, PlotResult, save_plot
 from dlnphase.settings.plot import DETECT_KINDS, SWEEP_KINDS, TRAIN_KINDS, PlotSettings, allowed_kinds
@@ -75,6 +75,7 @@ def plot(
         for info, its in made:
             figures.append(info)
             files |= its
+        notes += axis_notes((info.kind, info.caption) for info in figures)
     if "html" in settings.format:
         page, left = report(settings, sources)
         paths = tuple(str(s.path) for s in sources)
@@ -91,7 +92,13 @@ def plot(
 def draw(settings: PlotSettings) -> tuple[list[Drawn], tuple[str, ...]]:
     """The figures as matplotlib Figures (no window, no global state), and notes on kinds with nothing to show."""
     assert settings.source
-    return _each(settings, read_sources(settings.source), lambda kind, shown: _drawn(kind, shown, settings))
+    made, notes = _each(settings, read_sources(settings.source), lambda kind, shown: _drawn(kind, shown, settings))
+    return made, notes + axis_notes((drawn.kind, caption_of(drawn.figure)) for drawn in made)
+
+
+def axis_notes(captions: Iterable[tuple[str, str]]) -> tuple[str, ...]:
+    """Notes on the figures, kind and caption of each, whose time axis is not the one asked for."""
+    return tuple(f"{kind}: {LOG_WORDS[0].lower()}{LOG_WORDS[1:-1]}" for kind, words in captions if LOG_WORDS in words)
 
 
 def report(settings: PlotSettings, sources: Sequence[Source]) -> tuple[bytes, tuple[str, ...]]:
@@ -108,6 +115,7 @@ def report(settings: PlotSettings, sources: Sequence[Source]) -> tuple[bytes, tu
 
     library = compressed_library() if moves(choose_kinds(wanted.kind, sources)[0]) else ""
     panels, notes = _each(wanted, sources, panel)
+    notes += axis_notes((panel.kind, panel.caption) for panel in panels)
     return page(sources, panels, notes, library).encode(), notes
 
 

@@ -12,7 +12,7 @@ from dlnphase.plotting.data import Data, data_of
 from dlnphase.plotting.sources import Source, caption_lines, runs_of
 from dlnphase.plotting.style import FAINT, THEORY, Look, captioned, legend_of_all, letters, line_style, new_figure
 from dlnphase.plotting.timeaxis import apply_axis, choose_axis
-from dlnphase.plotting.timeline import BURST_WORDS, Arrangement, members_of
+from dlnphase.plotting.timeline import Arrangement, axis_words, members_of
 from dlnphase.results.train import TrainResult
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def figure(sources: Sequence[Source], look: Look, arrangement: Arrangement) -> F
     for k in range(len(runs), bands * columns):
         for row in (0, 1):
             axes[((k // columns) * 2 + row) * columns + k % columns].set_visible(False)
-    words = [BURST_WORDS] if any(ax.get_xscale() == "function" for ax in axes) else []
+    words = axis_words([ax.get_xscale() for ax in axes if ax.get_visible()], [arrangement.time])
     letters(axes if len(runs) == 1 else [axes[(k // columns) * 2 * columns + k % columns] for k in range(len(runs))])
     legend_of_all(fig, axes, SHOWN + 3)
     captioned(fig, look, [*caption_lines(runs, panels=True), *words])

@@ -16,7 +16,7 @@ from dlnphase.plotting.plane import plane_of, visited
 from dlnphase.plotting.rank import staircase
 from dlnphase.plotting.sources import Source, read_sources, runs_of, settings_words
 from dlnphase.plotting.timeaxis import burst_clock, choose_axis
-from dlnphase.plotting.timeline import FLOOR, members_of
+from dlnphase.plotting.timeline import FLOOR, LOG_WORDS, members_of
 from dlnphase.settings.plot import PlotSettings
 
 HEIGHT, MIN_WIDTH, MAX_WIDTH, TICKS = 18, 40, 120, 7
@@ -158,7 +158,8 @@ def _over_time(
     canvas.plt.title(title)
     canvas.plt.xlabel(words)
     many = [f"(the first of {len(members_of(r.result))} starts)" if r.result.members else "" for r in runs]
-    return [f"{settings_words(run)} {note}".rstrip() for run, note in zip(runs, many, strict=True)]
+    told = [LOG_WORDS] if settings.time == "bursts" and words == "log10 t" else []
+    return [*(f"{settings_words(run)} {note}".rstrip() for run, note in zip(runs, many, strict=True)), *told]
 
 
 def _loss(canvas: Canvas, sources: Sequence[Source], settings: PlotSettings) -> list[str]:

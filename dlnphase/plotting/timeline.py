@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 BAND = 5  # members that must be on their way where their middle and spread are drawn
 AXES = {"linear": "linear time", "log": "logarithmic time", "bursts": "time stretched around each burst"}
+LOG_WORDS = "Logarithmic time: stretching it around bursts needs a single path with transitions."
 BURST_WORDS = "Stretched time: linear within the duration of a burst, logarithmic in the time to it beyond."
 FLOOR = 1e-16  # of the largest value: below it a logarithmic axis shows round-off
 
@@ -77,9 +78,17 @@ def timeline_figure(
     else:
         legend_of_all(figure, shown)
     letters(shown)
-    words = [BURST_WORDS] if any(ax.get_xscale() == "function" for ax in shown) else []
+    words = axis_words(
+        [ax.get_xscale() for ax, (_, wish) in zip(shown, panels, strict=True) if wish != "linear"], times
+    )
     captioned(figure, look, [*caption_lines(runs, panels=not together and len(times) == 1), *words])
     return figure
+
+
+def axis_words(scales: Sequence[str], wishes: Sequence[str]) -> list[str]:
+    """What a caption says of time axes with these scales, where one of ``wishes`` may have been ``bursts``."""
+    missed = "bursts" in wishes and "log" in scales
+    return [BURST_WORDS] * ("function" in scales) + [LOG_WORDS] * missed
 
 
 def members_of(result: TrainResult) -> list[tuple[TrainResult | Member, np.ndarray]]:
