@@ -433,3 +433,12 @@ def test_settings_that_are_none_are_named(tmp_path, more, words):
     with pytest.raises(InputError, match=words):
         dlnphase.Recorder(_model(), tmp_path / "p.npz", **{"lr": 0.1, **more})
     assert not list(tmp_path.iterdir())
+
+
+def test_a_path_in_the_home_folder_is_found_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    dlnphase.Recorder(_model(), "~/x.npz", lr=0.1).close()
+    assert (tmp_path / "x.npz").is_file() and not (tmp_path / "~").exists()
+    with pytest.raises(InputError, match="Recorder: path: ~nobody-of-that-name"):
+        dlnphase.Recorder(_model(), "~nobody-of-that-name/x.npz", lr=0.1)

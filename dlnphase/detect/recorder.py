@@ -307,7 +307,10 @@ def _whole(value: Any) -> bool:
 
 
 def _path(path: str | Path) -> Path:
-    path = Path(path)
+    try:
+        path = Path(path).expanduser()
+    except RuntimeError as error:
+        raise InputError(f"Recorder: path: {_short(Path(path))}: {error}") from None
     if path.suffix.lower() != ".npz":
         raise InputError(f"Recorder: path: found {_short(path)}, expected a name that ends in .npz")
     try:
