@@ -14,7 +14,7 @@ from rich.text import Text
 
 from dlnphase.cli.console import stdout_console
 from dlnphase.cli.tables import explain, new_table, number, show
-from dlnphase.detect.run import detect_sentence
+from dlnphase.detect.run import detect_sentence, visits_in_words
 from dlnphase.results.detect import DetectResult, VisitInfo
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def print_detect(console: Console, result: DetectResult, directory: Path) -> Non
     """Headline, visits, certificates, escapes, the comparison with the greedy path, one sentence, where it is saved."""
     path, task = result.path, result.task
     what = f"{task.words} {task.shape[0]}×{task.shape[1]}, L = {path.depth}"
-    console.print(Text(f"{what}: {len(result.visits)} visits on {path.records} records", style="bold"))
+    console.print(Text(f"{what}: {visits_in_words(result)} on {path.records} records", style="bold"))
     if result.visits:
         tables = (_visits, _certificates, _escapes, _greedy, _proofs, _theorem)
         for table in (make(result) for make in tables):

@@ -325,12 +325,17 @@ def _matrices(seen: list[_Seen], greedy: list[GreedyPoint], source: Source) -> d
 def detect_sentence(result: DetectResult) -> str:
     """One sentence (or two) in words."""
     if not result.complete:
-        return f"Interrupted after {len(result.visits)} visits."
+        return f"Interrupted after {visits_in_words(result)}."
     parts = [_member_sentence(result, member) for member in result.path.members]
     if len(parts) == 1:
         return parts[0]
     common = max(set(parts), key=parts.count)
     return f"{parts.count(common)} of {len(parts)} paths: {common}"
+
+
+def visits_in_words(result: DetectResult) -> str:
+    """``1 visit``, ``3 visits``."""
+    return f"{len(result.visits)} visit{'s' * (len(result.visits) != 1)}"
 
 
 def _member_sentence(result: DetectResult, member: int) -> str:
@@ -357,4 +362,4 @@ def _member_sentence(result: DetectResult, member: int) -> str:
     return words
 
 
-__all__ = ["DetectResult", "DetectSettings", "detect_saddles", "detect_sentence"]
+__all__ = ["DetectResult", "DetectSettings", "detect_saddles", "detect_sentence", "visits_in_words"]
