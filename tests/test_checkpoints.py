@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pickle
 import re
@@ -15,6 +16,7 @@ import dlnphase
 from dlnphase.backend import resolve_backend
 from dlnphase.cli.app import run
 from dlnphase.detect.checkpoints import checkpoint_files, read_checkpoints
+from dlnphase.detect.run import detect_sentence
 from dlnphase.detect.sparse import least_between
 from dlnphase.detect.speed import typical_speed
 from dlnphase.errors import InputError
@@ -478,3 +480,26 @@ def test_parameters_saved_by_themselves_are_read(tmp_path):
     state = read_state(tmp_path / "w.pt", "SOURCE")
     for (_, found), layer in zip(state.layers, model, strict=True):
         assert np.array_equal(found, layer.weight.detach().double().numpy())
+
+
+def test_a_target_that_is_made_up_is_told_as_such(trained, tmp_path, capsys):
+    given = [str(trained / "plain"), "--lr", str(LR)]
+    planted = ["--task", "factorization", "--shape", "5x4", "--data-seed", "3"]
+    words = "the target is planted (data-seed 3), not taken from your run"
+    assert run(["detect-saddles", *given, *planted, "--no-certify", "--out", str(tmp_path / "planted")]) == 0
+    assert words in " ".join("".join(capsys.readouterr()).split())
+    assert sum(words in note for note in dlnphase.load(tmp_path / "planted").notes) == 1
+    own = dlnphase.DetectSettings(
+        source=str(trained / "plain"), lr=LR, target=str(trained / "target.npy"), certify=False
+    )
+    assert not any("planted" in note for note in dlnphase.detect_saddles(own).notes)
+    assert not dataclasses.replace(own, observed=0.9).planted  # held-out entries are drawn, the target is the user's
+
+
+@pytest.mark.parametrize(("count", "words"), [(0, "0 visits"), (1, "1 visit"), (2, "2 visits")])
+def test_visits_are_counted_in_words(trained, count, words):
+    found = dlnphase.detect_saddles(
+        dlnphase.DetectSettings(source=str(trained / "dense.npz"), target=str(trained / "target.npy"), certify=False)
+    )
+    cut = dataclasses.replace(found, visits=found.visits[:count], complete=False)
+    assert detect_sentence(cut) == f"Interrupted after {words}."

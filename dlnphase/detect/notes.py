@@ -15,6 +15,11 @@ def notes_on(source: Source, greedy: list[GreedyPoint]) -> tuple[str, ...]:
     out = list(source.task.notes)
     if info.origin == "matrices":
         out.append(f"no weights in the source: ‖∇𝓛‖ is {info.gradient}; kinds are those of balanced factors of A")
+    if source.settings.planted:
+        out.append(
+            f"the target is planted (data-seed {source.settings.data_seed}), not taken from your run; --target FILE or "
+            "--data FILE gives what it was trained on"
+        )
     out += _time_words(info, source.settings.loss_scale)
     if not source.true_sizes:
         out.append("the run does not tell the sizes of the network it reduced: eigenvalues below 0: at least so many")

@@ -124,6 +124,11 @@ class DetectSettings(MachineSettings, CostSettings):
         """Whether any task option is given."""
         return bool(self.given_task)
 
+    @property
+    def planted(self) -> bool:
+        """Whether the task of another code's path is made up by us from ``data_seed``, with no file of the user's."""
+        return not self.is_run and self.data_seed is not None and self.target is None and self.data is None
+
     def slug(self) -> str:
         """A short name for the default output directory: ``detect-saddles-first``."""
         source = Path(self.sources[0])
