@@ -11,7 +11,8 @@ from sklearn.linear_model import LogisticRegression
 
 import dlnphase
 from dlnphase.cli.app import run
-from dlnphase.settings import DetectSettings, SweepSettings, TrainSettings, resolve
+from dlnphase.plotting.draw import draw
+from dlnphase.settings import DetectSettings, PlotSettings, SweepSettings, TrainSettings, resolve
 from dlnphase.training.answers import answers
 from dlnphase.training.recording import MemberPath
 from dlnphase.training.words import train_sentence
@@ -181,6 +182,14 @@ def test_a_run_is_loaded_repeated_analysed_and_drawn(files, tmp_path, capsys):
     )
     assert "share wrong, test" in (tmp_path / "f" / "loss.svg").read_text()
     assert (tmp_path / "f" / "loss.csv").read_text().splitlines()[0].endswith("accuracy,test_accuracy")
+    (drawn,), _ = draw(PlotSettings(source=str(out), kind="loss"))
+    left, right = drawn.figure.axes
+    assert (left.get_ylabel(), right.get_ylabel()) == ("cost $C(A)$", "share wrong")
+    path = dlnphase.load(out).trajectory
+    curves = [line.get_ydata() for line in right.lines if line.get_gid() == "wrong"]
+    for curve, share in zip(curves, (path.accuracy, path.test_accuracy), strict=True):
+        np.testing.assert_array_equal(curve, 1 - share)
+        assert right.get_ylim()[0] < curve.min() and curve.max() < right.get_ylim()[1]  # none is cut off
     assert run(["detect-saddles", str(out), "--out", str(tmp_path / "proof"), "--prove", "saddles"]) == 2
     assert "proofs need a squared cost" in capsys.readouterr().err
 

@@ -73,16 +73,23 @@ def draw(axes: Axes, source: Source, position: int | None, time: str, average: s
 
 
 def _draw_accuracy(axes: Axes, result: TrainResult) -> None:
-    """Shares of wrong answers, on the axis of the costs: both fall, and both are numbers of that size."""
+    """Shares of wrong answers from 0, on an axis of their own at the right."""
     path = result.trajectory
     assert path is not None
-    for k, (share, name) in enumerate(((path.accuracy, "training"), (path.test_accuracy, "test"))):
-        if share is None:
-            continue
+    shares = [(path.accuracy, "training"), (path.test_accuracy, "test")]
+    known = [(1 - share, name) for share, name in shares if share is not None]
+    if not known:
+        return
+    right = axes.twinx()
+    right.spines["right"].set_visible(True)
+    right.set_ylabel("share wrong")
+    for k, (wrong, name) in enumerate(known):
         look = {**line_style(2 + k), "linewidth": 0.9}
-        for i, (_, rows) in enumerate(members_of(result)):
-            wrong = np.where(share[rows] < 1, 1 - share[rows], np.nan)  # none is wrong: nothing to draw on a logarithm
-            axes.plot(path.t[rows], wrong, **look, label=f"share wrong, {name}" if i == 0 else None, gid="wrong")
+        for _, rows in members_of(result):
+            right.plot(path.t[rows], wrong[rows], **look, gid="wrong")
+        axes.plot([], [], **look, label=f"share wrong, {name}")  # the legend is that of the left axis
+    top = max(float(np.nanmax(wrong)) for wrong, _ in known)
+    right.set_ylim(-0.02 * (top or 1.0), 1.1 * top or 1.0)
 
 
 def _draw_members(axes: Axes, result: TrainResult, values: np.ndarray, prefix: str, index: int, average: str) -> None:
