@@ -201,6 +201,7 @@ def write(text: str) -> None:
 
 
 def main() -> None:
+    """Measure everything, print the table, and write it into the page where asked to."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument(
         "--long", action="store_true", help="run SGD to the end at w = 1000 too (minutes to half an hour)"
