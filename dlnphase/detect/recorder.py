@@ -116,8 +116,7 @@ class Recorder:
             InputError: after ``close()``, or for a learning rate that makes no time.
             RunError: when the disk refuses; the file that is there stays.
         """
-        if self._log.closed:
-            raise InputError(f"Recorder: step() after close(), expected a recorder of {self.path} that is open")
+        self._expect_open("step")
         self.steps += 1
         self.time += self._rate()
         if self.steps >= self._next:
@@ -133,8 +132,7 @@ class Recorder:
             InputError: after ``close()``, when the file may be another recorder's.
             RunError: when the disk refuses; the file that is there stays.
         """
-        if self._log.closed:
-            raise InputError(f"Recorder: save() after close(), expected a recorder of {self.path} that is open")
+        self._expect_open("save")
         self._log.save()
 
     def close(self) -> None:
@@ -149,6 +147,10 @@ class Recorder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _expect_open(self, call: str) -> None:
+        if self._log.closed:
+            raise InputError(f"Recorder: {call}() after close(), expected a recorder of {self.path} that is open")
 
     def _rate(self) -> float:
         rate = float(self._optimizer.param_groups[0]["lr"] if self._optimizer is not None else self._lr or 0.0)
