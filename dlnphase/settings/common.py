@@ -28,10 +28,10 @@ from dlnphase.settings.table import Settings, option
 TASK_NAMES = ("completion", "factorization", "sensing", "regression")
 OBSERVED = 0.8  # fraction of entries a completion sees; a sensing task takes as many measurements
 
-_PLANTED = ("shape", "rank", "singular_values", "observed", "measurements", "noise", "data_seed")
+PLANTED = ("shape", "rank", "singular_values", "observed", "measurements", "noise", "data_seed")
 SAID = {"target": ("shape", "rank", "singular_values"), "data": ("shape", "measurements")}  # of these, by a file
 _HELD_OUT = ("observed", "data_seed")  # of these, what a matrix of one's own takes as well
-_AS_TEXT = ("header", "index_column")  # how a matrix is read from text
+AS_TEXT = ("header", "index_column")  # how a matrix is read from text
 
 
 def name_words(text: str) -> str:
@@ -153,7 +153,7 @@ class TaskSettings(Settings):
         path("a .npy, .npz or .csv file"),
         "your matrix (.npy, .npz, .csv): completion if entries are missing, else factorization",
         panel="Task",
-        replaces=("task", "dim", *_PLANTED, "data"),
+        replaces=("task", "dim", *PLANTED, "data"),
     )
     header: bool | None = option(
         None, boolean(), "your matrix as text: leave out its first line, which holds names", panel="Task",
@@ -169,7 +169,7 @@ class TaskSettings(Settings):
         path("an .npz file"),
         "your data, C = 1/(2N) sum |A x - y|^2: .npz with X (N x d_in), Y (N x d_out), also X_test, Y_test",
         panel="Task",
-        replaces=("task", "dim", *_PLANTED, "target"),
+        replaces=("task", "dim", *PLANTED, "target"),
     )
 
     @classmethod
@@ -177,13 +177,13 @@ class TaskSettings(Settings):
         """What is held out of a matrix of one's own stays with it, and with another one that takes its place."""
         names = super()._replaced(name, merged)
         if "target" in names:
-            names += _AS_TEXT
+            names += AS_TEXT
         if merged.get("target") is None:
             return names
         if name == "target":
             return tuple(n for n in names if n not in _HELD_OUT)
         if name == "observed" or (name == "data_seed" and merged.get("observed") is not None):
-            return tuple(n for n in names if n not in ("target", *_AS_TEXT))
+            return tuple(n for n in names if n not in ("target", *AS_TEXT))
         return names
 
     def _settle(self) -> None:
@@ -208,7 +208,7 @@ class TaskSettings(Settings):
         if self.target is not None and self.data is not None:
             raise InputError("target: found beside data, expected one of them")
         held_out = source == "target" and self.observed is not None
-        for name in _PLANTED:
+        for name in PLANTED:
             if name in SAID[source]:
                 continue  # compared with the file when it is read
             if getattr(self, name) is not None and not (held_out and name in _HELD_OUT):
@@ -218,7 +218,7 @@ class TaskSettings(Settings):
         if held_out and self.data_seed is None:
             self._set("data_seed", 0)
         if source == "data" and not self._data_may_be_text():
-            self._refuse_beside("data", _AS_TEXT)
+            self._refuse_beside("data", AS_TEXT)
         fits = ("completion", "factorization") if source == "target" else self.DATA_TASKS
         if self.task is not None and self.task not in fits:
             raise InputError(f"task: found {self.task} beside {source}, expected {' or '.join(fits)}")
@@ -233,7 +233,7 @@ class TaskSettings(Settings):
                 raise InputError(f"{name.replace('_', '-')}: found beside {what}, expected only with target")
 
     def _settle_planted(self) -> None:
-        self._refuse_beside("a planted task", _AS_TEXT)
+        self._refuse_beside("a planted task", AS_TEXT)
         task = self.task or self.DEFAULT_TASK
         shape = self.shape or (10, 10)
         self._set("task", task)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from dlnphase.errors import InputError
-from dlnphase.settings.common import TASK_NAMES, TaskSettings, name_words
+from dlnphase.settings.common import AS_TEXT, PLANTED, TASK_NAMES, TaskSettings, name_words
 from dlnphase.settings.parse import Parser, choice, columns, number, path
 from dlnphase.settings.table import option
 
@@ -19,10 +19,7 @@ COSTS = {
     "huber": ("completion", "factorization", "regression"),
 }
 HUBER_DELTA = 1.0
-_TASK = (
-    "task", "dim", "shape", "rank", "singular_values", "observed", "measurements", "noise", "data_seed", "target",
-    "data", "header", "index_column", "label_column", "huber_delta",
-)  # fmt: skip
+_TASK = ("task", "dim", *PLANTED, "target", "data", *AS_TEXT, "label_column", "huber_delta")
 
 
 def _cost(value: Any) -> str:
@@ -50,9 +47,8 @@ class CostSettings(TaskSettings):
         path("an .npz or .csv file"),
         "your data: .npz with X (N x d_in), Y (N x d_out) or classes y, also X_test, Y_test; .csv with classes",
         panel="Task",
-        replaces=("task", "dim", "shape", "rank", "singular_values", "observed", "measurements", "noise", "data_seed",
-                  "target"),
-    )  # fmt: skip
+        replaces=("task", "dim", *PLANTED, "target"),
+    )
     label_column: str | None = option(
         None, columns(), "your data as .csv: the column of classes, by number or name", panel="Task",
         default_words="none",

@@ -73,11 +73,11 @@ def read_regression(path: str | Path, option: str = "data") -> dict[str, np.ndar
     arrays = read_npz(path, option)
     for name in ("X", "Y"):
         if name not in arrays:
-            raise InputError(f"{where}: found {_names(arrays)}, expected arrays X (N x d_in) and Y (N x d_out)")
+            raise InputError(f"{where}: found {array_names(arrays)}, expected arrays X (N x d_in) and Y (N x d_out)")
     if ("X_test" in arrays) != ("Y_test" in arrays):
         raise InputError(f"{where}: found only one of X_test and Y_test, expected both or none")
     names = [name for name in ("X", "Y", "X_test", "Y_test") if name in arrays]
-    out: dict[str, np.ndarray] = {name: _own_precision(arrays[name]) for name in names}
+    out: dict[str, np.ndarray] = {name: own_precision(arrays[name]) for name in names}
     for name, array in out.items():
         if array.ndim == 1:
             array = out[name] = array[:, None]
@@ -142,7 +142,9 @@ def _only_matrix(arrays: Mapping[str, np.ndarray], where: str) -> np.ndarray:
         if name in arrays:
             return arrays[name]
     if len(arrays) != 1:
-        raise InputError(f"{where}: found {_names(arrays)}, expected one matrix, or one called A, target or matrix")
+        raise InputError(
+            f"{where}: found {array_names(arrays)}, expected one matrix, or one called A, target or matrix"
+        )
     return next(iter(arrays.values()))
 
 
@@ -150,7 +152,7 @@ def _check_matrix(matrix: np.ndarray, where: str) -> np.ndarray:
     numeric(matrix, where)
     if matrix.ndim != 2 or 0 in matrix.shape:
         raise InputError(f"{where}: found an array of shape {matrix.shape}, expected a matrix d_out x d_in")
-    matrix = _own_precision(matrix)
+    matrix = own_precision(matrix)
     if np.isinf(matrix).any():
         raise InputError(
             f"{where}: {int(np.isinf(matrix).sum())} entries are infinite, expected numbers or NaN for gaps"
@@ -161,7 +163,7 @@ def _check_matrix(matrix: np.ndarray, where: str) -> np.ndarray:
     return matrix
 
 
-def _own_precision(array: np.ndarray) -> np.ndarray:
+def own_precision(array: np.ndarray) -> np.ndarray:
     """Numbers in the floating type they were saved in, which tells how far they can be trusted; others in float64."""
     return array if array.dtype in (np.float16, np.float32) else array.astype(float)
 
@@ -176,7 +178,7 @@ def _numbered_layers(arrays: Mapping[str, np.ndarray], where: str) -> list[tuple
             numbered[int(match[1])] = (name, array)
     count = len(numbered)
     if not count or sorted(numbered) != list(range(1, count + 1)):
-        raise InputError(f"{where}: found {_names(arrays)}, expected W1, W2, … WL without a gap")
+        raise InputError(f"{where}: found {array_names(arrays)}, expected W1, W2, … WL without a gap")
     return [numbered[k] for k in range(1, count + 1)]
 
 
@@ -201,7 +203,8 @@ def _check_chain(named: list[tuple[str, np.ndarray]], where: str) -> list[np.nda
     return layers
 
 
-def _names(arrays: Mapping[str, np.ndarray]) -> str:
+def array_names(arrays: Mapping[str, np.ndarray]) -> str:
+    """The first names of what a file holds, for a message."""
     listed = ", ".join(list(arrays)[:6])
     return (listed or "no array") + (", …" if len(arrays) > 6 else "")
 

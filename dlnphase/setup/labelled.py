@@ -10,9 +10,7 @@ import numpy as np
 from dlnphase.errors import InputError
 from dlnphase.results.files import in_range, read_npz
 from dlnphase.results.matrixfile import read_matrix_text
-from dlnphase.setup.inputs import TEXT
-
-SHOWN = 6  # names that a message quotes
+from dlnphase.setup.inputs import TEXT, array_names, own_precision
 
 
 @dataclass(frozen=True)
@@ -93,19 +91,19 @@ def _from_text(
 
 def _inputs(arrays: dict[str, np.ndarray], name: str, where: str) -> np.ndarray:
     if name not in arrays:
-        raise InputError(f"{where}: found {', '.join(list(arrays)[:SHOWN])}, expected inputs {name} (N x d_in)")
+        raise InputError(f"{where}: found {array_names(arrays)}, expected inputs {name} (N x d_in)")
     x = arrays[name]
     if x.ndim != 2 or 0 in x.shape or x.dtype.kind not in "fiub":
         raise InputError(f"{where}: {name} holds {x.dtype} of shape {x.shape}, expected numbers N x d_in")
     in_range(x, f"{where}: {name}")
-    return x if x.dtype in (np.float16, np.float32) else x.astype(float)
+    return own_precision(x)
 
 
 def _raw(arrays: dict[str, np.ndarray], names: tuple[str, str], where: str, count: int) -> np.ndarray:
     """Labels as the file has them, shape (N,): whole numbers or words."""
     there = [name for name in names if name in arrays]
     if len(there) != 1:
-        found = " and ".join(there) or ", ".join(list(arrays)[:SHOWN])
+        found = " and ".join(there) or array_names(arrays)
         raise InputError(f"{where}: found {found}, expected classes {names[0]} (or {names[1]})")
     name, y = there[0], arrays[there[0]]
     if y.ndim == 2 and y.shape[1] == 1:
