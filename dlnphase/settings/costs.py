@@ -45,7 +45,7 @@ class CostSettings(TaskSettings):
     data: str | None = option(
         None,
         path("an .npz or .csv file"),
-        "your data: .npz with X (N x d_in), Y (N x d_out) or classes y, also X_test, Y_test; .csv with classes",
+        "your data: .npz with X (N x d_in), Y (N x d_out) or classes y, also X_test, Y_test; .csv: classes",
         panel="Task",
         replaces=("task", "dim", *PLANTED, "target"),
     )
