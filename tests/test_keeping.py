@@ -125,7 +125,7 @@ def test_resume_alone_takes_the_settings_from_what_is_there(run, monkeypatch, na
         dies_at(patch, 10)
         assert run(*QUIET, *flags, "--out", "torn")[0] == 1
     code, _, err = run("train", "--out", "torn", "--resume", "--gamma", "2.5")
-    assert code == 2 and "  gamma: " in err and "2.5 asked for" in err and "alone" in err
+    assert code == 2 and "  gamma: " in err and "2.5 asked for\n" in err and "\n  --resume alone, " in err
     code, _, err = run("train", "--out", "torn", "--resume", "--threads", "2")  # no setting that counts as another run
     assert code == 2 and "was begun where threads = 1, and here threads = 2" in err
     assert run("train", "--out", "torn", "--resume", "-q")[0] == 0

@@ -229,5 +229,5 @@ def refuse_different(before: Mapping[str, Any], now: Mapping[str, Any], where: s
         if before.get(key, "(absent)") != now.get(key, "(absent)")
     ]
     if lines:
-        lines += [hint] * bool(hint)
+        lines += [f"  {hint}"] * bool(hint)
         raise InputError(f"--resume: {where} was begun with other settings:\n" + "\n".join(lines))
