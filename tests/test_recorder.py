@@ -427,6 +427,7 @@ def test_numbers_of_numpy_and_torch_are_numbers(tmp_path):
         ({"lr": "0.1"}, "lr: found 0.1"),
         ({"lr": None, "optimizer": "SGD"}, "optimizer: found a str"),
         ({"per_decade": 2.5}, "per_decade: found 2.5"),
+        ({"max_bytes": 0}, "max_bytes: found 0"),
     ],
 )
 def test_settings_that_are_none_are_named(tmp_path, more, words):
@@ -442,3 +443,40 @@ def test_a_path_in_the_home_folder_is_found_there(tmp_path, monkeypatch):
     assert (tmp_path / "x.npz").is_file() and not (tmp_path / "~").exists()
     with pytest.raises(InputError, match="Recorder: path: ~nobody-of-that-name"):
         dlnphase.Recorder(_model(), "~nobody-of-that-name/x.npz", lr=0.1)
+
+
+@pytest.mark.parametrize("per_decade", [0, 30])
+@pytest.mark.parametrize("product", [False, True])
+def test_records_never_take_more_than_they_may(tmp_path, per_decade, product):
+    model = _model()
+    one = 6 * 5 * 8 if product else (5 * 8 + 8 * 8 + 8 * 6) * 8
+    path, most = tmp_path / "path.npz", 20 * one
+    with (
+        pytest.warns(UserWarning, match="every second one is dropped") as told,
+        dlnphase.Recorder(model, path, lr=0.1, per_decade=per_decade, product=product, max_bytes=most) as recorder,
+    ):
+        for _ in range(3000):
+            model[0].weight.data += 1.0
+            recorder.step()
+            assert len(recorder._log.rows) * one <= most
+    assert len(told) == 1 and ("product=True" in str(told[0].message)) is not product
+    found = read_npz(path)
+    step = found["step"].astype(int)
+    assert step[0] == 0 and step[-1] == 3000 and 8 <= len(step) <= 21  # one more at the end
+    spaced = np.diff(step[1:-2]) if per_decade == 0 else np.diff(np.log(step[step > 100][:-2]))
+    assert spaced.max() <= 2.1 * spaced.min()  # halved as a whole, not in one place
+    if not product:
+        steps_of_weights = np.rint(found["W1"][:, 0, 0] - found["W1"][0, 0, 0]).astype(int)
+        assert np.array_equal(steps_of_weights, step)
+    # Going on counts what is there already.
+    dlnphase.Recorder(model, path, lr=0.1, product=product, append=True, max_bytes=10 * one).close()
+    assert len(read_npz(path)["step"]) <= 10
+
+
+def test_records_that_are_larger_than_they_may_be_are_the_first_and_the_last(tmp_path):
+    model = _model()
+    with pytest.warns(UserWarning), dlnphase.Recorder(model, tmp_path / "path.npz", lr=0.1, max_bytes=1) as recorder:
+        for _ in range(100):
+            recorder.step()
+    step = read_npz(tmp_path / "path.npz")["step"].tolist()
+    assert step[0] == 0 and step[-1] == 100 and len(step) <= 3

@@ -36,6 +36,8 @@ from dlnphase.results.recording import load_recording
 PER_DECADE = 30  # records to a factor of ten in steps: neighbours 8 % apart
 SAVE_EVERY = 10.0  # seconds between two writes of the file: what a kill can cost
 WRITING = 0.01  # share of the time that writing may take: large files are written less often
+FARTHEST = 1e100  # ratio of the steps of two records: its square is a number still
+MOST_BYTES = 2**30  # of records: more would take somebody's memory away from his training
 LONGEST = 200  # characters of a path that a message shows
 
 
@@ -57,6 +59,8 @@ class Recorder:
         at: with ``append``, the step that training goes on from; records of later steps are dropped. Without it the
             weights must be those of the last record.
         save_every: seconds between two writes; a file that takes long to write is written less often.
+        max_bytes: that the records may take, in memory and in the file; when they would take more, every second one is
+            dropped, and half as many are kept from then on.
 
     Raises:
         InputError: for a model with biases or nonlinear layers, no learning rate, a file that is there and not to be
@@ -76,6 +80,7 @@ class Recorder:
         append: bool = False,
         at: int | None = None,
         save_every: float = SAVE_EVERY,
+        max_bytes: float = MOST_BYTES,
     ) -> None:
         if (optimizer is None) == (lr is None):
             raise InputError("Recorder: expected an optimizer or lr, one of the two, to make time of steps")
@@ -85,6 +90,8 @@ class Recorder:
             raise InputError(f"Recorder: lr: found {lr}, expected a finite number above 0")
         if not _number(save_every) >= 0:
             raise InputError(f"Recorder: save_every: found {save_every}, expected seconds, 0 or more")
+        if not _number(max_bytes) > 0:
+            raise InputError(f"Recorder: max_bytes: found {max_bytes}, expected a number of bytes above 0")
         if not _whole(per_decade):
             raise InputError(f"Recorder: per_decade: found {per_decade}, expected an integer, 0 or more")
         if at is not None and not (append and _whole(at)):
@@ -93,7 +100,8 @@ class Recorder:
         self._optimizer, self._lr = _innermost(optimizer), None if lr is None else float(lr)
         layers = linear_layers(model)
         self._log = _Log(self.path, layers, product=product, optimizer=self._optimizer)
-        self._save_every, self._ratio = save_every, 10 ** (1 / per_decade) if per_decade else 1.0
+        self._save_every, self._most = save_every, max_bytes
+        self._stride, self._ratio = 1, 10 ** (1 / per_decade) if per_decade else 1.0
         self.steps, self.time, self._next = 0, 0.0, 0
         self._end = weakref.finalize(self, self._log.finish)  # when the program ends without close(), too
         try:
@@ -163,7 +171,9 @@ class Recorder:
         self._plan()
 
     def _plan(self) -> None:
-        self._next = max(self.steps + 1, math.ceil(self.steps * self._ratio))
+        while self._log.thin(self._most):
+            self._stride, self._ratio = 2 * self._stride, min(self._ratio, FARTHEST) ** 2
+        self._next = max(self.steps + self._stride, math.ceil(self.steps * self._ratio))
 
 
 class _Log:
@@ -179,7 +189,7 @@ class _Log:
         self.told = "" if optimizer is None else type(optimizer).__name__
         self.caveats: list[str] = []
         self.saved, self.took = clock.monotonic(), 0.0
-        self.unsaved = self.closed = False
+        self.unsaved = self.closed = self.thinned = False
         self.process = os.getpid()
         self.lock = filelock.FileLock(path.with_name(f".{path.name}.lock"), timeout=0, thread_local=False)
         self.acquire()
@@ -205,6 +215,21 @@ class _Log:
         self.t.append(time)
         self.step.append(step)
         self.unsaved = True
+
+    def thin(self, most: float) -> bool:
+        """Drop every second record, neither the first nor the last, where all take more than so many bytes."""
+        if len(self.t) < 3 or len(self.t) * sum(w.nbytes for w in self.rows[0]) <= most:
+            return False
+        kept = [*range(0, len(self.t) - 1, 2), len(self.t) - 1]
+        self.rows, self.t = [self.rows[k] for k in kept], [self.t[k] for k in kept]
+        self.step = [self.step[k] for k in kept]
+        self.unsaved = True
+        if not self.thinned:
+            hint = "" if self.product else "; product=True keeps the product alone"
+            text = f"Recorder: {_short(self.path)}: the records take more than {most:.3g} bytes"
+            warnings.warn(f"{text}: every second one is dropped{hint}, max_bytes=… keeps more", stacklevel=5)
+        self.thinned = True
+        return True
 
     def present(self) -> list[np.ndarray]:
         """The layers as they are, or their product, copied."""
