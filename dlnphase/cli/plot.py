@@ -13,7 +13,7 @@ import typer
 from dlnphase.cli.interrupts import Interrupts
 from dlnphase.cli.options import Call, settings_command
 from dlnphase.errors import InputError
-from dlnphase.settings.plot import PlotSettings
+from dlnphase.settings.plot import FORMATS, PlotSettings
 
 if TYPE_CHECKING:
     from dlnphase.results.plot import PlotResult
@@ -43,6 +43,10 @@ def plot_cli(call: Call[PlotSettings]) -> int:
     from dlnphase.results.plot import FIGURES_FILE, save_plot
 
     directory, mode = call.directory(call.settings), mode_of(call.overwrite, call.resume)
+    if directory.suffix[1:].lower() in FORMATS and not directory.is_dir():
+        raise InputError(
+            f"--out: found {directory.name}, expected a directory: the file in it is named by its --kind and --format"
+        )
     if mode == "new" and _drawn_so(directory, call.settings):
         mode = "overwrite"  # the same figures, drawn once more
     with Interrupts(patience=1) as stop:

@@ -15,6 +15,7 @@ from dlnphase.plotting.timeaxis import burst_clock
 from dlnphase.plotting.timeline import (
     Arrangement,
     Stage,
+    average_words,
     floor_of,
     logarithmic,
     members_of,
@@ -33,7 +34,8 @@ def figure(sources: Sequence[Source], look: Look, arrangement: Arrangement) -> F
     """The cost of every run among the sources."""
     runs = runs_of(sources, need="loss")
     drawn = partial(draw, average=arrangement.average)
-    return timeline_figure(runs, look, arrangement, drawn, overlay=True, ylabel="cost $C(A)$")
+    words = average_words(runs, arrangement.average)
+    return timeline_figure(runs, look, arrangement, drawn, overlay=True, ylabel="cost $C(A)$", words=words)
 
 
 def data(sources: Sequence[Source]) -> Data:
@@ -117,7 +119,7 @@ def _draw_theory(axes: Axes, result: TrainResult, time: str) -> None:
     named: set[str] = set()
     stages = stages_of(result)
     for k, stage in enumerate(stages):
-        name = "theory: least cost of that rank" if stage.exact else "at the critical point"
+        name = "theory: least cost of that rank" if stage.exact else "cost at the critical point"
         if stage.level > floor:
             label = None if name in named else name
             named.add(name)
@@ -151,7 +153,7 @@ def _name_rank(axes: Axes, result: TrainResult, stage: Stage, time: str) -> None
     if time == "log":
         middle = float(np.sqrt(max(start, end / 10) * end))
     elif time == "bursts":
-        clock = burst_clock(result, result.members[0] if result.members else None)
+        clock = burst_clock(result)
         assert clock is not None
         middle = float(clock.inverse(clock.forward(np.array([start, end])).mean()))
     path = result.trajectory

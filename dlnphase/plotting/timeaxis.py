@@ -10,6 +10,7 @@ the axis is bent.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 NARROW = 1 / 200  # a burst below this share of the axis cannot be seen on a linear one
-SPREAD = 30.0  # bursts further apart than this factor do not share a linear axis
+SHORT = 1 / 30  # a plateau below this share of the axis has no room for its label
 DONE_EARLY = 0.1  # bursts that are all over by this share of the time leave a linear axis to the tail
 NEAR, ROOM = 3.0, 7.0  # of the rescaled axis: what counts as near a burst, and the most that one side of it takes
 BURST, END, BETWEEN = 0, 1, 2  # what a labelled time is, those that matter most first
@@ -92,8 +93,14 @@ class BurstClock:
 
 
 def burst_clock(result: TrainResult, member: Member | None = None) -> BurstClock | None:
-    """The clock of one path of a run; None for a path without transitions."""
+    """The clock of one path of a run, or of its starts together; None for a path without transitions.
+
+    Of several starts it is that of the ranks which most of them went through: t_k their mean times, τ_k what holds the
+    duration of the burst and all of their times, so that the starts stay apart; None where no more than half agree.
+    """
     assert result.trajectory is not None
+    if member is None and result.members:
+        return _clock_of_starts(result)
     rows = (member or result).rank_transitions
     if not rows:
         return None
@@ -108,29 +115,53 @@ def burst_clock(result: TrainResult, member: Member | None = None) -> BurstClock
     return BurstClock(bursts, np.array(widths))
 
 
+def _clock_of_starts(result: TrainResult) -> BurstClock | None:
+    ways = [
+        (m.rank_transitions[0].from_rank, *(r.to_rank for r in m.rank_transitions))
+        for m in result.members
+        if m.rank_transitions
+    ]
+    (common, count), *_ = Counter(ways).most_common(1) or [((), 0)]
+    if 2 * count <= len(result.members):
+        return None
+    clocks = []
+    for m in result.members:
+        if tuple(r.to_rank for r in m.rank_transitions) == common[1:]:
+            clock = burst_clock(result, m)
+            assert clock is not None
+            clocks.append(clock)
+    bursts = np.array([c.bursts for c in clocks])
+    reach = np.abs(bursts - bursts.mean(0)).max(0)
+    return BurstClock(bursts.mean(0), np.maximum(reach, np.mean([c.widths for c in clocks], axis=0)))
+
+
 def choose_axis(runs: Sequence[TrainResult], wanted: str = "auto") -> str:
     """``linear``, ``log`` or ``bursts`` for runs that share one axis.
 
-    ``bursts`` needs a single path with transitions; for several, log stands in for it.
+    ``bursts`` needs a single run with a clock (:func:`burst_clock`); elsewhere log stands in for it.
     """
-    single = len(runs) == 1 and len(_members(runs[0])) == 1
-    if wanted == "bursts" and not (single and runs[0].rank_transitions):
+    single = len(runs) == 1 and burst_clock(runs[0]) is not None
+    if wanted == "bursts" and not single:
         return "log"
     if wanted != "auto":
         return wanted
-    times = [row.time for run in runs for m in _members(run) for row in m.rank_transitions]
-    if times:
+    clocks = [clock for run in runs for clock in _clocks(run)]
+    if clocks:
         end = max(float(run.trajectory.t.max()) for run in runs if run.trajectory is not None)
-        clocks = [burst_clock(run, m if isinstance(m, Member) else None) for run in runs for m in _members(run)[:4]]
-        thinnest = min(float(c.widths.min()) for c in clocks if c is not None)
-        wide_apart = max(times) > SPREAD * min(times)
-        early = max(times) < DONE_EARLY * end
-        if not wide_apart and not early and thinnest > NARROW * end:
-            return "linear"
-        if single:
+        hidden = min(float(np.diff(c.bursts, prepend=0.0).min()) for c in clocks) < SHORT * end
+        early = max(float(c.bursts.max()) for c in clocks) < DONE_EARLY * end
+        thin = min(float(c.widths.min()) for c in clocks) < NARROW * end
+        if single and (hidden or early or thin):
             return "bursts"
-        return "log" if wide_apart or early else "linear"
+        return "log" if hidden or early else "linear"
     return "log" if any(_early(run) for run in runs) else "linear"
+
+
+def _clocks(run: TrainResult) -> list[BurstClock]:
+    """The clock of a run; those of its starts where they have none together."""
+    together = burst_clock(run)
+    found = [together] if together is not None else [burst_clock(run, m) for m in run.members]
+    return [clock for clock in found if clock is not None]
 
 
 def apply_axis(axes: Axes, kind: str, runs: Sequence[TrainResult], *, label: bool = True) -> None:
@@ -154,7 +185,7 @@ def apply_axis(axes: Axes, kind: str, runs: Sequence[TrainResult], *, label: boo
 def _bend(axes: Axes, run: TrainResult, end: float) -> None:
     from matplotlib.ticker import FixedFormatter, FixedLocator, NullFormatter
 
-    clock = burst_clock(run, run.members[0] if run.members else None)
+    clock = burst_clock(run)
     assert clock is not None
     start = 0.0
     axes.set_xscale("function", functions=(clock.forward, clock.inverse))

@@ -18,10 +18,17 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-BAND = 5  # members that must be on their way where their middle and spread are drawn
+BAND = 5  # members from which on their middle and spread are drawn
 AXES = {"linear": "linear time", "log": "logarithmic time", "bursts": "time stretched around each burst"}
-LOG_WORDS = "Logarithmic time: stretching it around bursts needs a single path with transitions."
-BURST_WORDS = "Stretched time: linear within the duration of a burst, logarithmic in the time to it beyond."
+LOG_WORDS = "Logarithmic time: stretching it around bursts needs one run with transitions, alike in most starts."
+BURST_WORDS = (
+    "Stretched time: linear within the duration of a burst and its spread over starts, logarithmic in the time to it "
+    "beyond."
+)
+AVERAGES = {
+    "median": "their median at each time, band: from the 10 % to the 90 % quantile",
+    "mean": "their mean at each time, band: one standard deviation to either side",
+}
 FLOOR = 1e-16  # of the largest value: below it a logarithmic axis shows round-off
 
 
@@ -45,7 +52,14 @@ DrawRun = Callable[["Axes", Source, "int | None", str], None]
 
 
 def timeline_figure(
-    runs: Sequence[Source], look: Look, arrangement: Arrangement, draw: DrawRun, *, overlay: bool, ylabel: str
+    runs: Sequence[Source],
+    look: Look,
+    arrangement: Arrangement,
+    draw: DrawRun,
+    *,
+    overlay: bool,
+    ylabel: str,
+    words: Sequence[str] = (),
 ) -> Figure:
     """A figure with time running to the right.
 
@@ -53,6 +67,7 @@ def timeline_figure(
         draw: draws one run.
         overlay: whether runs of this figure may share a panel.
         ylabel: of every panel in the first column.
+        words: sentences for the caption, after those on the settings.
     """
     together = overlay and len(runs) > 1 and _share(runs, arrangement.layout)
     groups: list[Sequence[Source]] = [runs] if together else [[source] for source in runs]
@@ -78,11 +93,19 @@ def timeline_figure(
     else:
         legend_of_all(figure, shown)
     letters(shown)
-    words = axis_words(
-        [ax.get_xscale() for ax, (_, wish) in zip(shown, panels, strict=True) if wish != "linear"], times
-    )
-    captioned(figure, look, [*caption_lines(runs, panels=not together and len(times) == 1), *words])
+    bent = axis_words([ax.get_xscale() for ax, (_, wish) in zip(shown, panels, strict=True) if wish != "linear"], times)
+    captioned(figure, look, [*caption_lines(runs, panels=not together and len(times) == 1), *words, *bent])
     return figure
+
+
+def average_words(runs: Sequence[Source], average: str) -> list[str]:
+    """What a caption says of the middle and the band of many starts; nothing where none is drawn."""
+    if all(len(members_of(s.result)) < BAND for s in runs):
+        return []
+    return [
+        f"Thin lines: each start; thick line: {AVERAGES[average]}; a start that has ended keeps its last cost, and "
+        "both stop once half of the starts have."
+    ]
 
 
 def axis_words(scales: Sequence[str], wishes: Sequence[str]) -> list[str]:
@@ -104,15 +127,16 @@ def members_of(result: TrainResult) -> list[tuple[TrainResult | Member, np.ndarr
 def middle_and_spread(
     path: Trajectory, values: np.ndarray, rows: Sequence[np.ndarray], average: str = "median"
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Times (N,), and low, middle, high (3, N) over the members while BAND of them are on their way; None for fewer.
+    """Times (N,), and low, middle, high (3, N) over the members until half have ended; None for fewer than BAND.
 
     ``median``: with the 10 and 90 % quantiles; ``mean``: with one standard deviation to either side. Between its
     records a member is followed as the logarithmic axis draws it. One that has ended keeps its last value: were it left
-    out, the rest, who are slower, would bend the curve upwards.
+    out, the rest, who are slower, would bend the curve upwards. Those who have ended lie lowest as a rule, so that the
+    median is one of a member on its way.
     """
     if len(rows) < BAND:
         return None
-    last = np.sort([path.t[r[-1]] for r in rows])[-BAND]
+    last = np.sort([path.t[r[-1]] for r in rows])[(len(rows) - 1) // 2]
     times = np.unique(np.concatenate([path.t[r] for r in rows]))
     times = times[times <= last]
     if len(times) > 2000:

@@ -31,7 +31,7 @@ def _run(source: Source, most: int) -> dict[str, Any]:
     result: TrainResult = source.result
     path = result.trajectory
     assert path is not None
-    clock = burst_clock(result, result.members[0] if result.members else None)
+    clock = burst_clock(result)
     end = float(path.t.max())
     plane, words = _plane(result)
     floor = floor_of(path.cost)
