@@ -11,6 +11,7 @@ import pytest
 import dlnphase
 from dlnphase.costs.tasks import matrix_task
 from dlnphase.errors import InputError
+from dlnphase.results.matrixfile import Table
 from dlnphase.settings.table import resolve
 from dlnphase.setup.inputs import read_matrix
 
@@ -82,9 +83,24 @@ def test_a_rerun_equals_and_the_completed_matrix_keeps_what_was_seen(own, tmp_pa
     np.testing.assert_array_equal(frame.to_numpy()[~seen], result.trajectory.A[-1][~seen])
     residual = 0.5 * ((frame.to_numpy() - RANK_ONE)[~seen] ** 2).sum()
     assert result.outcome.test_cost == pytest.approx(residual, rel=1e-12)
-    table = read_matrix(tmp_path / "run" / "completed.csv")  # and as we do
-    np.testing.assert_array_equal(table.values, frame.to_numpy())
-    assert table.rows == tuple(given.index) and table.columns == tuple(given.columns)
+    for table in (read_matrix(tmp_path / "run" / "completed.csv"), dlnphase.load(tmp_path / "run").completed):
+        np.testing.assert_array_equal(table.values, frame.to_numpy())
+        assert table.rows == tuple(given.index) and table.columns == tuple(given.columns)
+
+
+@pytest.mark.parametrize("rows", [(), ("0", "1")])
+@pytest.mark.parametrize("columns", [(), ("3", "4", "a,b")])
+def test_a_written_matrix_is_read_by_its_shape_whatever_its_names(tmp_path, rows, columns):
+    file, values = tmp_path / "m.csv", np.random.default_rng(0).standard_normal((2, 3))
+    table = Table(values, rows, columns, "id" if rows and columns else "")
+    file.write_text(table.csv())
+    back = Table.read(file, (2, 3))
+    np.testing.assert_array_equal(back.values, values)
+    assert (back.rows, back.columns, back.corner) == (table.rows, table.columns, table.corner)
+    for shape, text in (((3, 3), table.csv()), ((2, 5), table.csv()), ((2, 3), table.csv().replace(".", "x"))):
+        file.write_text(text)
+        with pytest.raises(InputError, match=r"m\.csv: expected a matrix of"):
+            Table.read(file, shape)
 
 
 def test_of_several_starts_the_mean_completes(own, tmp_path):

@@ -119,9 +119,11 @@ def test_the_floors_of_sensing_and_regression():
     assert fitted.cost.minimum == pytest.approx(sigma**2 / 60 * (30 * 5 - 20), rel=4 * np.sqrt(2 / 130))
 
 
-@pytest.mark.parametrize("kind", ["factorization", "completion"])
-def test_a_noisy_path_meets_its_noise_at_the_planted_rank(kind):
-    settings = dlnphase.TrainSettings(task=kind, shape=(12, 12), noise=0.2, depth=3, width=40, tol=1e-3, data_seed=1)
+@pytest.mark.parametrize(("kind", "size"), [("factorization", 9), ("completion", 12)])
+def test_a_noisy_path_meets_its_noise_at_the_planted_rank(kind, size):
+    settings = dlnphase.TrainSettings(
+        task=kind, shape=(size, size), noise=0.2, depth=3, width=40, tol=1e-3, data_seed=1
+    )
     result = dlnphase.train(settings)
     noise, path = result.noise, result.trajectory
     assert (noise.source, noise.level, noise.rank, noise.chance) == ("planted", 0.2, 3, None)
@@ -132,8 +134,9 @@ def test_a_noisy_path_meets_its_noise_at_the_planted_rank(kind):
     assert noise.floors[2].cost > noise.floors[2].expected + 2 * noise.floors[2].spread
     assert min(noise.floors, key=lambda f: f.test_cost).rank == 3  # what comes after only costs
     assert len(result.modes) > 3
-    again = dlnphase.train(dlnphase.TrainSettings.from_plain(result.config.to_plain(), "run.yaml"))
-    assert again.noise == noise
+    if kind == "factorization":
+        again = dlnphase.train(dlnphase.TrainSettings.from_plain(result.config.to_plain(), "run.yaml"))
+        assert again.noise == noise
 
 
 def own(shape, values, sigma, seed):
@@ -197,13 +200,41 @@ def test_it_is_told_in_the_table_and_in_words(run):
     rows = [line.split() for line in out.split("Modes")[1].split("apart:")[0].splitlines()[3:] if line.strip()]
     assert [row[-1] for row in rows] == ["signal"] * 2 + ["noise"] * (len(rows) - 2) and len(rows) > 2
     assert "noise alone explains the cost" in " ".join(out.split()) and max(map(len, out.splitlines())) <= 80
-    assert "the end of the run and completed.csv hold them too" in " ".join(out.split())
+    words = " ".join(out.split())
+    assert "the end of the run and completed.csv hold them too, completed-at-noise.csv (rank 2) does not" in words
     assert "Test cost on the entries held out" in " ".join(out.split()) and "another exact fit" not in out
     code, out, _ = run(*command, "--out", "measured")
     assert code == 0 and "(measured)" in out and " noise?" in out
     assert "cannot be told from noise" in " ".join(out.split())
-    document = dlnphase.load("measured")
-    assert document.noise.rank == 2 and document.noise.source == "measured" and Path("measured/run.yaml").exists()
+    (row,) = [line for line in out.splitlines() if line.endswith("← the noise")]
+    assert "σ from here" in row  # the cost there is what σ was measured by: no comparison
+    result = dlnphase.load("measured")
+    assert result.noise.rank == 2 and result.noise.source == "measured" and Path("measured/run.yaml").exists()
+    floor = _the_matrix_before_the_noise_is_kept(result, planted_matrix((12, 11), (20.0, 12.0), 3), np.load("own.npy"))
+    code, out, _ = run(*command, "--max-time", str(floor.time), "--out", "ended")  # as the advice says
+    assert code == 0 and "what was left cannot be told from noise" in " ".join(out.split())
+    assert dlnphase.load("ended").noise.rank == 2 and dlnphase.load("ended").completed_at_noise is None
+
+
+def _the_matrix_before_the_noise_is_kept(result, truth, given):
+    assert result.files["completed_at_noise"] == "completed-at-noise.csv"
+    (floor,) = [floor for floor in result.noise.floors if floor.rank == 2]
+    at_noise = result.trajectory.A[np.flatnonzero(result.trajectory.t == floor.time)[0]]
+    end = result.trajectory.A[-1]
+    unseen = result.completed.values != given
+    assert 0 < unseen.sum() < unseen.size / 2
+    np.testing.assert_array_equal(result.completed.values[unseen], end[unseen])
+    np.testing.assert_array_equal(result.completed_at_noise.values[unseen], at_noise[unseen])
+    np.testing.assert_array_equal(result.completed_at_noise.values[~unseen], given[~unseen])
+    assert np.linalg.norm((at_noise - truth)[unseen]) < np.linalg.norm((end - truth)[unseen])
+    return floor
+
+
+def test_a_floor_that_noise_leaves_nothing_of_is_no_number_with_a_spread(run):
+    np.save("own.npy", own((6, 5), (20.0, 12.0), 0.3, 3))
+    command = ("train", "--target", "own.npy", "-L", "2", "-w", "40", "--tol", "1e-3", "--noise-level", "0.3")
+    code, out, _ = run(*command, "--out", "given")
+    assert code == 0 and "± 0 " not in out and "noise leaves nothing" in " ".join(out.split())
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dlnphase.findings import Noise
+from dlnphase.findings import Noise, NoiseFloor
 from dlnphase.results.train import TrainResult
 from dlnphase.training.words import train_sentence
 
@@ -170,20 +170,31 @@ def _noise(result: TrainResult, noise: Noise) -> Table:
         table.add_column(name, justify="right" if name else "left", no_wrap=True)
     for floor in noise.floors[:MAX_MODES]:
         cells = [str(floor.rank), number(floor.time), number(floor.cost)]
-        cells.append(f"{number(floor.expected, 3)} ± {number(floor.spread, 2)}")
+        cells.append(_left_by_noise(noise, floor))
         cells += [number(floor.test_cost)] if tested else []
         mark = "" if noise.rank is None or floor.rank < noise.rank else "after it"
         table.add_row(*cells, "← the noise" if floor.rank == noise.rank else mark)
     if len(noise.floors) > MAX_MODES:
         table.add_row(f"… {noise.floors[-1].rank}")
-    words = (
-        "noise alone: cost that noise of this σ leaves at the best matrix of that rank, ± its standard deviation; "
-        "← the noise: the least rank at which it explains the cost"
-    )
+    words = "noise alone: cost that noise of this σ leaves at the best matrix of that rank, ± its standard deviation"
     if noise.source == "measured":
-        words += "; σ is not known: it is measured at the first rank where what is left looks like noise"
+        words += (
+            "; ← the noise: the least rank at which what is left looks like noise; σ is not known: it is what is left "
+            "there, so that this row holds no comparison"
+        )
+    else:
+        words += "; ← the noise: the least rank at which it explains the cost"
+    if any(floor.spread == 0 for floor in noise.floors):
+        words += f"; {MISSING}: a matrix of that rank can fit any data there, noise leaves nothing"
     explain(table, words)
     return table
+
+
+def _left_by_noise(noise: Noise, floor: NoiseFloor) -> str:
+    """The cost that noise alone leaves at a rank, where that is a number to compare with."""
+    if noise.source == "measured" and floor.rank == noise.rank:
+        return "σ from here"
+    return f"{number(floor.expected, 3)} ± {number(floor.spread, 2)}" if floor.spread else MISSING
 
 
 def _plateaus(result: TrainResult) -> Table:

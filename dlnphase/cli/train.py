@@ -75,11 +75,13 @@ def _settings(call: Call[TrainSettings]) -> TrainSettings:
 
 def _spare(directory: Path, run: Run, mode: str) -> None:
     """Refuse to write over a completed matrix that no run of ours there has made."""
-    from dlnphase.results.train import COMPLETED_FILE, RUN_FILE
+    from dlnphase.results.train import COMPLETED_FILES, RUN_FILE
 
-    file = directory / COMPLETED_FILE
-    if run.settings.target is not None and file.exists() and (mode == "new" or not (directory / RUN_FILE).exists()):
-        raise InputError(f"--out: {directory} holds a {COMPLETED_FILE} that is of no run there, expected another --out")
+    if run.settings.target is None or not (mode == "new" or not (directory / RUN_FILE).exists()):
+        return
+    for name in COMPLETED_FILES.values():
+        if (directory / name).exists():
+            raise InputError(f"--out: {directory} holds a {name} that is of no run there, expected another --out")
 
 
 def _stale(result: TrainResult, directory: Path) -> list[Path]:

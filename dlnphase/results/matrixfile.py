@@ -19,6 +19,7 @@ import numpy as np
 
 from dlnphase.errors import InputError
 from dlnphase.results.textcells import Line, cell_value, file_name, read_cells
+from dlnphase.results.yamlfile import regular_file
 
 UNNAMED = re.compile(r"|unnamed: 0", re.I)  # what pandas and R call an index that has no name
 IDENTIFIER = re.compile(r"index|idx|id|nr|no\.?|#|row|key|.*[ _-]id|.*[a-z]I[dD]", re.I)
@@ -55,6 +56,30 @@ class Table:
             cells = ["" if math.isnan(v) else repr(float(v)) for v in row]
             writer.writerow([self.rows[k], *cells] if self.rows else cells)
         return stream.getvalue()
+
+    @classmethod
+    def read(cls, path: Path, shape: tuple[int, int]) -> Table:
+        """What :meth:`csv` wrote of a matrix of this shape, which tells names and labels from numbers.
+
+        Raises:
+            InputError: for a file that does not hold one.
+        """
+        regular_file(path, str(path))
+        try:
+            body = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"), newline="")))
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise InputError(f"{path}: cannot be read ({error})") from None
+        tall, wide = len(body) - shape[0], len(body[0]) - shape[1] if body else 0
+        if {tall, wide} <= {0, 1} and {len(cells) for cells in body} == {shape[1] + wide}:
+            values = [[cell_value(cell, False) for cell in cells[wide:]] for cells in body[tall:]]
+            if all(value is not None for row in values for value in row):
+                names = body[0] if tall else []
+                corner = names[0] if wide and names else ""
+                return cls(np.array(values), tuple(row[0] for row in body[tall:] if wide), tuple(names[wide:]), corner)
+        size = f"{shape[0]} × {shape[1]}"
+        raise InputError(
+            f"{path}: expected a matrix of {size} numbers, with names of columns and labels of rows or without"
+        )
 
 
 def read_matrix_text(

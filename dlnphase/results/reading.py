@@ -36,7 +36,12 @@ def main_file(source: Path | str, name: str) -> Path:
 
 
 def load_with_arrays(
-    path: Path, cls: type[R], part: str, default: str, check: Callable[[dict[str, np.ndarray], str], Any]
+    path: Path,
+    cls: type[R],
+    part: str,
+    default: str,
+    check: Callable[[dict[str, np.ndarray], str], Any],
+    more: Callable[[R, Path], R] = lambda result, directory: result,
 ) -> R:
     """Read a result and, where its file is there, the arrays beside it.
 
@@ -46,6 +51,7 @@ def load_with_arrays(
         part: the key in ``files``, and the field that takes the arrays.
         default: name of that file where ``files`` has no such key.
         check: arrays and their file's name → the value of the field; InputError when they do not fit.
+        more: the result and its directory → the same with what else lies there.
 
     Raises:
         InputError: when it is not a result of this kind, or a file is damaged.
@@ -53,10 +59,11 @@ def load_with_arrays(
 
     def read() -> R:
         result = load_result(path, cls)
-        name = result.files.get(part, default)
-        if Path(name).name != name:
-            raise InputError(f"{path}: files.{part}: found {name!r}, expected a file beside it")
-        arrays = path.parent / name
+        for key, name in {part: default, **result.files}.items():
+            if Path(name).name != name:
+                raise InputError(f"{path}: files.{key}: found {name!r}, expected a file beside it")
+        result = more(result, path.parent)
+        arrays = path.parent / result.files.get(part, default)
         if not os.path.exists(arrays):
             return result
         return dataclasses.replace(result, **{part: check(read_npz(arrays), str(arrays))})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,7 +23,7 @@ from dlnphase.settings import TrainSettings
 RUN_FILE = "run.yaml"
 STATE_FILE = "state.npz"  # of a run that is under way, or was killed
 TRAJECTORY_FILE = "trajectory.npz"
-COMPLETED_FILE = "completed.csv"
+COMPLETED_FILES = {"completed": "completed.csv", "completed_at_noise": "completed-at-noise.csv"}
 
 
 @dataclass(frozen=True, repr=False)
@@ -312,8 +312,9 @@ class TrainResult(Tabular):
 
     With several members ``outcome``, ``rank_transitions`` and ``modes`` hold means over the members (``reason`` the
     worst one, ``regime`` the most common), ``spread`` and ``mode_spread`` how they vary, and ``members`` each of them.
-    Of a completion of a user's matrix, ``completed`` is that matrix with its gaps filled in, until it is saved: what
-    training saw as it was given, all else as in A at the end (the mean over the members).
+    Of a completion of a user's matrix, ``completed`` is that matrix with its gaps filled in: what training saw as it
+    was given, all else as in A at the end (the mean over the members). ``completed_at_noise`` is the same of A where
+    the path met the noise, before it learned modes that fit noise; None where it learned none.
     """
 
     SCHEMA: ClassVar[str] = "dlnphase/train@1"
@@ -335,6 +336,7 @@ class TrainResult(Tabular):
     files: dict[str, str] = field(default_factory=lambda: {"trajectory": TRAJECTORY_FILE})
     trajectory: Trajectory | None = memory_only()
     completed: Table | None = memory_only()
+    completed_at_noise: Table | None = memory_only()
 
     def headline(self) -> str:
         """``completion 10×10, L = 4, saddle-to-saddle, rank 3, converged at t = 33.09``."""
@@ -365,20 +367,31 @@ class TrainResult(Tabular):
 
 
 def save_train(result: TrainResult, directory: Path) -> None:
-    """Write run.yaml, trajectory.npz and, where there is one, completed.csv as one; RunError when the disk refuses."""
+    """Write run.yaml, trajectory.npz and the completed matrices, if any, as one; RunError when the disk refuses."""
     files: dict[str, str | bytes] = {RUN_FILE: result_text(result)}
     if result.trajectory is not None:
         files[result.files["trajectory"]] = npz_bytes(result.trajectory.arrays())
-    if result.completed is not None:
-        files[result.files["completed"]] = result.completed.csv()
+    for part in COMPLETED_FILES:
+        table: Table | None = getattr(result, part)
+        if table is not None:
+            files[result.files[part]] = table.csv()
     commit(directory, files, main=RUN_FILE)
 
 
 def load_train(source: Path | str) -> TrainResult:
-    """Read a run: its directory, or its run.yaml; with the trajectory where its file is there.
+    """Read a run: its directory, or its run.yaml; with the trajectory and the completed matrices that are there.
 
     Raises:
         InputError: when it is not a run of dlnphase, or a file is damaged.
     """
     path = main_file(source, RUN_FILE)
-    return load_with_arrays(path, TrainResult, "trajectory", TRAJECTORY_FILE, Trajectory.from_arrays)
+    return load_with_arrays(path, TrainResult, "trajectory", TRAJECTORY_FILE, Trajectory.from_arrays, _with_tables)
+
+
+def _with_tables(result: TrainResult, directory: Path) -> TrainResult:
+    """With the completed matrices that lie in its directory."""
+    files = {part: directory / result.files[part] for part in COMPLETED_FILES if part in result.files}
+    tables: dict[str, Any] = {
+        part: Table.read(file, result.task.shape) for part, file in files.items() if file.exists()
+    }
+    return replace(result, **tables)

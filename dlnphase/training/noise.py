@@ -84,9 +84,9 @@ def noise_on(
         found = _sought(path, places, rank, question, host)
         if found is None:
             return None
-        level, chance = found
+        looks_like_it, level, chance = found
     else:
-        level, chance = question.level, None
+        looks_like_it, level, chance = None, question.level, None
     floors, met = [], None
     time, costs = path.column(0), path.column(3) + cost.minimum
     for k, record in places.items():
@@ -96,9 +96,11 @@ def noise_on(
         expected, spread = 0.5 * unit * left, unit * float(np.sqrt(left / 2))
         held = None if test is None else float(cost_values(test, matrix[None])[0])
         floors.append(NoiseFloor(k, float(time[record]), float(costs[record]), expected, spread, held))
-        if met is None and costs[record] <= expected + DEVIATIONS * spread:
+        # Where σ was measured, it is the cost at that rank: to compare the two would tell nothing.
+        explained = costs[record] <= expected + DEVIATIONS * spread if looks_like_it is None else k == looks_like_it
+        if met is None and explained:
             met = floors[-1]
-    when = None if met is None else _first_below(time, costs, met.expected + DEVIATIONS * met.spread)
+    when = None if met is None else _first_below(time, costs, max(met.cost, met.expected + DEVIATIONS * met.spread))
     return Noise(level, question.source, None if met is None else met.rank, when, chance, tuple(floors))
 
 
@@ -155,15 +157,15 @@ def _first_below(time: np.ndarray, costs: np.ndarray, level: float) -> float:
 
 def _sought(
     path: MemberPath, places: Mapping[int, int], rank: int, question: Question, host: HostCost
-) -> tuple[float, float] | None:
-    """σ, measured, and the chance of noise to look less like noise, at the first rank where it may be noise."""
+) -> tuple[int, float, float] | None:
+    """The first rank where what is left may be noise, σ as measured there, and the chance to look less like noise."""
     operator = getattr(host.cost, "operator", None)
     if operator is None or question.numbers > SOUGHT:
         return None
     mask = operator.numpy() > 0
     for k, record in places.items():
-        if k >= rank:
-            return None  # no mode comes after it
+        if k >= rank and path.reason == "converged":
+            return None  # no mode comes after it: the data are fitted
         matrix = path.matrices[record]
         size = k * (sum(matrix.shape) - k)
         if size >= question.numbers or float(size) * question.numbers > LARGEST:
@@ -181,7 +183,7 @@ def _sought(
             return None
         chance = _chance(shares)
         if chance > REJECTED:
-            return float(np.sqrt((both[0] ** 2).sum() / left)), chance
+            return k, float(np.sqrt((both[0] ** 2).sum() / left)), chance
     return None
 
 

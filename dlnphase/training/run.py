@@ -25,11 +25,11 @@ from dlnphase.errors import InputError
 from dlnphase.findings import Sparsity
 from dlnphase.networks.chain import split
 from dlnphase.results import Clock
-from dlnphase.results.matrixfile import Table
-from dlnphase.results.train import COMPLETED_FILE, TRAJECTORY_FILE, Member, Outcome, TrainResult
+from dlnphase.results.train import COMPLETED_FILES, TRAJECTORY_FILE, Member, Outcome, TrainResult
 from dlnphase.settings import TrainSettings
 from dlnphase.setup.build import Start, build_backend, build_limit, build_start, build_task, few_threads, task_info
 from dlnphase.training.analysis import Context, analyse, combine
+from dlnphase.training.completed import completed_by
 from dlnphase.training.keeping import Keeper, Kept, UnderWay
 from dlnphase.training.modes import mean_modes
 from dlnphase.training.narrow import NarrowEnds
@@ -222,8 +222,9 @@ def _result(run: Run, recorder: Recorder, clock: Clock) -> TrainResult:
     spectra = [a.singular_values for a in analyses]
     trajectory = assemble(paths, numbers[seen], [a.visits for a in analyses], spectra, cost, test)
     modes, mode_spread = mean_modes([m.modes for m in members]) if len(members) > 1 else (members[0].modes, ())
-    completed = _completed(run, paths)
-    files = {"trajectory": TRAJECTORY_FILE} | ({} if completed is None else {"completed": COMPLETED_FILE})
+    noise = mean_noise([m.noise for m in members])
+    own = run.settings.target is not None and run.settings.task == "completion"
+    completed = completed_by(paths, members, noise, run.task) if own else {}
     return TrainResult(
         config=run.settings,
         provenance=clock.provenance(),
@@ -237,11 +238,11 @@ def _result(run: Run, recorder: Recorder, clock: Clock) -> TrainResult:
         modes=modes,
         mode_spread=mode_spread,
         sparsity=_sparsity(run, paths, members),
-        noise=mean_noise([m.noise for m in members]),
+        noise=noise,
         notes=run.notes + missing + tuple(p.note for p in run.points if p.ties > 1 or p.independent is False),
-        files=files,
+        files={"trajectory": TRAJECTORY_FILE} | {part: COMPLETED_FILES[part] for part in completed},
         trajectory=trajectory,
-        completed=completed,
+        **completed,
     )
 
 
@@ -255,17 +256,6 @@ def _noise_question(run: Run) -> Question | None:
     if s.noise:
         return Question(s.noise, "planted", task.numbers, task.weight)
     return Question(None, "measured", task.numbers, seed=s.data_seed or 0) if s.target is not None else None
-
-
-def _completed(run: Run, paths: Sequence[MemberPath]) -> Table | None:
-    """The user's matrix with its gaps filled in: by A at the end, or the mean of it over several starts."""
-    cost = run.task.cost
-    if run.settings.target is None or run.settings.task != "completion" or not isinstance(cost, QuadraticCost):
-        return None
-    ends = np.mean([path.matrices[max(path.matrices)] for path in paths], axis=0)
-    seen, given = cost.operator.cpu().numpy() > 0, cost.minimizer.cpu().numpy()
-    labels = run.task.labels
-    return Table(np.where(seen, given, ends), labels.rows, labels.columns, labels.corner)
 
 
 def _sparsity(run: Run, paths: Sequence[MemberPath], members: Sequence[Member]) -> Sparsity | None:

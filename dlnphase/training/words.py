@@ -82,11 +82,11 @@ def _modes(result: TrainResult) -> str:
             groups.append([mode])
     times = [f"{group[0].time:.4g}" if len(group) == 1 else _between(group) for group in groups]
     when = ", ".join(times[:LISTED]) + (f", … {times[-1]}" if len(times) > LISTED else "")
-    mean = " on average" if result.members else ""
+    mean, whose = (" on average", "Their") if result.members else ("", "Its")
     if len(modes) == 1:
-        return f" Its mode passed half its size at t = {when}{mean}."
+        return f" {whose} mode passed half its size at t = {when}{mean}."
     how = {1: "together", len(modes): "one by one"}.get(len(groups), f"in {len(groups)} groups")
-    return f" Its {len(modes)} modes came {how}, passing half their size at t = {when}{mean}."
+    return f" {whose} {len(modes)} modes came {how}, passing half their size at t = {when}{mean}."
 
 
 def _between(group: Sequence[Mode]) -> str:
@@ -205,21 +205,28 @@ def _noise(result: TrainResult) -> str:
     if noise.time is not None:
         out += f", from t = {noise.time:.4g}{mean},"
     if noise.source == "measured":
-        out += f" what was left cannot be told from noise of σ = {noise.level:.4g} (measured)"
+        out += f" what was left cannot be told from noise of σ = {noise.level:.4g} (measured, in what was left)"
     elif floor is not None:
         out += (
             f" noise alone explains the cost that was left: {floor.cost:.4g}, of noise ({level}) {floor.expected:.3g}"
         )
-        out += f" ± {floor.spread:.2g}"
+        out += f" ± {floor.spread:.2g}" if floor.spread else ""
     if after:
         what = "what may be noise" if noise.source == "measured" else "noise"
         out += f"; {'the mode after that fits' if after == 1 else f'the {after} modes after that fit'} {what}"
         if floor is not None and result.config.dynamics == "flow" and not result.members:
             out += f" (--max-time {floor.time:.4g} ends the path before {'it' if after == 1 else 'them'})"
-        saved = f" and {result.files['completed']} hold" if "completed" in result.files else " holds"
-        out += f"; the end of the run{saved} {'it' if after == 1 else 'them'} too"
+        out += f"; {_kept(result, noise.rank, 'it' if after == 1 else 'them')}"
     tested = [f for f in noise.floors if f.test_cost is not None]
     best = min(tested, key=lambda f: f.test_cost or 0.0, default=None)
     if best is not None and result.outcome.test_cost and best.test_cost is not None:
         out += f". The test cost was least at rank {best.rank} ({best.test_cost:.4g}, at t = {best.time:.4g})"
     return out + "."
+
+
+def _kept(result: TrainResult, rank: int, them: str) -> str:
+    """Which of what was saved holds the modes that fit noise."""
+    files = result.files
+    saved = f" and {files['completed']} hold" if "completed" in files else " holds"
+    without = f", {files['completed_at_noise']} (rank {rank}) does not" if "completed_at_noise" in files else ""
+    return f"the end of the run{saved} {them} too{without}"
