@@ -33,7 +33,7 @@ from dlnphase.results.files import write_rows
 from dlnphase.results.journal import remove_leftovers_of, write_atomic
 from dlnphase.results.recording import load_recording
 
-PER_DECADE = 30  # records to a factor of ten in steps: neighbours 8 % apart
+PER_DECADE = 20  # records to a factor of ten in steps: neighbours 12 % apart
 SAVE_EVERY = 10.0  # seconds between two writes of the file: what a kill can cost
 WRITING = 0.01  # share of the time that writing may take: large files are written less often
 FARTHEST = 1e100  # ratio of the steps of two records: its square is a number still
