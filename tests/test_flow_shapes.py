@@ -10,6 +10,7 @@ from problems import (
     product,
     scipy_flow,
     stated_cost,
+    time_any_depth,
 )
 
 from dlnphase.backend import resolve_backend
@@ -63,6 +64,19 @@ def test_narrow_layers_are_those_of_scipy(dims):
     for t, layers in zip(times, expected, strict=True):
         np.testing.assert_allclose(at(records, t), product(layers), rtol=0, atol=1e-3)
     assert len(records) < 400
+
+
+@pytest.mark.parametrize("depth", [2, 4, 8])
+def test_bursts_of_narrow_layers_are_as_exact_at_any_depth(depth):
+    """Modes pass half of their size at the times of the closed form, to a few times rtol: errors of layers add up."""
+    start, values, rtol = (0.02, 0.01), (3.0, 0.5), 1e-4
+    problem = aligned_problem("factorization", depth, CPU, start=start, values=values, width=2)
+    times = [time_any_depth(0.0, np.log(a / (s - a)), s, depth) for a, s in zip(start, values, strict=True)]
+    records = follow(problem.network, problem.cost, rtol=rtol, output_times=times, max_time=times[-1])
+    for t, s, k in zip(times, values, (0, 1), strict=True):
+        a = np.linalg.svd(at(records, t), compute_uv=False)[k]
+        speed = depth * (s / 2) ** (2 - 2 / depth) * s / 2
+        assert abs(a - s / 2) / speed < 2.5 * rtol * t
 
 
 def test_a_narrow_regression_ends_at_its_reduced_rank_minimum():

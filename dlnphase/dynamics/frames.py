@@ -113,6 +113,9 @@ def with_grown_ends(scales: list[Tensor], new: Network, error: Tensor) -> list[T
     Behind a layer narrower than the end, some directions carry no mode of their own, only the turning of others:
     there the smallest direction of that layer is size enough.
 
+    Steps of this kind walk such a network from its start on, through every burst, where errors of layers go the same
+    way and add up in A: sizes count 2/L of what they are, so that a deep one is as exact as one of two layers.
+
     Args:
         scales: 1/r of every space before the step.
         new: the network after it.
@@ -129,7 +132,7 @@ def with_grown_ends(scales: list[Tensor], new: Network, error: Tensor) -> list[T
         if squares.shape[dim] < squares.shape[other]:
             grown = torch.maximum(grown, squares.sum(other).amin(-1, keepdim=True))
         out[space] = torch.minimum(scales[space], grown.clamp_min(floor).rsqrt())
-    return out
+    return [scale * max(new.depth / 2, 1.0) for scale in out]
 
 
 def align(network: Network, frames: Frames, settled: bool = False) -> bool:
