@@ -101,6 +101,17 @@ def test_a_continuum_of_critical_points_is_entered_at_its_nearest_point():
     assert point.cost == pytest.approx(0.5 * 26, rel=1e-10)
 
 
+@pytest.mark.parametrize("gap", [1e-9, 1e-7, 1e-5])
+def test_nearly_equal_modes_are_saddles_of_their_own(gap):
+    """By Eckart–Young: near the larger of two modes that hardly differ there is that mode, however flat the way."""
+    target = planted_matrix((5, 6), (5.0 * (1 + gap), 5.0), 0)
+    u, s, vt = np.linalg.svd(target)
+    turned = np.array([1.0, 3e-3])
+    point = refine_matrix(5 * np.outer(u[:, :2] @ turned, turned @ vt[:2]), factorization(target, CPU))
+    assert point.converged and point.rank == 1
+    np.testing.assert_allclose(point.A, s[0] * np.outer(u[:, 0], vt[0]), atol=1e-12 / gap)
+
+
 def test_a_minimum_takes_the_smallest_rank_that_is_near_and_no_smaller():
     target = planted_matrix((6, 6), (5.0, 2.0), 0)
     mask = np.ones((6, 6), bool)

@@ -14,7 +14,7 @@ from dlnphase.backend import resolve_backend
 from dlnphase.costs.quadratic import Cost
 from dlnphase.costs.round_off import indistinct, resolved
 
-DISTINCT = 1e-6  # modes closer than this, relative to the largest, are taken as equal; smaller ones as none
+DISTINCT = 1e-6  # modes smaller than this, relative to the largest, are taken as none
 MAX_NEWTON = 50
 DOUBLINGS = 60  # of a step along a matrix, after which the cost is taken to fall for ever
 
@@ -125,7 +125,8 @@ class HostCost:
         """(A_c, rank) from the modes that A has learned by more than half, where critical points are sets of modes.
 
         That is so for factorization, and for regression in flat coordinates (Eckart–Young). None for other costs, and
-        where modes of equal size are partly learned: there, critical points are a continuum.
+        where modes of equal size are partly learned: there, critical points are a continuum. (Modes that differ by more
+        than round-off are critical points of their own, however flat the way from one to the other.)
         """
         if not (self._structure == "right" or (self._structure == "mask" and self._even)):
             return None
@@ -135,7 +136,8 @@ class HostCost:
         real = s > apart
         learned = real & (np.einsum("ik,ij,kj->k", u, self.flat(seen), vt) > s / 2)
         kept, left = s[learned], s[real & ~learned]
-        if kept.size and left.size and np.abs(kept[:, None] - left[None]).min() <= apart:
+        equal = indistinct(self.resolution) * s[0]
+        if kept.size and left.size and np.abs(kept[:, None] - left[None]).min() <= equal:
             return None
         frame = u[:, learned]
         point = self.unflat((frame * kept) @ vt[learned])
