@@ -48,17 +48,26 @@ class Quadratic:
         """∇C(A), shape (d_out, d_in)."""
         return (self.hessian @ (a.ravel() - self.solution)).reshape(self.shape)
 
-    def least_excess(self, rank: int) -> float | None:
-        """min C − C_min over matrices of at most this rank (Eckart–Young, whitened); None without a closed form."""
-        if rank >= min(self.shape):
-            return 0.0
+    def whitening(self) -> np.ndarray | None:
+        """Σ^½ where C = ½‖(A − Â)Σ^½‖² + C_min, shape (d_in, d_in); None for other costs.
+
+        B = AΣ^½ has the rank of A as far as the data sees it, and a cost without slow directions.
+        """
         d_out, d_in = self.shape
         blocks = self.hessian.reshape(d_out, d_in, d_out, d_in)
         sigma = blocks[0, :, 0, :]
         if not np.allclose(self.hessian, np.kron(np.eye(d_out), sigma), rtol=1e-12, atol=1e-14 * np.abs(sigma).max()):
             return None
         values, vectors = np.linalg.eigh(sigma)
-        root = vectors * np.sqrt(np.maximum(values, 0.0))
+        return (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
+
+    def least_excess(self, rank: int) -> float | None:
+        """min C − C_min over matrices of at most this rank (Eckart–Young, whitened); None without a closed form."""
+        if rank >= min(self.shape):
+            return 0.0
+        root = self.whitening()
+        if root is None:
+            return None
         s = np.linalg.svd(self.solution.reshape(self.shape) @ root, compute_uv=False)
         return 0.5 * float(np.sum(s[rank:] ** 2))
 

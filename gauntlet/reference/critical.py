@@ -9,14 +9,28 @@ from gauntlet.reference.costs import Quadratic
 
 ZERO = 1e-8  # a residual below this, relative to the gradient's own scale, solves the equations
 VANISHED = 1e-10  # singular values below this, relative to the size of the solution, are none
+WHITENED = 1e7  # condition number of Σ^½ up to which matrices are looked for in whitened coordinates
 
 
 def critical_near(a: np.ndarray, rank: int, cost: Quadratic) -> np.ndarray | None:
-    """The critical matrix of exactly this rank that Gauss–Newton reaches from A; None where it reaches none."""
+    """The critical matrix of exactly this rank that Gauss–Newton reaches from A; None where it reaches none.
+
+    It sets out from A cut to that rank. For a regression that is done in the coordinates of AΣ^½: where inputs vary
+    little A is far from what it will be long after the rest is learned, and cut in its own it would lose the rest.
+    """
     if rank == 0:
         return np.zeros_like(a)
     if rank > min(a.shape):
         return None
+    root = cost.whitening()
+    if root is None or np.linalg.cond(root) > WHITENED:
+        return _reached(a, rank, cost)
+    flat = Quadratic.of_rows(np.eye(a.size), (cost.solution.reshape(a.shape) @ root).ravel(), a.shape)
+    point = _reached(a @ root, rank, flat)
+    return None if point is None else np.linalg.solve(root, point.T).T
+
+
+def _reached(a: np.ndarray, rank: int, cost: Quadratic) -> np.ndarray | None:
     u, s, vt = np.linalg.svd(a, full_matrices=False)
     if s[rank - 1] <= 0:
         return None
