@@ -445,6 +445,11 @@ def test_a_path_in_the_home_folder_is_found_there(tmp_path, monkeypatch):
         dlnphase.Recorder(_model(), "~nobody-of-that-name/x.npz", lr=0.1)
 
 
+def test_a_path_that_is_none_is_one_line():
+    with pytest.raises(InputError, match="path: found a NoneType"):
+        dlnphase.Recorder(_model(), None, lr=0.1)
+
+
 @pytest.mark.parametrize("per_decade", [0, 30])
 @pytest.mark.parametrize("product", [False, True])
 def test_records_never_take_more_than_they_may(tmp_path, per_decade, product):

@@ -334,6 +334,8 @@ def _whole(value: Any) -> bool:
 
 
 def _path(path: str | Path) -> Path:
+    if not isinstance(path, (str, os.PathLike)):
+        raise InputError(f"Recorder: path: found a {type(path).__name__}, expected the name of a .npz file")
     try:
         path = Path(path).expanduser()
     except RuntimeError as error:
