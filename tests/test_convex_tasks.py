@@ -176,6 +176,19 @@ def test_a_run_is_loaded_repeated_analysed_and_drawn(files, tmp_path, capsys):
     kinds = [visit["kind"] for visit in found["visits"]]
     assert kinds[0] == "strict-saddle" and kinds[-1] == "global-minimum"
     assert all(visit["greedy"]["same"] for visit in found["visits"])
+    told_right = [(v["critical_point"]["accuracy"], v["critical_point"]["test_accuracy"]) for v in found["visits"]]
+    with np.load(files / "classes.npz") as data, np.load(tmp_path / "saddles" / "saddles.npz") as saved:
+        sets = ((data["X"], data["y"] - 3), (data["X_test"], data["y_test"] - 3))
+        counted = [[np.mean((x @ a.T).argmax(1) == y) if a.any() else 0.0 for x, y in sets] for a in saved["critical"]]
+    np.testing.assert_allclose(told_right, counted)
+    run(["detect-saddles", str(out), "--out", str(tmp_path / "told")])
+    assert "right in test" in capsys.readouterr().out
+    pages = [str(out), str(tmp_path / "saddles")]
+    assert run(["plot", *pages, "--format", "html", "--out", str(tmp_path / "page"), "-q"]) == 0
+    page = (tmp_path / "page" / "report.html").read_text()
+    for share in (told["outcome"]["accuracy"], told["outcome"]["test_accuracy"], *told_right[0], *told_right[-1]):
+        assert f"{100 * share:.2f} %" in page
+    assert page.count("right answers in the test") >= 3  # at the visits, at the end, at the critical points
     assert (
         run(["plot", str(out), "--kind", "loss", "--format", "svg", "--format", "csv", "--out", str(tmp_path / "f")])
         == 0

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dlnphase.cli.console import stdout_console
-from dlnphase.cli.tables import explain, new_table, number, show
+from dlnphase.cli.tables import SHARES, explain, new_table, number, percent, show
 from dlnphase.detect.run import detect_sentence, visits_in_words
 from dlnphase.results.detect import DetectResult, VisitInfo
 
@@ -36,7 +36,7 @@ def print_detect(console: Console, result: DetectResult, directory: Path) -> Non
     what = f"{task.words} {task.shape[0]}×{task.shape[1]}, L = {path.depth}"
     console.print(Text(f"{what}: {visits_in_words(result)} on {path.records} records", style="bold"))
     if result.visits:
-        tables = (_visits, _certificates, _escapes, _greedy, _proofs, _theorem)
+        tables = (_visits, _certificates, _answers, _escapes, _greedy, _proofs, _theorem)
         for table in (make(result) for make in tables):
             if table is not None:
                 show(console, table)
@@ -124,6 +124,19 @@ def _certificates(result: DetectResult) -> Table:
         "λ: eigenvalues of the Hessian of 𝓛, the least and how many are below zero; order: the power of a step off the "
         "point with which the cost falls; descent: the fall obtained over the fall predicted",
     )
+    return table
+
+
+def _answers(result: DetectResult) -> Table | None:
+    """What the critical points would answer, where the cost is one of classes."""
+    points = [v.critical_point for v in result.visits]
+    told = [name for name in SHARES if any(getattr(point, name) is not None for point in points)]
+    if not told:
+        return None
+    table = _table("Answers of the critical points", result, *(SHARES[name] for name in told))
+    for v, point in zip(result.visits, points, strict=True):
+        table.add_row(*_first(result, v), *(percent(getattr(point, name)) for name in told))
+    explain(table, "right: the share of samples whose own class alone has the largest answer; at A = 0 none has")
     return table
 
 

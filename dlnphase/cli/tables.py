@@ -19,6 +19,7 @@ from dlnphase.training.words import train_sentence
 REGIME_STYLE = {"lazy": "cyan", "mean-field": "yellow", "saddle-to-saddle": "magenta"}
 MISSING = "–"
 MAX_SIZES = 4  # singular values shown per row
+SHARES = {"accuracy": "right", "test_accuracy": "right in test"}  # of answers: field → head of its column
 MAX_MODES = 10  # rows of the table of modes
 
 
@@ -209,7 +210,7 @@ def _plateaus(result: TrainResult) -> Table:
     if result.task.name_it:  # beside a cost that is not squared, what it is good for
         del columns["theory"]
         columns["test cost"] = [number(p.test_cost) for p in shown]
-    for name, shares in {"right": "accuracy", "right in test": "test_accuracy"}.items():
+    for shares, name in SHARES.items():
         columns[name] = [percent(getattr(p, shares)) for p in shown]
     told = {name: cells for name, cells in columns.items() if any(cell != MISSING for cell in cells)}
     for name in told:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from dlnphase.backend import resolve_backend
+from dlnphase.costs.accuracy import accuracy
 from dlnphase.costs.quadratic import require_quadratic
 from dlnphase.critical import (
     Certificate,
@@ -211,6 +212,8 @@ def _judge(item: _Seen, source: Source, host: HostCost, greedy: list[GreedyPoint
             point.rank,
             _spectrum(point.A),
             visited.form if visited is not None and weights else "matrix",
+            accuracy(source.task.cost, point.A),
+            accuracy(source.task.test, point.A),
         ),
         curvature=_curvature(certificate, source.true_sizes),
         kind=certificate.kind if certificate is not None else _plain_kind(point),

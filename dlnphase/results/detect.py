@@ -42,6 +42,9 @@ class CriticalPoint:
 
     ``form`` is ``minimal`` (nothing in the unused channels), ``nearest`` (the path's own unused channels kept), or
     ``matrix`` where the source holds no weights there.
+
+    Attributes:
+        accuracy, test_accuracy: shares of right answers, of a cost that knows them.
     """
 
     cost: float
@@ -49,6 +52,8 @@ class CriticalPoint:
     rank: int
     singular_values: tuple[float, ...]
     form: str
+    accuracy: float | None = None
+    test_accuracy: float | None = None
 
 
 @dataclass(frozen=True)

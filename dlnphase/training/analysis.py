@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from dlnphase.costs.accuracy import accuracy
 from dlnphase.costs.interface import ConvexCost
 from dlnphase.costs.quadratic import QuadraticCost
 from dlnphase.critical import HostCost, RankTransition, refine_matrix
@@ -17,7 +18,7 @@ from dlnphase.critical.bottleneck import is_least
 from dlnphase.critical.visited import Path, Visited, matrix_rank, transitions, visited_points
 from dlnphase.networks.chain import Network
 from dlnphase.results.train import Member, NetworkInfo, Outcome, Plateau, Prediction, Regime, Spread, TaskInfo, Theory
-from dlnphase.training.answers import accuracy, answers
+from dlnphase.training.answers import answers
 from dlnphase.training.early import passes_early, with_dense_start
 from dlnphase.training.modes import modes_of
 from dlnphase.training.noise import Question, noise_on

@@ -14,15 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from dlnphase.costs.accuracy import accuracy
 from dlnphase.costs.interface import ConvexCost
 from dlnphase.networks.chain import Network
-from dlnphase.training.recording import MemberPath, accuracies
-
-
-def accuracy(cost: ConvexCost | None, a: np.ndarray) -> float | None:
-    """The share of right answers of a matrix; None where none is asked for."""
-    found = accuracies(cost, a[None])
-    return None if found is None else float(found[0])
+from dlnphase.training.recording import MemberPath
 
 
 def answers(path: MemberPath, cost: ConvexCost, test: ConvexCost | None, depth: int) -> dict[str, Any]:

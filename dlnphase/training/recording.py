@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from dlnphase.costs.accuracy import accuracies
 from dlnphase.costs.interface import ConvexCost
 from dlnphase.critical.visits import WeightKeeper
 from dlnphase.dynamics.records import Record
@@ -252,16 +253,3 @@ def cost_values(cost: ConvexCost, matrices: np.ndarray) -> np.ndarray:
     like = cost.like
     a = torch.as_tensor(matrices, dtype=like.dtype, device=like.device)
     return cost.value(a).cpu().numpy().astype(float)
-
-
-def accuracies(cost: ConvexCost | None, matrices: np.ndarray) -> np.ndarray | None:
-    """The share of right answers of a stack of matrices (T, d_out, d_in), shape (T,); None where none is asked for."""
-    if cost is None:
-        return None
-    shares: list[torch.Tensor] = []
-    for a in torch.as_tensor(matrices, dtype=cost.like.dtype, device=cost.like.device):
-        share = cost.accuracy(a[None])  # one by one: the answers to thousands of samples take room
-        if share is None:
-            return None
-        shares.append(share)
-    return torch.cat(shares).cpu().numpy().astype(float)

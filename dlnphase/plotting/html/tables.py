@@ -12,6 +12,7 @@ from dlnphase.results.detect import DetectResult, VisitInfo
 from dlnphase.results.sweep import SweepResult
 from dlnphase.results.train import TrainResult
 
+SHARES = {"accuracy": "right answers", "test_accuracy": "right answers in the test"}  # field → head of its column
 ROUND_OFF = 1e-20  # of the largest cost: an exact fit is shown as 0
 CELL_WORDS = (
     "d_m, d_s: measured to points that were found, means over the starts. at least: proved, the least over the starts. "
@@ -33,6 +34,20 @@ class Table:
 def number(value: float | None, digits: int = 4) -> str:
     """A number for a cell; a dash where there is none."""
     return "–" if value is None or value != value else f"{value:.{digits}g}".replace("-", "−")
+
+
+def percent(share: float | None) -> str:
+    """A share in percent; a dash for none."""
+    return "–" if share is None else f"{100 * share:.2f} %"
+
+
+def _with_answers(
+    names: Sequence[str], rows: list[list[str]], points: Sequence[Any]
+) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows, with the shares of right answers of the points they are of, where any has some."""
+    told = [name for name in SHARES if any(getattr(point, name) is not None for point in points)]
+    shares = ([percent(getattr(point, name)) for name in told] for point in points)
+    return [*names, *(SHARES[name] for name in told)], [[*row, *more] for row, more in zip(rows, shares, strict=True)]
 
 
 def tables_of(result: Any) -> list[Table]:
@@ -115,7 +130,8 @@ def _members(result: TrainResult) -> Table:
         ]
         for m in result.members
     ]
-    return Table("Starts", ["start", "ended", "regime", "time", "rank", "cost", "test cost", "transitions"], rows)
+    names = ("start", "ended", "regime", "time", "rank", "cost", "test cost", "transitions")
+    return Table("Starts", *_with_answers(names, rows, [m.outcome for m in result.members]))
 
 
 def _plateaus(result: TrainResult) -> Table:
@@ -126,7 +142,8 @@ def _plateaus(result: TrainResult) -> Table:
         for p in run.theory.plateaus
     ]
     title = "Cost at the visits" + (" of the first start" if result.members else "")
-    return Table(title, ["rank", "measured", "at the critical point", "theory: least cost of that rank"], rows)
+    names = ("rank", "measured", "at the critical point", "theory: least cost of that rank")
+    return Table(title, *_with_answers(names, rows, run.theory.plateaus))
 
 
 def _predictions(result: TrainResult) -> Table:
@@ -149,6 +166,8 @@ def _outcome(result: TrainResult) -> Table:
         ["test cost, at the start and at the end", f"{number(o.initial_test_cost)}, {number(o.test_cost)}"],
         ["rank of the end", str(o.rank)],
     ]
+    told = [name for name in SHARES if getattr(o, name) is not None]
+    rows += [[f"{SHARES[name]} at the end", percent(getattr(o, name))] for name in told]
     rows += [["advice", o.advice]] if o.advice else []
     return Table("Outcome, and what the regime was told from", ["", "measured"], rows)
 
@@ -203,7 +222,8 @@ def _certificates(result: DetectResult) -> Table:
         "Certified to round-off: the refined point's gradient, the smallest eigenvalue of its Hessian with its "
         "residual ‖Hv − λv‖, and a descent that was made: its decrease over the one predicted to leading order."
     )
-    return Table("Certificates of the critical points", _columns(result, *names), rows, words)
+    columns, rows = _with_answers(_columns(result, *names), rows, [v.critical_point for v in result.visits])
+    return Table("Certificates of the critical points", columns, rows, words)
 
 
 def _escapes(result: DetectResult) -> Table:
