@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+import os
 import re
 import shutil
 from dataclasses import replace
@@ -22,7 +23,11 @@ from dlnphase.plotting.html.live import thinned
 from dlnphase.plotting.html.markup import Markup, element, script_data
 from dlnphase.plotting.html.page import Panel, _download
 from dlnphase.plotting.sources import read_sources
+from dlnphase.results.outdir import OutputDirectory
 from dlnphase.results.sweep import SweepFile
+from dlnphase.settings import TrainSettings
+from dlnphase.training.keeping import Keeper
+from dlnphase.training.run import _going, prepare
 
 EXAMPLES = Path(__file__).resolve().parent / "data" / "schemas"
 MEGABYTE = 1_000_000
@@ -81,9 +86,9 @@ def test_the_page_holds_every_figure_its_data_and_the_tables(page: Path, default
         assert base64.b64decode(picture).startswith(b"<?xml")
     result = dlnphase.load_train(default_run)
     for row in result.rank_transitions:
-        assert f"<th scope=\"row\">{row.from_rank} → {row.to_rank}</th><td>{row.time:.4g}</td>" in text
+        assert f'<th scope="row">{row.from_rank} → {row.to_rank}</th><td>{row.time:.4g}</td>' in text
     for mode in result.modes:
-        assert f"<th scope=\"row\">{mode.mode}</th><td>{mode.size:.4g}</td><td>{mode.time:.4g}</td>" in text
+        assert f'<th scope="row">{mode.mode}</th><td>{mode.size:.4g}</td><td>{mode.time:.4g}</td>' in text
     for word in (result.provenance.started, result.provenance.torch, "Rank transitions", "observed"):
         assert word in text
     assert text.count("<figcaption>") == len(kinds) and "γ = 2" in text
@@ -266,15 +271,27 @@ def test_the_listing_has_a_line_for_every_result_below_a_directory(capsys, monke
 
 def test_the_listing_tells_a_run_that_has_no_result_yet(tmp_path: Path, capsys, monkeypatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.chdir(tmp_path)
     shutil.copytree(EXAMPLES / "train@1", tmp_path / "whole")
     (tmp_path / "whole" / "state.npz").touch()  # beside an interrupted result: the result is told
     (tmp_path / "torn").mkdir()
-    (tmp_path / "torn" / "state.npz").touch()
-    assert run(["plot", "--list", "--json", str(tmp_path)]) == 0
+    prepared = prepare(TrainSettings(task="factorization", shape="3", rank=1, width=20, depth=2, seeds=2))
+    Keeper(prepared, tmp_path / "torn", print).write(_going(prepared))
+    assert run(["plot", "--list", "--json", "."]) == 0
     lines = json.loads(capsys.readouterr().out)
     assert [line["name"] for line in lines] == ["whole", "torn"]
-    assert lines[1]["outcome"].endswith(f"dlnphase train --out {tmp_path / 'torn'} --resume goes on")
-    assert run(["plot", "--list", str(tmp_path / "torn")]) == 2
+    words = lines[1]["outcome"]
+    assert words.startswith("killed 20") and words.endswith("s of work; dlnphase train --out torn --resume goes on")
+    assert "factorization, L = 2, w = 20, γ = 2, flow, 2 starts" in lines[1]["settings"]
+    with OutputDirectory(tmp_path / "torn", main="run.yaml", mode="resume"):
+        assert run(["plot", "--list", "--json", "torn"]) == 0  # a directory of killed runs alone is listed, too
+        (line,) = json.loads(capsys.readouterr().out)
+        assert line["outcome"].startswith("under way") and f"(process {os.getpid()})" in line["outcome"]
+    (tmp_path / "torn" / "state.npz").write_bytes(b"no state")
+    assert run(["plot", "--list", "--json", "torn"]) == 0
+    (line,) = json.loads(capsys.readouterr().out)
+    assert line["settings"] == "" and line["outcome"].startswith("killed 20") and "s of work" not in line["outcome"]
+    assert run(["plot", "torn"]) == 2
     assert f"dlnphase train --out {tmp_path / 'torn'} --resume" in capsys.readouterr().err
 
 

@@ -108,14 +108,18 @@ def _list(call: Call[PlotSettings]) -> int:
 
     from dlnphase.cli.console import stdout_console
     from dlnphase.cli.tables import new_table
-    from dlnphase.plotting.listing import overview, unfinished
-    from dlnphase.plotting.sources import read_sources, unfinished_in
+    from dlnphase.plotting.listing import overview, unfinished_lines
+    from dlnphase.plotting.sources import read_sources, results_in, unfinished_in
+    from dlnphase.results.underway import unfinished
 
     if call.settings.terminal:
         raise InputError("--list: found beside --terminal, expected one of them")
     assert call.settings.source
     sources = call.settings.source
-    lines = [*overview(read_sources(sources)), *unfinished(unfinished_in(sources))]
+    torn = unfinished_in(sources)
+    # A directory of killed runs alone is no mistake here.
+    read = [s for s in sources if not (unfinished_in([s]) and Path(s).is_dir() and not results_in(Path(s)))]
+    lines = [*overview(read_sources(read)), *unfinished_lines([unfinished(place) for place in torn])]
     if call.json:
         sys.stdout.write(json.dumps([asdict(line) for line in lines], ensure_ascii=False) + "\n")
         return 0

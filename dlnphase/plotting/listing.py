@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dlnphase.plotting.sources import Source, settings_words
+from dlnphase.plotting.sources import Source, said, settings_words
 from dlnphase.results.detect import DetectResult
 from dlnphase.results.train import TrainResult
+from dlnphase.results.underway import Unfinished
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,23 @@ def overview(sources: Sequence[Source]) -> list[Line]:
     return lines
 
 
-def unfinished(places: Sequence[Path]) -> list[Line]:
-    """The same for runs that have no result yet, by their directories."""
-    words = "no result yet: killed, or under way; dlnphase train --out {} --resume goes on"
-    return [Line(place.name or str(place), "train", "", words.format(place), "") for place in places]
+def unfinished_lines(runs: Sequence[Unfinished]) -> list[Line]:
+    """The same for runs that have no result yet."""
+    return [Line(r.directory.name or str(r.directory), "train", said(r.settings), _torn(r), "") for r in runs]
+
+
+def _torn(run: Unfinished) -> str:
+    """What became of a run without a result, and how it goes on."""
+    work = "" if run.seconds is None else f" after {run.seconds:.3g} s of work"
+    if run.process is not None:
+        return f"under way{work} (process {run.process})"
+    return f"killed {run.when}{work}; dlnphase train --out {_short(run.directory)} --resume goes on"
+
+
+def _short(path: Path) -> str:
+    """A path as one would type it here."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) and path != here else str(path)
 
 
 def outcome_words(result: Any) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -257,17 +257,22 @@ def _label(source: Source, peers: Sequence[Source]) -> str:
 
 def _words_of(source: Source, peers: Sequence[Source]) -> str:
     plain = [_plain(p) for p in peers]
-    own = _plain(source)
+    differ = [key for key in _SHOWN if len({str(p.get(key)) for p in plain}) > 1]
+    return said(_plain(source), differ)
+
+
+def said(plain: Mapping[str, Any], keys: Iterable[str] = tuple(_SHOWN)) -> str:
+    """Those of these settings that are set, as a label writes them."""
     words = []
-    for key, form in _SHOWN.items():
-        values = [str(p.get(key)) for p in plain]
-        if len(set(values)) > 1 and own.get(key) is not None:
-            value = own[key]
-            try:
-                words.append(form.format(len(value) if isinstance(value, list) else value))
-            except (ValueError, TypeError):
-                words.append(f"{key} {value}")
-            words[-1] = "1 start" if words[-1] == "1 starts" else words[-1]
+    for key in keys:
+        value = plain.get(key)
+        if value is None:
+            continue
+        try:
+            words.append(_SHOWN[key].format(len(value) if isinstance(value, list) else value))
+        except (ValueError, TypeError):
+            words.append(f"{key} {value}")
+        words[-1] = "1 start" if words[-1] == "1 starts" else words[-1]
     return ", ".join(words)
 
 

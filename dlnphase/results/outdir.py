@@ -198,6 +198,24 @@ class OutputDirectory:
                 directory.rmdir()  # only an empty directory goes
 
 
+def owner_of(lock: Path) -> str | None:
+    """The process that holds a lock of :class:`OutputDirectory`, as a word; None where nobody does."""
+    try:
+        descriptor = os.open(lock, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        if fcntl is not None:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return None
+    except OSError:
+        pass
+    finally:
+        owner = os.read(descriptor, 64).decode(errors="replace").strip() or "unknown"
+        os.close(descriptor)
+    return owner
+
+
 def _link(source: Path, target: Path) -> None:
     """A second name for a file; a copy where the file system knows no links."""
     target.unlink(missing_ok=True)
