@@ -6,6 +6,7 @@ import dataclasses
 import os
 import pickle
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -461,9 +462,39 @@ def _saved(folder, names):
     ],
 )
 def test_the_step_is_the_number_in_which_names_differ(tmp_path, names):
-    layers, times, steps = read_checkpoints(_saved(tmp_path / "c", names), dlnphase.DetectSettings(source="c", lr=0.5))
-    assert steps.tolist() == [0, 100, 200] and times.tolist() == [0, 50, 100]
-    assert np.allclose(layers[0][1][:, 0, 0], [1.0, 1.1, 1.2])
+    stack = read_checkpoints(_saved(tmp_path / "c", names), dlnphase.DetectSettings(source="c", lr=0.5))
+    assert stack.steps.tolist() == [0, 100, 200] and stack.times.tolist() == [0, 50, 100]
+    assert np.allclose(stack.layers[0][1][:, 0, 0], [1.0, 1.1, 1.2]) and stack.notes == ()
+
+
+def test_a_checkpoint_without_a_step_is_left_out_and_told(trained, tmp_path, capsys):
+    for name in ("plain", "lightning"):
+        folder = tmp_path / name
+        shutil.copytree(trained / name, folder)
+        shutil.copy(next((trained / "plain").iterdir()), folder / "best.pt")
+        command = ["detect-saddles", str(folder), "--lr", str(LR), "--target", str(trained / "target.npy")]
+        assert run([*command, "--out", str(tmp_path / f"out-{name}"), "--no-between"]) == 0
+        assert "left out, since neither the file nor its name tells a step: best.pt" in capsys.readouterr().err
+        assert dlnphase.load(tmp_path / f"out-{name}").path.records == 41
+    files = _saved(tmp_path / "few", ["best.pt", "step-1.pt"])
+    with pytest.raises(InputError, match=r"best\.pt holds no global_step.*step-100\.pt; rename it, or leave it out"):
+        read_checkpoints(files, dlnphase.DetectSettings(source="c", lr=0.5))
+
+
+def test_folders_that_are_checkpoints_each_are_read(tmp_path):
+    """As Hugging Face's trainer writes them: weights beside the optimizer, the step in the name of the folder."""
+    for step in (200, 1000, 100):
+        folder = tmp_path / "out-3" / f"checkpoint-{step}"
+        folder.mkdir(parents=True)
+        grown = (1.0 + step / 1000) * torch.ones(2, 2, dtype=torch.float64)
+        save_file({"model.0.weight": grown, "model.1.weight": grown.clone()}, folder / "model.safetensors")
+        torch.save({"state": {}}, folder / "optimizer.pt")
+    out, settings = tmp_path / "out-3", dlnphase.DetectSettings(source="c", lr=0.5)
+    each = tuple(str(p) for p in out.iterdir())
+    for source in ((str(out / "checkpoint-*"),), (str(out / "checkpoint-*" / "*.safetensors"),), (str(out),), each):
+        stack = read_checkpoints(checkpoint_files(source), settings)
+        assert stack.steps.tolist() == [100, 200, 1000] and stack.times.tolist() == [50, 100, 500]
+        assert stack.layers[0][1][:, 0, 0].tolist() == [1.1, 1.2, 2.0]
 
 
 def test_names_that_differ_in_several_numbers_are_refused(tmp_path):

@@ -1,6 +1,7 @@
 """A path from a folder of checkpoints: which files, in what order, at what times.
 
-The step of a checkpoint is what it says itself (``global_step``), else the number in its name; its time is
+A checkpoint is a file, or a folder of its own with one file of weights, as Hugging Face's trainer writes them. Its step
+is what it says itself (``global_step``), else the number in its name, or in that of its folder; its time is
 step × lr × loss scale, or what ``--times`` says: gradient descent with learning rate η on a loss that is c times ours
 moves in one step as far as our flow in time η·c.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 import glob
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +24,23 @@ from dlnphase.settings.detect import DetectSettings
 from dlnphase.setup.states import SUFFIXES, State, read_state
 
 LABELLED = re.compile(r"(?:step|iter|iteration)[=_-]?(\d{1,15})", re.IGNORECASE)
-Stack = tuple[list[tuple[str, np.ndarray]], np.ndarray, np.ndarray]
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # of a folder that is one checkpoint
+
+
+@dataclass(frozen=True)
+class Stack:
+    """What the checkpoints of one training run hold, in the order of training.
+
+    Attributes:
+        layers: W1, W2, … by name, of shape (T, n_l, n_{l-1}).
+        times, steps: shape (T,).
+        notes: what was left out.
+    """
+
+    layers: list[tuple[str, np.ndarray]]
+    times: np.ndarray
+    steps: np.ndarray
+    notes: tuple[str, ...] = ()
 
 
 def checkpoint_files(sources: tuple[str, ...]) -> list[Path]:
@@ -35,23 +53,61 @@ def checkpoint_files(sources: tuple[str, ...]) -> list[Path]:
     for source in sources:
         path = Path(source)
         if os.path.isdir(path):
-            found += [p for p in path.iterdir() if p.suffix.lower() in SUFFIXES]
+            found += _in_folder(path)
         elif os.path.exists(path):
             found += [path] if path.suffix.lower() in SUFFIXES else []
         elif glob.has_magic(source):
             matches = [Path(p) for p in glob.glob(source)]
             if not matches:
                 raise InputError(f"SOURCE: {source}: the pattern matches no file")
-            found += matches
-    return sorted(dict.fromkeys(found), key=lambda p: ([int(n) for n in re.findall(r"\d{1,18}", p.name)], p.name))
+            found += [file for match in matches for file in (_in_folder(match) if match.is_dir() else [match])]
+    found = list(dict.fromkeys(found))
+    names = dict(zip(found, _names(found), strict=True))
+    return sorted(found, key=lambda p: ([int(n) for n in re.findall(r"\d{1,18}", names[p])], names[p]))
+
+
+def _in_folder(path: Path) -> list[Path]:
+    """The checkpoints in a folder; its weights alone where it is one itself; those of the folders in it."""
+    if own := [path / name for name in WEIGHTS if (path / name).exists()]:
+        return own[:1]
+    files = [p for p in path.iterdir() if p.suffix.lower() in SUFFIXES]
+    inside = [p / name for p in path.iterdir() if p.is_dir() for name in WEIGHTS if (p / name).exists()]
+    return files or list({p.parent: p for p in reversed(inside)}.values())
+
+
+def _names(files: list[Path]) -> list[str]:
+    """What tells checkpoints apart: their names, or those of their folders where all files have the same one."""
+    same = len(files) > 1 and len({p.name for p in files}) == 1
+    return [p.resolve().parent.name if same else p.name for p in files]
 
 
 def read_checkpoints(files: list[Path], settings: DetectSettings) -> Stack:
-    """Layers W1, W2, … of shape (T, n_l, n_{l-1}), times (T,) and steps (T,), in the order of training.
+    """Layers, times and steps, in the order of training.
 
     Raises:
         InputError: naming the file that cannot be used, or the option that is missing.
     """
+    files, states, notes = _with_steps(files, _read(files))
+    steps = _steps(files, states, settings.every)
+    order = np.argsort(steps, kind="stable")
+    steps, files, states = steps[order], [files[i] for i in order], [states[i] for i in order]
+    again = np.flatnonzero(np.diff(steps) == 0) + 1
+    for k in again:
+        if not all(np.array_equal(a, b) for (_, a), (_, b) in zip(states[k - 1].layers, states[k].layers, strict=True)):
+            raise InputError(f"SOURCE: {files[k - 1].name} and {files[k].name} are both of step {steps[k]:.0f}")
+    once = [k for k in range(len(files)) if k not in set(again)]  # last.ckpt says again what the last one says
+    steps, files, states = steps[once], [files[k] for k in once], [states[k] for k in once]
+    if len(files) < 2:
+        raise InputError(f"SOURCE: {files[0]} is one checkpoint, expected several of one training run")
+    layers = [
+        (f"W{index + 1}", np.stack([state.layers[index][1] for state in states]).astype(_kept(states)))
+        for index in range(len(states[0].layers))
+    ]
+    return Stack(layers, _times(steps, settings), steps, notes)
+
+
+def _read(files: list[Path]) -> list[State]:
+    """What each file holds, all of the same layers."""
     if len(files) < 2:
         raise InputError(f"SOURCE: {files[0]} is one checkpoint, expected several of one training run")
     states: list[State] = []
@@ -73,22 +129,19 @@ def read_checkpoints(files: list[Path], settings: DetectSettings) -> Stack:
             raise InputError(
                 f"SOURCE: {path} has layers {_shapes(shapes)}, expected {_shapes(wanted)} like {files[0].name}"
             )
-    steps = _steps(files, states, settings.every)
-    order = np.argsort(steps, kind="stable")
-    steps, files, states = steps[order], [files[i] for i in order], [states[i] for i in order]
-    again = np.flatnonzero(np.diff(steps) == 0) + 1
-    for k in again:
-        if not all(np.array_equal(a, b) for (_, a), (_, b) in zip(states[k - 1].layers, states[k].layers, strict=True)):
-            raise InputError(f"SOURCE: {files[k - 1].name} and {files[k].name} are both of step {steps[k]:.0f}")
-    once = [k for k in range(len(files)) if k not in set(again)]  # last.ckpt says again what the last one says
-    steps, files, states = steps[once], [files[k] for k in once], [states[k] for k in once]
-    if len(files) < 2:
-        raise InputError(f"SOURCE: {files[0]} is one checkpoint, expected several of one training run")
-    layers = [
-        (f"W{index + 1}", np.stack([state.layers[index][1] for state in states]).astype(_kept(states)))
-        for index in range(len(states[0].layers))
-    ]
-    return layers, _times(steps, settings), steps
+    return states
+
+
+def _with_steps(files: list[Path], states: list[State]) -> tuple[list[Path], list[State], tuple[str, ...]]:
+    """Those whose step can be known, and a note on the others (``best.pt``); all where too few would be left."""
+    names = _names(files)
+    told = [state.step is not None or bool(re.search(r"\d", name)) for state, name in zip(states, names, strict=True)]
+    if all(told) or sum(told) < 2:
+        return files, states, ()
+    left = ", ".join(path.name for path, known in zip(files, told, strict=True) if not known)
+    kept = [(path, state) for path, state, known in zip(files, states, told, strict=True) if known]
+    note = f"left out, since neither the file nor its name tells a step: {left}"
+    return [path for path, _ in kept], [state for _, state in kept], (note,)
 
 
 def _kept(states: list[State]) -> type[np.floating]:
@@ -111,13 +164,15 @@ def _steps(files: list[Path], states: list[State], every: int | None) -> np.ndar
 
 def _numbers(files: list[Path]) -> list[int]:
     """The steps in names: the number after ``step`` or ``iter``, else the one in which they differ."""
-    found = [LABELLED.findall(path.stem) for path in files]
+    names = _names(files)
+    found = [LABELLED.findall(name) for name in names]
     if not all(found):
-        found = [re.findall(r"\d{1,15}", path.stem) for path in files]
+        found = [re.findall(r"\d{1,15}", name) for name in names]
         missing = next((path for path, digits in zip(files, found, strict=True) if not digits), None)
         if missing is not None:
             raise InputError(
-                f"SOURCE: {missing} holds no global_step and its name no number, expected names like step-100.pt"
+                f"SOURCE: {missing} holds no global_step and its name no number, expected names like step-100.pt; "
+                "rename it, or leave it out"
             )
     numbers = [[int(d) for d in digits] for digits in found]
     if len({len(n) for n in numbers}) > 1:  # names of several kinds: only the end is in all of them
@@ -125,7 +180,7 @@ def _numbers(files: list[Path]) -> list[int]:
     differ = [k for k in range(len(numbers[0])) if len({n[k] for n in numbers}) > 1]
     if len(differ) > 1:
         raise InputError(
-            f"SOURCE: {files[0].name} and {files[1].name} differ in {len(differ)} numbers, expected names like "
+            f"SOURCE: {names[0]} and {names[1]} differ in {len(differ)} numbers, expected names like "
             "step-100.pt, in which one number is the step"
         )
     return [n[differ[0] if differ else -1] for n in numbers]

@@ -176,11 +176,12 @@ def _needs_task(name: str, settings: DetectSettings) -> None:
 
 def _from_checkpoints(files: list[Path], settings: DetectSettings) -> Source:
     _needs_task(files[0].parent.name or "the folder", settings)
-    layers, t, step = read_checkpoints(files, settings)
+    stack = read_checkpoints(files, settings)
     where = f"SOURCE: {files[0].parent}"
-    rows = _checked_rows({"t": t, "step": step}, layers, where)
+    rows = _checked_rows({"t": stack.times, "step": stack.steps}, stack.layers, where)
     task, settings = build_task(settings, resolve_backend("cpu"))
-    return _from_weights([w for _, w in layers], rows, task, settings, where)
+    task = replace(task, notes=task.notes + stack.notes)
+    return _from_weights([w for _, w in stack.layers], rows, task, settings, where)
 
 
 def _from_npz(path: Path, settings: DetectSettings) -> Source:
