@@ -5,6 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
+def counted(count: int, word: str) -> str:
+    """``1 step``, ``3 steps``, ``1 entry``, ``2 entries``: a number of things in words."""
+    if count == 1:
+        return f"1 {word}"
+    return f"{count} {word.removesuffix('y')}ies" if word.endswith("ry") else f"{count} {word}s"
+
+
 @dataclass(frozen=True)
 class RankTransition:
     """From one visit to the next.

@@ -37,7 +37,7 @@ def test_csv(tmp_path, text, expected):
         ("", "no line of numbers"),
         ("a,b\n", "no line of numbers"),
         (",\n,\n", "every entry is NaN or empty"),
-        ("1,inf\n", "1 entries are infinite"),
+        ("1,inf\n", "1 entry not finite"),
         ("1,1_0\n", "found '1_0'"),
         ("1,2\0\n", "binary data"),
     ],
@@ -76,7 +76,7 @@ def test_regression_data(tmp_path):
     bad = {
         "Y_missing": ({"X": x}, "expected arrays X"),
         "length": ({"X": x, "Y": y[:4]}, "X has 5 rows and Y has 4"),
-        "nan": ({"X": x * NAN, "Y": y}, "X: 15 entries are not finite"),
+        "nan": ({"X": x * NAN, "Y": y}, "X: 15 entries not finite"),
         "half": ({"X": x, "Y": y, "X_test": x}, "only one of X_test and Y_test"),
         "columns": ({"X": x, "Y": y, "X_test": x[:, :2], "Y_test": y}, "other columns"),
         "empty": ({"X": x[:0], "Y": y[:0]}, "none of them empty"),

@@ -348,7 +348,7 @@ def test_a_sweep_with_gaps_leaves_them_open(results: Path, tmp_path: Path) -> No
     figure = _figure("phase", tmp_path)
     (mesh,) = [c for c in figure.axes[0].collections if c.get_gid() == "map"]
     assert int(np.ma.count_masked(mesh.get_array())) == 3
-    assert "3 cells are missing" in caption_of(figure)
+    assert "Missing (grey): 3 cells." in caption_of(figure).replace("\n", " ")
     drawn, notes = draw(PlotSettings(source=[str(tmp_path)], kind="all"))
     assert [d.kind for d in drawn] == ["distances", "phase"] and "exponents" in notes[0]
 

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 import dlnphase
+from dlnphase.findings import counted
 
 EXAMPLES = Path(__file__).resolve().parent / "data" / "schemas"
 
@@ -180,3 +181,11 @@ def test_tables_explain_their_words_below_them(run, here, monkeypatch, columns):
         for word in words:
             assert re.search(rf"(^|\W){re.escape(word)}( there)?(:|, that is| = )", below), (title, word, below)
         assert max(map(len, out.splitlines())) <= columns
+
+
+@pytest.mark.parametrize(
+    ("count", "word", "expected"),
+    [(1, "step", "1 step"), (0, "record", "0 records"), (2, "entry", "2 entries"), (1, "entry", "1 entry")],
+)
+def test_one_of_a_thing_is_not_several(count, word, expected):
+    assert counted(count, word) == expected

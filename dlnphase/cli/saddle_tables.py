@@ -15,6 +15,7 @@ from rich.text import Text
 from dlnphase.cli.console import stdout_console
 from dlnphase.cli.tables import SHARES, explain, new_table, number, percent, show
 from dlnphase.detect.run import detect_sentence, visits_in_words
+from dlnphase.findings import counted
 from dlnphase.results.detect import DetectResult, VisitInfo
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def print_detect(console: Console, result: DetectResult, directory: Path) -> Non
     """Headline, visits, certificates, escapes, the comparison with the greedy path, one sentence, where it is saved."""
     path, task = result.path, result.task
     what = f"{task.words} {task.shape[0]}×{task.shape[1]}, L = {path.depth}"
-    console.print(Text(f"{what}: {visits_in_words(result)} on {path.records} records", style="bold"))
+    console.print(Text(f"{what}: {visits_in_words(result)} on {counted(path.records, 'record')}", style="bold"))
     if result.visits:
         tables = (_visits, _certificates, _answers, _escapes, _greedy, _proofs, _theorem)
         for table in (make(result) for make in tables):
@@ -214,6 +215,7 @@ def _theorem(result: DetectResult) -> Table | None:
     end = theorem.end
     if end.verdict == "proved" and end.time is not None:
         table.add_row("converges to a global minimum", number(end.time[0], 6), number(end.distance, 3))
-    words = f"{theorem.steps} steps with {theorem.bits} bits; radius of the tube at the end {theorem.radius:.1e}."
+    steps = f"{counted(theorem.steps, 'step')} with {theorem.bits} bits"
+    words = f"{steps}; radius of the tube at the end {theorem.radius:.1e}."
     explain(table, words + (f" Refused: {theorem.reason}." if theorem.reason else ""))
     return table

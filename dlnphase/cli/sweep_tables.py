@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dlnphase.cli.tables import REGIME_STYLE, explain, new_table, number, regime_text, show
-from dlnphase.findings import Exponent
+from dlnphase.findings import Exponent, counted
 from dlnphase.results.sweep import Cell, MinimumCell, SaddleCell, SweepResult
 from dlnphase.sweep.run import sweep_sentence
 
@@ -55,7 +55,7 @@ def _headline(result: SweepResult) -> str:
     task, config = result.task, result.config
     widths = config.widths
     span = f"w = {widths[0]:g}" if len(widths) == 1 else f"w = {widths[0]:g} … {widths[-1]:g}"
-    starts = f"{len(config.seeds)} start{'s' if len(config.seeds) > 1 else ''} per cell"
+    starts = f"{counted(len(config.seeds), 'start')} per cell"
     return f"{task.kind} {task.shape[0]}×{task.shape[1]}, L = {config.depth}, {span}, {starts}"
 
 

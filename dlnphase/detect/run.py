@@ -37,6 +37,7 @@ from dlnphase.detect.notes import notes_on, unseen_ranks
 from dlnphase.detect.sources import Source, read_source
 from dlnphase.detect.trace import MemberTrace
 from dlnphase.errors import InputError
+from dlnphase.findings import counted
 from dlnphase.results import Clock
 from dlnphase.results.detect import (
     MATRICES,
@@ -338,7 +339,7 @@ def detect_sentence(result: DetectResult) -> str:
 
 def visits_in_words(result: DetectResult) -> str:
     """``1 visit``, ``3 visits``."""
-    return f"{len(result.visits)} visit{'s' * (len(result.visits) != 1)}"
+    return f"{counted(len(result.visits), 'visit')}"
 
 
 def _member_sentence(result: DetectResult, member: int) -> str:

@@ -27,6 +27,7 @@ from dlnphase.detect.sparse import far_apart, followed, least_between
 from dlnphase.detect.speed import followed_speed, speed_factor
 from dlnphase.detect.trace import Layers, MemberTrace, increasing
 from dlnphase.errors import InputError
+from dlnphase.findings import counted
 from dlnphase.networks.chain import Network
 from dlnphase.results import settle
 from dlnphase.results.detect import PathInfo
@@ -233,7 +234,7 @@ def _checked_rows(
         if stack.ndim != 3 or 0 in stack.shape:
             raise InputError(f"{where}: {name} has shape {stack.shape}, expected records x rows x columns")
         if len(stack) != t.size:
-            raise InputError(f"{where}: {name} has {len(stack)} records, t has {t.size}, expected as many")
+            raise InputError(f"{where}: {name} has {counted(len(stack), 'record')}, t has {t.size}, expected as many")
     step = arrays.get("step", np.arange(t.size))
     if step.shape != t.shape:
         raise InputError(f"{where}: step has shape {step.shape}, expected {t.shape} like t")
@@ -254,7 +255,7 @@ def _from_weights(
 ) -> Source:
     name = where.removeprefix("SOURCE: ")
     if settings.depth not in (None, len(layers)):
-        raise InputError(f"depth: found {settings.depth}, but {name} has {len(layers)} layers")
+        raise InputError(f"depth: found {settings.depth}, but {name} has {counted(len(layers), 'layer')}")
     widths = {w.shape[1] for w in layers[:-1]}
     if settings.width is not None and widths != {settings.width}:
         raise InputError(f"width: found {settings.width}, but {name} has {', '.join(map(str, sorted(widths)))}")

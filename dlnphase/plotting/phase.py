@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dlnphase.findings import counted
 from dlnphase.plotting.data import Data, data_of
 from dlnphase.plotting.distances import checked_sweeps
 from dlnphase.plotting.sources import Source, caption_lines
@@ -145,5 +146,5 @@ def _words(sweeps: Sequence[Source]) -> list[str]:
         words.append("m, s: the minimum, the saddle is proved to be nearer for every start; no letter: undecided.")
     missing = sum(len(s.result.config.cells) - len(s.result.cells) for s in sweeps)
     if missing:
-        words.append(f"{missing} cells are missing (grey).")
+        words.append(f"Missing (grey): {counted(missing, 'cell')}.")
     return words

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dlnphase.errors import InputError
+from dlnphase.findings import counted
 from dlnphase.results import read_yaml, settle
 from dlnphase.results.detect import SADDLES_FILE, DetectResult
 from dlnphase.results.outdir import PREVIOUS
@@ -192,7 +193,7 @@ def _train_words(result: TrainResult) -> str:
 def _detect_words(result: DetectResult) -> str:
     path, config = result.path, result.config
     words = [task_words(config, result.task.shape, result.task.words), f"L = {path.depth}"]
-    words.append(f"{path.records} records of {Path(config.sources[0]).name}")
+    words.append(f"{counted(path.records, 'record')} of {Path(config.sources[0]).name}")
     words.append(f"visits of at least {config.min_prominence:g} decades")
     return ", ".join(words)
 
@@ -201,10 +202,11 @@ def _sweep_words(result: Any) -> str:
     config = result.config
     shape = tuple(config.shape) if config.shape else (0, 0)
     widths = [float(w) for w in config.widths]
-    span = f"{len(widths)} widths {min(widths):.3g} … {max(widths):.3g}"
+    span = f"{len(widths)} widths {min(widths):.3g} … {max(widths):.3g}" if len(widths) > 1 else f"w = {widths[0]:.3g}"
     seeds = len(config.seeds) if isinstance(config.seeds, tuple) else config.seeds
+    gammas = f"{len(config.gammas)} values of γ" if len(config.gammas) > 1 else f"γ = {config.gammas[0]:g}"
     task = task_words(config, shape, config.task or "task") if config.shape else str(config.task)
-    return f"{task}, L = {config.depth}, {span}, {len(config.gammas)} values of γ, {seeds} starts per cell"
+    return f"{task}, L = {config.depth}, {span}, {gammas}, {counted(seeds, 'start')} per cell"
 
 
 def _read(path: Path) -> list[Source]:

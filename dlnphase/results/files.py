@@ -11,6 +11,7 @@ from typing import IO, Any
 import numpy as np
 
 from dlnphase.errors import InputError
+from dlnphase.findings import counted
 from dlnphase.results.yamlfile import regular_file
 
 MAX_ARRAY_BYTES = 8 * 2**30  # arrays of a user's file beyond this are refused before they are read
@@ -123,7 +124,7 @@ def in_range(array: np.ndarray, name: str) -> np.ndarray:
     """The array itself if its entries are finite and can be squared; InputError otherwise."""
     bad = int(array.size - np.isfinite(array).sum())
     if bad:
-        raise InputError(f"{name}: {bad} entries are not finite numbers")
+        raise InputError(f"{name}: {counted(bad, 'entry')} not finite, expected numbers")
     largest = float(np.abs(array).max(initial=0.0))
     if largest > LARGEST:
         raise InputError(f"{name}: entries of up to {largest:.3g}, expected at most {LARGEST:g}")

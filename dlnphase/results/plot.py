@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from dlnphase.findings import counted
 from dlnphase.results.journal import commit
 from dlnphase.results.provenance import Provenance
 from dlnphase.results.reading import main_file
@@ -42,7 +43,7 @@ class PlotResult(Tabular):
     def headline(self) -> str:
         """``2 figures: loss, path``."""
         kinds = ", ".join(figure.kind for figure in self.figures)
-        return f"{len(self.figures)} figure{'s' * (len(self.figures) != 1)}: {kinds}"
+        return f"{counted(len(self.figures), 'figure')}: {kinds}"
 
     def columns(self) -> dict[str, np.ndarray]:
         """A row per file: figure, file, sources, caption."""

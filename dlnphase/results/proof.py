@@ -13,6 +13,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from dlnphase.findings import counted
 from dlnphase.results.codec import encode, memory_only
 from dlnphase.results.files import npz_bytes
 from dlnphase.results.provenance import Provenance
@@ -225,7 +226,7 @@ def _path_words(theorem: ProvedPath) -> list[str]:
     out = [
         "## The path", "",
         f"Gradient flow dθ/dt = −∇𝓛(θ) from the exact start in {ARRAYS_FILE} (start {theorem.member}); enclosed in "
-        f"{theorem.steps} steps with {theorem.bits} bits, radius {theorem.radius:.2g} at the end.", "",
+        f"{counted(theorem.steps, 'step')} with {theorem.bits} bits, radius {theorem.radius:.2g} at the end.", "",
     ]  # fmt: skip
     for v in theorem.visits:
         out.append(

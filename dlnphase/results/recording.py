@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from dlnphase.errors import InputError
+from dlnphase.findings import counted
 from dlnphase.results.files import read_npz
 from dlnphase.results.tabular import Tabular
 
@@ -40,8 +41,8 @@ class Recording(Tabular):
         """``1000 steps of SGD in 93 records, 6×5, L = 3``."""
         rows, columns = self.A.shape[1:]
         depth = f", L = {len(self.layers)}" if self.layers is not None else ""
-        steps = f"{int(self.step[-1])} steps" + (f" of {self.optimizer}" if self.optimizer else "")
-        return f"{steps} in {len(self.t)} records, {rows}×{columns}{depth}"
+        steps = counted(int(self.step[-1]), "step") + (f" of {self.optimizer}" if self.optimizer else "")
+        return f"{steps} in {counted(len(self.t), 'record')}, {rows}×{columns}{depth}"
 
     def columns(self) -> dict[str, np.ndarray]:
         """A row per record: t, step and the singular values s1, s2, … of A."""

@@ -15,6 +15,7 @@ from dlnphase.backend import Backend, resolve_backend
 from dlnphase.costs.interface import ConvexCost
 from dlnphase.costs.tasks import Labels, Task, default_singular_values, matrix_task, planted_task, regression_task
 from dlnphase.errors import InputError
+from dlnphase.findings import counted
 from dlnphase.networks.chain import Network, parameter_count
 from dlnphase.networks.krylov import unrevealed_square_norm
 from dlnphase.networks.sampling import alpha_of, sigma_of
@@ -221,7 +222,7 @@ def _start_from_file(settings: NetworkSettings, path: str, cost: ConvexCost, bac
         wanted = f"{cost.shape[0]}x{cost.shape[1]}"
         raise InputError(f"init-weights: {path} gives a {shape[0]}x{shape[1]} matrix, expected {wanted} like the task")
     if settings.depth not in (None, len(layers)):
-        raise InputError(f"depth: found {settings.depth}, but init-weights {path} has {len(layers)} layers")
+        raise InputError(f"depth: found {settings.depth}, but init-weights {path} has {counted(len(layers), 'layer')}")
     widths = sorted({w.shape[1] for w in layers[:-1]})
     if settings.width is not None and widths != [settings.width]:
         found = ", ".join(map(str, widths))

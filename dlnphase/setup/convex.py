@@ -22,6 +22,7 @@ from dlnphase.costs.minimise import Found
 from dlnphase.costs.own import load_cost
 from dlnphase.costs.tasks import Labels, Task, default_singular_values, held_out, offsets, planted_matrix
 from dlnphase.errors import InputError
+from dlnphase.findings import counted
 from dlnphase.settings.costs import CostSettings
 from dlnphase.setup import inputs
 from dlnphase.setup.labelled import read_labelled
@@ -75,7 +76,8 @@ def _classification(settings: S, backend: Backend) -> tuple[Task, S]:
     rows = training.shape[0]
     check_data(settings, {"X": data.x, "Y": np.empty((len(data.x), rows))})
     test = None if data.test is None else cost(*data.test, UNSOUGHT)
-    names = f"{Path(settings.data).name}: {len(data.x)} samples of {count} classes ({', '.join(data.classes[:6])}"
+    samples = f"{Path(settings.data).name}: {counted(len(data.x), 'sample')}"
+    names = f"{samples} of {count} classes ({', '.join(data.classes[:6])}"
     notes = (
         names + (", …)" if count > 6 else ")"),
         *data.notes,

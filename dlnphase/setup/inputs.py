@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from dlnphase.errors import InputError
+from dlnphase.findings import counted
 from dlnphase.results.files import MAX_ARRAY_BYTES, check_npy_header, in_range, numeric, read_npz
 from dlnphase.results.matrixfile import Table, read_matrix_text
 from dlnphase.results.yamlfile import regular_file
@@ -86,7 +87,9 @@ def read_regression(path: str | Path, option: str = "data") -> dict[str, np.ndar
         in_range(array, f"{where}: {name}")
     for x, y in (("X", "Y"), ("X_test", "Y_test")):
         if x in out and len(out[x]) != len(out[y]):
-            raise InputError(f"{where}: {x} has {len(out[x])} rows and {y} has {len(out[y])}, expected as many")
+            raise InputError(
+                f"{where}: {x} has {counted(len(out[x]), 'row')} and {y} has {len(out[y])}, expected as many"
+            )
     if "X_test" in out and (out["X_test"].shape[1] != out["X"].shape[1] or out["Y_test"].shape[1] != out["Y"].shape[1]):
         raise InputError(f"{where}: X_test and Y_test have other columns than X and Y, expected the same")
     return out
@@ -154,9 +157,8 @@ def _check_matrix(matrix: np.ndarray, where: str) -> np.ndarray:
         raise InputError(f"{where}: found an array of shape {matrix.shape}, expected a matrix d_out x d_in")
     matrix = own_precision(matrix)
     if np.isinf(matrix).any():
-        raise InputError(
-            f"{where}: {int(np.isinf(matrix).sum())} entries are infinite, expected numbers or NaN for gaps"
-        )
+        infinite = counted(int(np.isinf(matrix).sum()), "entry")
+        raise InputError(f"{where}: {infinite} not finite, expected numbers or NaN for gaps")
     if np.isnan(matrix).all():
         raise InputError(f"{where}: every entry is NaN or empty, expected at least one number")
     in_range(matrix[~np.isnan(matrix)], where)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dlnphase.findings import Mode
+from dlnphase.findings import Mode, counted
 from dlnphase.results.train import Member, TrainResult
 
 SEPARATE = 1.0  # modes further apart than this, in units of their rise, come one after the other
@@ -102,7 +102,7 @@ def _ending(result: TrainResult) -> str:
     if len(reasons) > 1:
         counts = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in reasons.most_common())
         return f"The starts ended differently ({counts}), at t = {outcome.time:.4g} on average."
-    steps = f"t = {outcome.time:.4g} ({outcome.steps} steps)"
+    steps = f"t = {outcome.time:.4g} ({counted(outcome.steps, 'step')})"
     they = "They" if result.members else "It"
     if outcome.reason == "converged":
         least = result.task.minimum if outcome.reachable is None else outcome.reachable
