@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from dlnphase.networks.chain import Network
@@ -43,3 +44,14 @@ def embed(network: Network, theta: Tensor, hidden: Sequence[int]) -> Network:
     for whole, block in zip(out.weights, part.weights, strict=True):
         whole[:, : block.shape[1], : block.shape[2]] = block
     return out
+
+
+def distinct(draws: Sequence[int]) -> tuple[list[int], Tensor]:
+    """The first member of each draw, and for every member the place of its draw among those.
+
+    Args:
+        draws: members of equal number have the same weights up to a factor.
+    """
+    place: dict[int, int] = {}
+    rows = [place.setdefault(draw, len(place)) for draw in draws]
+    return [rows.index(i) for i in range(len(place))], torch.tensor(rows)

@@ -4,8 +4,9 @@ Equations on disjoint layers do not meet in JJᵀ, and those of one chain of at 
 
     X ↦ M_2M_2ᵀ X S + X G,   S = Y_1ᵀY_1, G = Y_2ᵀY_2, Y_2 = M_1Y_1,
 
-a Sylvester operator, which two small eigenproblems invert: n³ where Cholesky's factorisation takes (nc)³. What runs
-through all layers is eliminated last, by its Schur complement.
+a Sylvester operator. In the eigenvectors of G against S it falls apart into c systems (M_2M_2ᵀ + μ_j)x_j = r_j: c·n³
+where Cholesky's factorisation of the whole takes (nc)³. What runs through all layers is eliminated last, by its Schur
+complement.
 """
 
 from __future__ import annotations
@@ -69,12 +70,13 @@ class Sylvester:
 
     def __init__(self, k: Tensor | None, s: Tensor, g: Tensor) -> None:
         self.columns = s.shape[1]
+        self.left: Tensor | None = None
+        self.factors: Tensor | None = None
         root, self.failed = torch.linalg.cholesky_ex(s)  # S = C Cᵀ
         root = torch.where(
             (self.failed > 0)[:, None, None], torch.eye(self.columns, dtype=s.dtype, device=s.device), root
         )
         if k is None:
-            self.left = None
             eye = torch.eye(self.columns, dtype=s.dtype, device=s.device).expand_as(s)
             self.right = torch.linalg.solve_triangular(root.mT, eye, upper=True)
             return
@@ -82,18 +84,29 @@ class Sylvester:
         good = (self.failed == 0)[:, None, None]
         half = torch.linalg.solve_triangular(root, torch.where(good, g, 0.0), upper=False)
         mu, vectors = torch.linalg.eigh(torch.linalg.solve_triangular(root, half.mT, upper=False))
-        lam, self.left = torch.linalg.eigh(torch.where(good, k, 0.0))
         self.right = torch.linalg.solve_triangular(root.mT, vectors, upper=True)
-        total = lam.clamp_min(0).unsqueeze(2) + mu.clamp_min(0).unsqueeze(1)
-        floor = torch.finfo(s.dtype).eps * k.shape[1] * total.amax((1, 2), keepdim=True)
-        self.inverse = torch.where(total > floor, 1 / total, 0.0)  # least squares where equations repeat each other
+        mu, k = mu.clamp_min(0), torch.where(good, k, 0.0)
+        # ‖K‖_∞ ≥ λ_max: where every μ_j is above the floor below, nothing is singular and no eigenvectors are needed.
+        floor = torch.finfo(s.dtype).eps * k.shape[1] * (k.abs().sum(2).amax(1) + mu.amax(1))
+        if bool((mu.amin(1) > floor).all()):
+            shifted = k.unsqueeze(1) + torch.diag_embed(mu.unsqueeze(2).expand(-1, -1, k.shape[1]))
+            self.factors, info = torch.linalg.cholesky_ex(shifted)
+            if not bool(info.any()):
+                return
+            self.factors = None
+        lam, self.left = torch.linalg.eigh(k)
+        total = lam.clamp_min(0).unsqueeze(2) + mu.unsqueeze(1)
+        floor = torch.finfo(s.dtype).eps * k.shape[1] * total.amax((1, 2))
+        self.inverse = torch.where(total > floor[:, None, None], 1 / total, 0.0)  # least squares where some repeat
 
     def __call__(self, r: Tensor) -> Tensor:
         """x for columns r of shape (B, n·c, k)."""
         batch, size, count = r.shape
         x = r.mT.reshape(batch, count, size // self.columns, self.columns)
         right = self.right.unsqueeze(1)
-        if self.left is None:
+        if self.factors is not None:
+            x = torch.cholesky_solve((x @ right).permute(0, 3, 2, 1), self.factors).permute(0, 3, 2, 1) @ right.mT
+        elif self.left is None:
             x = x @ (right @ right.mT)
         else:
             left = self.left.unsqueeze(1)

@@ -102,5 +102,6 @@ def _balanced(death: Death, matrices: list[CriticalMatrix]) -> Network:
         layers.append(w if above is None else w - above @ (above.mT @ w))
     root = s[:, :rank] ** (1 / death.network.depth)
     network = Network.from_weights(layers)
-    frames, _ = align_frames(network, carried(network, vh[:, :rank].mT, u[:, :, :rank]), root)
-    return overlay(death.network, frames, root)
+    begin = carried(network, vh[:, :rank].mT, u[:, :, :rank])
+    frames, _ = align_frames(network, [frame.unsqueeze(1) for frame in begin], root)
+    return overlay(death.network, [frame[:, 0] for frame in frames], root)

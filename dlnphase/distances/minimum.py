@@ -20,8 +20,8 @@ from dlnphase.costs.round_off import indistinct
 from dlnphase.distances.chains import Constraint, Term
 from dlnphase.distances.coarse import Coarse, embed, leading
 from dlnphase.distances.facts import facts_of
-from dlnphase.distances.nearest import ROUGH, Nearest, nearest
-from dlnphase.distances.starts import balanced_start, drawn_start
+from dlnphase.distances.nearest import FEASIBLE, ROUGH, ROUGHLY_RESTORED, Nearest, nearest, restore
+from dlnphase.distances.starts import Aligned, aligned_factors
 from dlnphase.errors import InputError
 from dlnphase.networks.batch import Batched
 from dlnphase.networks.chain import Network
@@ -83,6 +83,7 @@ def distance_to_minimum(
     tol: float = 1e-7,
     max_steps: int = 60,
     coarse: Coarse | None = None,
+    draws: Sequence[int] | None = None,
 ) -> MinimumDistance:
     """d_m from several starts, the nearest kept (an attained value: an upper bound with certificate).
 
@@ -91,6 +92,7 @@ def distance_to_minimum(
         cost: a quadratic cost on (d_out, d_in) matrices.
         tol: stationarity at which a search stops.
         coarse: a lower order of reduction, in which the starts compete first (None: in the whole).
+        draws: members of equal number have the same weights up to a factor (None: there are none).
 
     Raises:
         InputError: when the network is too narrow for any minimiser.
@@ -105,62 +107,61 @@ def distance_to_minimum(
         )
     fitting = [pair for pair, rank in zip(facts.minimisers, ranks, strict=True) if rank <= narrowest]
     first = network if coarse is None else leading(network, coarse.hidden)
-    names, found = _from_all_starts(first, cost, fitting, max_steps)
-    winner, reached = _further(
-        network, cost, first.hidden, found, 0.0 if coarse is None else coarse.error / 2, tol, max_steps
-    )
+    draws = range(network.batch) if draws is None else draws
+    starts = _starts(first, fitting, draws)
+    found = _from_all_starts(first, cost, [aligned for _, aligned in starts], max_steps)
+    room = 0.0 if coarse is None else coarse.error / 2
+    rivals = _rivals(found, room)
+    begin = [
+        _in_the_whole(network, cost, first.hidden, draws, members, aligned, f.theta)
+        for (_, aligned), f, members in zip(starts, found, rivals, strict=True)
+    ]
+    winner, reached = _further(network, cost, rivals, begin, tol, max_steps)
     if coarse is not None and not bool(torch.isfinite(reached.distance).all()):  # the coarse search did not see any
-        return distance_to_minimum(network, cost, tol=tol, max_steps=max_steps)
+        return distance_to_minimum(network, cost, tol=tol, max_steps=max_steps, draws=draws)
     point = network.with_theta(reached.theta)
     return MinimumDistance(
         distance=reached.distance,
         excess=cost.excess(point.product()),
         initial_excess=cost.excess(network.product()),
         stationarity=reached.stationarity,
-        winner=[names[w] for w in winner],
+        winner=[starts[w][0] for w in winner],
         network=point,
     )
 
 
-def _from_all_starts(
-    network: Network, cost: QuadraticCost, minimisers: list[tuple[str, Tensor]], max_steps: int
-) -> tuple[list[str], list[Nearest]]:
-    """What is roughly reached from balanced factors of each minimiser, and from θ_0 itself."""
-    starts: list[tuple[str, Network]] = []
-    known: dict[str, Tensor] = {}  # members for which a start is one of those before it
+def _starts(
+    network: Network, minimisers: list[tuple[str, Tensor]], draws: Sequence[int]
+) -> list[tuple[str, Aligned | None]]:
+    """Names and balanced factors of each minimiser, and None: θ_0 itself."""
+    starts: list[tuple[str, Aligned | None]] = []
     for name, matrix in minimisers:
-        starts.append((f"balanced({name})", balanced_start(network, matrix)))
-        if network.depth > 2:
-            starts.append((f"balanced({name}, backward)", balanced_start(network, matrix, backward=True)))
-            start, other = drawn_start(network, matrix)
-            starts.append((f"balanced({name}, drawn)", start))
-            known[starts[-1][0]] = ~other
-    starts.append(("origin", network))
+        several = aligned_factors(network, matrix, draws)
+        words = ("", ", backward", ", drawn")[: len(several)]
+        starts += [(f"balanced({name}{how})", aligned) for how, aligned in zip(words, several, strict=True)]
+    return [*starts, ("origin", None)]
+
+
+def _from_all_starts(
+    network: Network, cost: QuadraticCost, starts: list[Aligned | None], max_steps: int
+) -> list[Nearest]:
+    """What is roughly reached from each."""
     constraint = minimum_constraint(network, cost)
     best = torch.full_like(network.theta[:, 0], torch.inf)
     found = []
-    for name, start in starts:
+    for aligned in starts:
         reach = HOPELESS * best
-        reach = torch.where(known[name], 0.0, reach) if name in known else reach
+        reach = reach if aligned is None else torch.where(aligned.other, reach, 0.0)
+        start = network if aligned is None else aligned.start(network)
         found.append(nearest(network, start, constraint, tol=ROUGH, max_steps=max_steps, reach=reach))
         best = torch.minimum(best, found[-1].distance)
-    return [name for name, _ in starts], found
+    return found
 
 
-def _further(
-    network: Network,
-    cost: QuadraticCost,
-    hidden: Sequence[int],
-    found: list[Nearest],
-    room: float,
-    tol: float,
-    max_steps: int,
-) -> tuple[list[int], Nearest]:
-    """The number of the best start and what it leads to, per member, of those that could still win.
+def _rivals(found: list[Nearest], room: float) -> list[Tensor]:
+    """The members, for each start, that may be led from there to the nearest minimum.
 
     Args:
-        network: the whole.
-        hidden: sizes of its leading blocks, where the points were found.
         found: rough points, one from each start.
         room: change of a distance from there to the whole.
     """
@@ -171,21 +172,58 @@ def _further(
         for earlier in range(later):
             apart = (found[later].theta - found[earlier].theta).norm(dim=1)
             rivals[:, later] &= ~(rivals[:, earlier] & (apart <= TOGETHER * distances[:, later]))
-    best = Nearest(
-        network.theta.clone(),
-        torch.full_like(distances[:, 0], torch.inf),
-        torch.full_like(distances[:, 0], torch.inf),
-        torch.full_like(distances[:, 0], torch.inf),
-        torch.zeros_like(distances[:, 0], dtype=torch.long),
-    )
+    return [torch.nonzero(column).flatten() for column in rivals.unbind(1)]
+
+
+def _in_the_whole(
+    network: Network,
+    cost: QuadraticCost,
+    hidden: Sequence[int],
+    draws: Sequence[int],
+    members: Tensor,
+    aligned: Aligned | None,
+    theta: Tensor,
+) -> Network:
+    """Where to go on from in the whole network: the rough points, or factors aligned there, whichever is nearer.
+
+    Args:
+        network: the whole.
+        hidden: sizes of its leading blocks, where the points were found.
+        members: those asked for.
+        aligned: what the points were reached from.
+        theta: the points.
+    """
+    part = network.select(members)
+    begin = embed(part, theta[members], hidden)
+    if aligned is None or tuple(hidden) == network.hidden or not len(members):
+        return begin
+    again = aligned.select(members).again(part, [draws[m] for m in members.tolist()]).start(part)
+    constraint = minimum_constraint(part, cost)
+    sizes = []
+    for start in (begin, again):
+        there, _, residual = restore(start, constraint, None, ROUGHLY_RESTORED)
+        sizes.append(torch.where(residual <= FEASIBLE, (there.theta - part.theta).norm(dim=1), torch.inf))
+    return part.with_theta(torch.where((sizes[1] < sizes[0])[:, None], again.theta, begin.theta))
+
+
+def _further(
+    network: Network, cost: QuadraticCost, rivals: list[Tensor], begin: list[Network], tol: float, max_steps: int
+) -> tuple[list[int], Nearest]:
+    """The number of the best start and what it leads to, per member.
+
+    Args:
+        network: the whole.
+        rivals: for each start the members that follow it.
+        begin: where they begin.
+    """
+    far = torch.full_like(network.theta[:, 0], torch.inf)
+    best = Nearest(network.theta.clone(), far, far.clone(), far.clone(), torch.zeros_like(far, dtype=torch.long))
     winner = [0] * network.batch
-    for choice, start in enumerate(found):
-        members = torch.nonzero(rivals[:, choice]).flatten()
+    for choice, (members, start) in enumerate(zip(rivals, begin, strict=True)):
         if not len(members):
             continue
         part = network.select(members)
-        begin = embed(part, start.theta[members], hidden)
-        reached = nearest(part, begin, minimum_constraint(part, cost), tol=tol, max_steps=max_steps)
+        reached = nearest(part, start, minimum_constraint(part, cost), tol=tol, max_steps=max_steps)
         better = reached.distance < best.distance[members] * (1 - 1e-9)
         for field in fields(best):
             getattr(best, field.name)[members[better]] = getattr(reached, field.name)[better]

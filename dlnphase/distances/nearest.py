@@ -10,7 +10,7 @@ Source of the method: Nocedal, Wright 2006, Numerical Optimization, chapters 7 a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ ROUGHLY_RESTORED = 1e-10  # … and the residual that will do there
 RESTORE_STEPS = 40
 CONTRACTION = 0.1  # a factorisation is kept while residuals shrink by this
 HALVINGS = 20
+CACHED = 2**18  # parameters searched together on a CPU: more leave its cache, and all wait for the slowest member
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,14 @@ def nearest(
         max_steps: Newton steps at most; what was reached is returned with its stationarity.
         reach: shape (B,); members whose first step onto the set is longer than this are given up.
     """
+    together = max(1, CACHED // origin.theta.shape[1])
+    if origin.theta.device.type == "cpu" and origin.batch > together:
+        found = []
+        for part in torch.arange(origin.batch).split(together):
+            some = origin.select(part), start.select(part), constraint.select(part)
+            near_by = None if reach is None else reach[part]
+            found.append(nearest(*some, tol=tol, max_steps=max_steps, reach=near_by))
+        return Nearest(*(torch.cat([getattr(f, field.name) for f in found]) for field in fields(Nearest)))
     restored = ROUGHLY_RESTORED if tol >= ROUGH else RESTORED
     lin = constraint.at(start)
     near = torch.ones_like(start.theta[:, 0], dtype=torch.bool)

@@ -7,11 +7,15 @@ hidden spaces of the factors being turned towards θ_0 (an orthogonal Procrustes
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from dlnphase.backend import stream
+from dlnphase.distances.coarse import distinct
+from dlnphase.networks.batch import Batched
 from dlnphase.networks.chain import Network
 
 DRAWS = 8  # frames drawn where the alignment may have several maxima
@@ -20,40 +24,66 @@ SWEEPS = 40
 SWEEP_TOLERANCE = 1e-9
 
 
-def balanced_start(network: Network, matrix: Tensor, *, backward: bool = False) -> Network:
-    """θ_0 with its part along aligned frames replaced by balanced factors of a matrix.
+@dataclass(frozen=True)
+class Aligned(Batched):
+    """Balanced factors of a matrix = U S Vᵀ, turned towards each member of a batch.
 
-    W_l' = (1 − Π_l) W_l (1 − Π_{l−1}) + X_l S^{1/L} X_{l−1}ᵀ, Π_l = X_l X_lᵀ, for matrix = U S Vᵀ, X_0 = V, X_L = U and
-    hidden frames X_l that maximise Σ_l ⟨W_l, X_l S^{1/L} X_{l−1}ᵀ⟩ locally.
+    Attributes:
+        frames: X_0 = V, X_1, …, X_{L−1}, X_L = U, each (B, n_l, k) with orthonormal columns, for which
+            Σ_l ⟨W_l, X_l S^{1/L} X_{l−1}ᵀ⟩ is a local maximum.
+        root: S^{1/L}, shape (B, k).
+        other: where the frames are aligned better than those told before them, boolean (B,).
+    """
+
+    frames: list[Tensor]
+    root: Tensor
+    other: Tensor
+
+    def start(self, network: Network) -> Network:
+        """θ_0 with its part along the frames replaced by the factors: :func:`overlay`."""
+        return overlay(network, self.frames, self.root)
+
+    def again(self, network: Network, draws: Sequence[int]) -> Aligned:
+        """The same factors turned further, towards networks of which those they were made for are the leading blocks.
+
+        Args:
+            draws: members of equal number have the same weights up to a factor, and the same frames here.
+        """
+        firsts, rows = distinct(draws)
+        begin = [
+            pad(frame[firsts], (0, 0, 0, n - frame.shape[1])).unsqueeze(1)
+            for n, frame in zip(network.dims, self.frames, strict=True)
+        ]
+        frames, _ = align_frames(network.select(firsts), begin, self.root[firsts])
+        return replace(self, frames=[frame[rows, 0] for frame in frames])
+
+
+def aligned_factors(network: Network, matrix: Tensor, draws: Sequence[int]) -> list[Aligned]:
+    """Balanced factors of a matrix, aligned with θ_0 from the input, and, as three layers and more have local maxima,
+    from the output and from the best of several random frames.
 
     Args:
         network: θ_0, B members.
-        matrix: (d_out, d_in), or (B, d_out, d_in); of more modes than fit through the narrowest layer the leading ones.
-        backward: begin the alignment from the output instead of the input.
+        matrix: (d_out, d_in); of more modes than fit through the narrowest layer the leading ones.
+        draws: members of equal number have the same weights up to a factor: alignment does not depend on that.
     """
-    u, root, v = _factors(network, matrix)
-    frames, _ = align_frames(network, carried(network, v, u, backward=backward), root)
-    return overlay(network, frames, root)
-
-
-def drawn_start(network: Network, matrix: Tensor) -> tuple[Network, Tensor]:
-    """As :func:`balanced_start`, from the best of several random frames: three layers and more have local maxima.
-
-    Returns (start, whether its frames are aligned better than those from both ends, boolean (B,)).
-    """
-    u, root, v = _factors(network, matrix)
-    best, highest = align_frames(network, carried(network, v, u), root)
-    _, other = align_frames(network, carried(network, v, u, backward=True), root)
-    before = torch.maximum(highest, other)
-    rng = stream(0, "search")
-    for _ in range(DRAWS):
-        hidden = [torch.as_tensor(rng.standard_normal((n, root.shape[1]))).to(u) for n in network.hidden]
-        drawn = [v, *(polar(x).expand(len(u), -1, -1) for x in hidden), u]
-        frames, gain = align_frames(network, drawn, root)
-        better = (gain > highest).view(-1, 1, 1)
-        best = [torch.where(better, new, old) for new, old in zip(frames, best, strict=True)]
-        highest = torch.maximum(highest, gain)
-    return overlay(network, best, root), highest > before + HIGHER * before.abs()
+    firsts, rows = distinct(draws)
+    part = network.select(firsts)
+    u, root, v = _factors(part, matrix)
+    begin = [carried(part, v, u)]
+    if network.depth > 2:
+        rng = stream(0, "search")
+        begin.append(carried(part, v, u, backward=True))
+        for _ in range(DRAWS):
+            hidden = [torch.as_tensor(rng.standard_normal((n, root.shape[1]))).to(u) for n in network.hidden]
+            begin.append([v, *(polar(x).expand(len(u), -1, -1) for x in hidden), u])
+    frames, gain = align_frames(part, [torch.stack(each, 1) for each in zip(*begin, strict=True)], root)
+    every = torch.ones_like(gain[:, 0], dtype=torch.bool)
+    chosen = [(torch.full_like(every, i, dtype=torch.long), every) for i in range(min(2, len(begin)))]
+    if network.depth > 2:
+        before, (highest, best) = gain[:, :2].amax(1), gain[:, 2:].max(1)
+        chosen.append((best + 2, highest > before + HIGHER * before.abs()))
+    return [Aligned([f[rows, which[rows]] for f in frames], root[rows], new[rows]) for which, new in chosen]
 
 
 def _factors(network: Network, matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -98,31 +128,39 @@ def align_frames(network: Network, begin: Sequence[Tensor], root: Tensor) -> tup
     """Orthonormal hidden frames X_1, …, X_{L−1} with ⟨W_l, X_l diag(root) X_{l−1}ᵀ⟩ summed over l at a local maximum.
 
     Args:
-        begin: X_0, …, X_L, each (B, n_l, k) with orthonormal columns; the ends stay.
+        begin: X_0, …, X_L, each (B, m, n_l, k) with orthonormal columns, m starts a member; the ends stay.
         root: (B, k), weights of the columns.
 
-    Returns (frames, that sum of shape (B,)).
+    Returns (frames, that sum of shape (B, m)).
     """
     w, depth, frames = network.weights, network.depth, list(begin)
-    weight = root.unsqueeze(1)
+    weight = root[:, None, None]
     previous: Tensor | None = None
     for _ in range(SWEEPS):
-        gain = torch.zeros_like(root[:, 0])
+        gain = torch.zeros_like(frames[0][:, :, 0, 0])
         for index in range(1, depth):
-            pull = w[index - 1] @ (frames[index - 1] * weight) + w[index].mT @ (frames[index + 1] * weight)
+            pull = _applied(w[index - 1], frames[index - 1] * weight)
+            pull = pull + _applied(w[index].mT, frames[index + 1] * weight)
             frames[index] = polar(pull)
-            gain = gain + (pull * frames[index]).sum((1, 2))
+            gain = gain + (pull * frames[index]).sum((2, 3))
         if previous is not None and bool(((gain - previous).abs() <= SWEEP_TOLERANCE * gain.abs()).all()):
             break
         previous = gain
     ends = zip(w, frames[1:], frames[:-1], strict=True)
-    total = sum(((above * weight) * (layer @ below)).sum((1, 2)) for layer, above, below in ends)
+    total = sum(((above * weight) * _applied(layer, below)).sum((2, 3)) for layer, above, below in ends)
     assert isinstance(total, Tensor)
     return frames, total
 
 
+def _applied(layer: Tensor, frames: Tensor) -> Tensor:
+    """A layer (B, n, n') times frames (B, m, n', k), as one product a member."""
+    batch, count, rows, columns = frames.shape
+    flat = layer @ frames.transpose(1, 2).reshape(batch, rows, count * columns)
+    return flat.view(batch, -1, count, columns).transpose(1, 2)
+
+
 def polar(x: Tensor) -> Tensor:
-    """The nearest matrix with orthonormal columns, shape (B, n, k) with n ≥ k."""
+    """The nearest matrix with orthonormal columns, shape (…, n, k) with n ≥ k."""
     q, r = torch.linalg.qr(x)
     u, _, vh = torch.linalg.svd(r)
     return q @ (u @ vh)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from dlnphase.distances.coarse import distinct
 from dlnphase.distances.critical import CriticalMatrix
 from dlnphase.distances.deaths import Death, graded_death, mixed_death, mode_costs, once_per_draw, uniform_death
 from dlnphase.networks.chain import Network
@@ -97,8 +98,10 @@ def mixed_ways(network: Network, matrix: CriticalMatrix, draws: Sequence[int]) -
     if depth < 3 or dead < 2:
         return []
     middle = depth // 2
-    firsts = network.select([draws.index(draw) for draw in dict.fromkeys(draws)])
-    costs = mode_costs(firsts, [matrix] * firsts.batch, (middle, middle + 1))
+    firsts = network.select(distinct(draws)[0])
+    splits = (middle, middle + 1)
+    costs = mode_costs(firsts, [matrix] * firsts.batch, splits)
+    costs = costs / costs.new_tensor([1 / k + 1 / (depth - k) for k in splits])  # what wide layers ask, any mode alike
     if float((costs.std((1, 2)) / costs.mean((1, 2))).amax()) <= MIXED_SPREAD:
         return []
     nothing = torch.zeros_like(network.theta[:, 0])

@@ -104,8 +104,9 @@ def _measure(job: Job) -> list[Cell | Failure]:
     unit = draw(held, settings.depth, width, cost.shape, 1.0, precise, seed=settings.seed, members=settings.seeds)
     starts = [unit.with_theta(unit.theta * sigma_of(width, gamma)) for gamma in job.gammas]
     batch = unit.with_theta(torch.cat([start.theta for start in starts]))
-    minimum = distance_to_minimum(batch, cost, coarse=held.coarse)
-    saddle = distance_to_saddle(batch, cost, coarse=held.coarse, draws=list(range(seeds)) * len(starts))
+    draws = list(range(seeds)) * len(starts)
+    minimum = distance_to_minimum(batch, cost, coarse=held.coarse, draws=draws)
+    saddle = distance_to_saddle(batch, cost, coarse=held.coarse, draws=draws)
     cells: list[Cell | Failure] = []
     for index, (gamma, start) in enumerate(zip(job.gammas, starts, strict=True)):
         rows = slice(index * seeds, (index + 1) * seeds)

@@ -40,7 +40,7 @@ from dlnphase.sweep.executors import Outcome, run_dask, run_here, run_processes
 
 SEEN = 1e-4  # brackets narrower than what is printed are not
 SMALL = 12  # cells up to which other processes are not worth their start
-TOGETHER = 32  # networks, at most, that are measured as one batch: what is lost is only the overhead of each call
+TOGETHER = 128  # networks, at most, that are measured as one batch: what is lost is only the overhead of each call
 
 
 @dataclass(frozen=True)
