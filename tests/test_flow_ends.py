@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from following import CPU, METHODS, at, follow, gaussian, last
+from following import CPU, METHODS, at, follow, gaussian, last, random_target
 from problems import (
     LogCosh,
     aligned_problem,
@@ -114,6 +114,15 @@ def test_a_run_ends_converged_at_the_asked_fraction_of_its_first_excess():
         records = follow(network, cost, tol=tol)
         assert records[-1].reasons == ["converged"]
         assert records[-1].excess[0] <= tol * records[0].excess[0] < records[-2].excess[0]
+
+
+@pytest.mark.parametrize("dims", [(4, 8, 3), (4, 8, 8, 3)])
+def test_a_stiff_run_stays_at_its_minimum_in_long_steps(dims):
+    """ROUND_OFFS: nothing but round-off of A is left there; taken for errors of steps, it holds them to a unit of t."""
+    cost = factorization(random_target((3, 4), (3.0, 1.0)), CPU)
+    records = follow(gaussian(dims, 0.3), cost, method="stiff", tol=0, max_time=1e6, max_steps=300)
+    assert records[-1].reasons == ["max_time"] and len(records) < 150
+    assert records[-1].excess[0] < 1e-29
 
 
 def test_budgets_that_run_out():

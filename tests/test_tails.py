@@ -87,6 +87,7 @@ def references():
     ],
 )
 def test_every_level_of_the_cost_is_passed_when_scipy_says(name, method, references):
+    """OBLIQUE, where steps are stiff: with Q made of every learned mode, however oblique its projection, three fail."""
     network, target = problem(name)
     cost = factorization(target, CPU)
     layers = [w[0].numpy() for w in network.weights]
