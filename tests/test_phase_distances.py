@@ -9,7 +9,7 @@ from scipy.optimize import minimize
 from turns import random_rotations
 
 from dlnphase.backend import resolve_backend
-from dlnphase.costs.quadratic import QuadraticCost, factorization
+from dlnphase.costs.quadratic import QuadraticCost, factorization, sensing
 from dlnphase.costs.tasks import planted_task, regression_task
 from dlnphase.critical import find_visits, refine_matrix
 from dlnphase.critical.matrix import HostCost
@@ -353,3 +353,17 @@ def test_no_saddle_of_a_kind_is_nearer_than_the_bound_that_rules_it_out(gamma):
             assert bool((found.distance >= way.bound * (1 - 1e-9)).all())
             if way.is_exact:
                 torch.testing.assert_close(found.distance, way.bound, rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_planted_matrix_that_fits_a_narrow_network_is_found_by_measurements(seed):
+    """Six measurements of a 3 × 4 matrix of rank 1: an exact fit of rank 1 is told from round-off, at width 1 too."""
+    rng = np.random.default_rng(seed)
+    planted = 9.9 * np.outer(*(x / np.linalg.norm(x) for x in (rng.standard_normal(3), rng.standard_normal(4))))
+    operators = rng.standard_normal((6, 3, 4)) / 6**0.5
+    cost = sensing(operators, np.einsum("mij,ij->m", operators, planted), CPU)
+    network = Network.from_weights([torch.as_tensor(0.1 * rng.standard_normal(s)) for s in ((1, 4), (3, 1))])
+    found = distance_to_minimum(network, cost)
+    a = found.network.product()[0].numpy()
+    assert np.linalg.matrix_rank(a, 1e-9) == 1
+    assert np.einsum("mij,ij->m", operators, a - planted) == pytest.approx(0.0, abs=1e-6)

@@ -8,7 +8,6 @@ from dlnphase.backend import resolve_backend
 from dlnphase.costs.quadratic import completion, factorization, sensing
 from dlnphase.costs.tasks import planted_matrix, planted_task
 from dlnphase.critical.sparsity import end_of_path, norms_of, nuclear_minimum
-from dlnphase.distances.measured import measured_directions
 from dlnphase.settings import TrainSettings
 from dlnphase.training.run import train
 
@@ -106,7 +105,7 @@ def test_numbers_in_float32_leave_their_round_off_out_of_the_fit(way):
         cost = sensing(operators, values, full)
         assert cost.resolution == np.finfo(np.float32).eps
     assert not cost.unique and not cost.to(full).unique
-    assert measured_directions(cost.to(full)).shape[1] == 20
+    assert cost.to(full).measured().shape[1] == 20
     found = nuclear_minimum(cost.to(full))
     assert found.nuclear == pytest.approx(10.0, rel=1e-4)
     assert nuclear_minimum(cost).nuclear == pytest.approx(10.0, rel=1e-4)

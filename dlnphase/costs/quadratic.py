@@ -4,7 +4,7 @@ Every cost here is C(A) = C_min + ½⟨A − Â, H(A − Â)⟩ for a positive s
 and one minimiser Â. Written like that, the excess C − C_min loses no digits near the minimum, and the
 price of a cost does not depend on the number of samples it came from.
 
-H comes in three structures, of which the first two are cheap:
+H comes in three forms, of which the first two are cheap (:mod:`dlnphase.costs.hessians`):
     mask   H(A) = M ∘ A        factorization (M = 1) and completion
     right  H(A) = A Σ          regression, Σ = XᵀX/N
     dense  H(A) = unvec(H vec A), vec row by row: sensing, or any quadratic cost of your own
@@ -19,12 +19,11 @@ import torch
 from torch import Tensor
 
 from dlnphase.backend import Backend
+from dlnphase.costs.hessians import FORMS, Hessian
 from dlnphase.costs.interface import ConvexCost
 from dlnphase.costs.interface import Cost as Cost
 from dlnphase.costs.round_off import indistinct, resolved, snapped
 from dlnphase.errors import InputError
-
-STRUCTURES = ("mask", "right", "dense")
 
 
 class QuadraticCost(ConvexCost):
@@ -41,6 +40,7 @@ class QuadraticCost(ConvexCost):
     """
 
     minimizer: Tensor
+    hessian: Hessian
 
     def __init__(
         self,
@@ -51,11 +51,10 @@ class QuadraticCost(ConvexCost):
         minimum: float = 0.0,
         resolution: float | None = None,
     ) -> None:
-        if structure not in STRUCTURES:
-            raise ValueError(f"structure {structure!r} is none of {STRUCTURES}")
+        if structure not in FORMS:
+            raise ValueError(f"structure {structure!r} is none of {tuple(FORMS)}")
         self.kind = kind
-        self.structure = structure
-        self.operator = operator
+        self.hessian = FORMS[structure](operator)
         self.minimizer = minimizer
         self.minimum = float(minimum)
         self.shape = (int(minimizer.shape[0]), int(minimizer.shape[1]))
@@ -66,17 +65,32 @@ class QuadraticCost(ConvexCost):
 
     def to(self, backend: Backend) -> QuadraticCost:
         """The same cost on another device or in another dtype."""
-        operator = self.operator.to(backend.device, backend.dtype)
-        minimizer = self.minimizer.to(backend.device, backend.dtype)
-        return QuadraticCost(self.kind, self.structure, operator, minimizer, self.minimum, self.resolution)
+        hessian, minimizer = self.hessian.to(backend), self.minimizer.to(backend.device, backend.dtype)
+        return QuadraticCost(self.kind, hessian.word, hessian.numbers, minimizer, self.minimum, self.resolution)
+
+    @property
+    def structure(self) -> str:
+        """``mask``, ``right`` or ``dense``."""
+        return self.hessian.word
+
+    @property
+    def operator(self) -> Tensor:
+        """The numbers of H: M, Σ, or H as a matrix."""
+        return self.hessian.numbers
 
     @property
     def unique(self) -> bool:
         """Whether the minimiser is unique (H is positive definite)."""
-        if self.structure == "mask":
-            return bool((self.operator > 0).all())
-        eigenvalues = torch.linalg.eigvalsh(self.operator)
-        return bool(eigenvalues[0] > indistinct(self.resolution) * eigenvalues[-1])
+        return self.hessian.is_definite(self.resolution)
+
+    @property
+    def settled(self) -> bool:
+        """Whether all minimisers agree on what the data can see of their rank: unique ones, and regressions."""
+        return self.hessian.of_inputs or self.unique
+
+    def measured(self) -> Tensor | None:
+        """Orthonormal columns that span the range of H on row-major entries, (D, m); None where it is everything."""
+        return self.hessian.measured(self.shape, self.resolution)
 
     @property
     def like(self) -> Tensor:  # type: ignore[override]
@@ -86,7 +100,7 @@ class QuadraticCost(ConvexCost):
     @property
     def curvature_bound(self) -> float:
         """The largest eigenvalue of H."""
-        return float(self.operator.max() if self.structure == "mask" else torch.linalg.eigvalsh(self.operator)[-1])
+        return self.hessian.largest
 
     def numbers(self) -> dict[str, Tensor]:
         """The minimiser and the operator."""
@@ -99,24 +113,19 @@ class QuadraticCost(ConvexCost):
     def excess(self, a: Tensor) -> Tensor:
         """C(A) − C_min, shape (B,); exact to relative round-off of A − Â."""
         residual = a - self.minimizer
-        return 0.5 * (residual * self._apply(residual)).sum((-2, -1))
+        return 0.5 * (residual * self.hessian.apply(residual)).sum((-2, -1))
 
     def gradient(self, a: Tensor) -> Tensor:
         """∇C(A) = H(A − Â), shape (B, d_out, d_in)."""
-        return self._apply(a - self.minimizer)
+        return self.hessian.apply(a - self.minimizer)
 
     def apply_curvature(self, v: Tensor, a: Tensor | None = None) -> Tensor:
         """H(V); does not depend on A."""
-        return self._apply(v)
+        return self.hessian.apply(v)
 
     def curvature(self, a: Tensor | None = None) -> Tensor:
         """H as a matrix on row-major entries, shape (D, D)."""
-        if self.structure == "mask":
-            return torch.diag(self.operator.flatten())
-        if self.structure == "right":
-            eye = torch.eye(self.shape[0], dtype=self.operator.dtype, device=self.operator.device)
-            return torch.kron(eye, self.operator.T.contiguous())
-        return self.operator
+        return self.hessian.matrix(self.shape)
 
     def minimum_at_rank(self, rank: int) -> float | None:
         """min C over matrices of at most this rank.
@@ -127,24 +136,12 @@ class QuadraticCost(ConvexCost):
         """
         if rank >= min(self.shape):
             return self.minimum
-        whitened = None
-        if self.structure == "mask" and bool((self.operator == self.operator[0, 0]).all()):
-            whitened = self.minimizer * self.operator[0, 0].sqrt()
-        elif self.structure == "right":
-            values, vectors = torch.linalg.eigh(self.operator)
-            whitened = self.minimizer @ (vectors * values.clamp_min(0).sqrt())
+        whitened = self.hessian.whitened(self.minimizer)
         if whitened is not None:
             s = torch.linalg.svdvals(whitened)
             return self.minimum + 0.5 * float((s[rank:] ** 2).sum())
         s = torch.linalg.svdvals(self.minimizer)
         return self.minimum if float(s[rank]) <= resolved(self.resolution) * float(s[0]) else None
-
-    def _apply(self, v: Tensor) -> Tensor:
-        if self.structure == "mask":
-            return self.operator * v
-        if self.structure == "right":
-            return v @ self.operator
-        return (v.flatten(-2) @ self.operator.T).view(v.shape)
 
 
 def require_quadratic(cost: ConvexCost, what: str) -> QuadraticCost:

@@ -13,12 +13,12 @@ of H with ‖Λ‖_op ≤ 1 gives the lower bound ⟨Λ, Â⟩ ≤ min ‖A‖_*
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from dlnphase.costs.quadratic import QuadraticCost
-from dlnphase.costs.round_off import indistinct
 from dlnphase.critical.matrix import HostCost, refine_matrix
 from dlnphase.findings import Norms, Sparsity
 
@@ -107,7 +107,7 @@ def nuclear_minimum(cost: QuadraticCost, *, gap: float = GAP, max_iterations: in
     if max_iterations is None:
         max_iterations = int(min(MAX_ITERATIONS, max(BUDGET // (d_out * d_in * min(d_out, d_in)), 100)))
     center = cost.minimizer.detach().cpu().double().numpy()
-    fixed = _projector(cost)
+    fixed = cost.hessian.projection(cost.resolution)
     scale = float(np.linalg.norm(center, 2))
     if scale == 0.0:
         return NuclearMinimum(center, 0.0, 0.0, 0)
@@ -143,7 +143,12 @@ def _rebalanced(
 
 
 def _certified(
-    z: np.ndarray, dual: np.ndarray, step: float, center: np.ndarray, fixed: _Projector, iteration: int
+    z: np.ndarray,
+    dual: np.ndarray,
+    step: float,
+    center: np.ndarray,
+    fixed: Callable[[np.ndarray], np.ndarray],
+    iteration: int,
 ) -> NuclearMinimum:
     multiplier = fixed(-dual / step)
     multiplier = multiplier / max(1.0, float(np.linalg.norm(multiplier, 2)))
@@ -159,26 +164,3 @@ def _shrink(a: np.ndarray, by: float) -> np.ndarray:
 
 def _nuclear(a: np.ndarray) -> float:
     return float(np.linalg.svd(a, compute_uv=False).sum())
-
-
-class _Projector:
-    """Orthogonal projection of matrices onto the range of H: the part of a matrix that the data fixes."""
-
-    def __init__(self, structure: str, operator: np.ndarray, resolution: float) -> None:
-        self.structure = structure
-        if structure == "mask":
-            self.basis = (operator > 0).astype(float)
-            return
-        values, vectors = np.linalg.eigh(operator)
-        self.basis = vectors[:, values > indistinct(resolution) * values[-1]]
-
-    def __call__(self, v: np.ndarray) -> np.ndarray:
-        if self.structure == "mask":
-            return self.basis * v
-        if self.structure == "right":
-            return v @ self.basis @ self.basis.T
-        return (self.basis @ (self.basis.T @ v.ravel())).reshape(v.shape)
-
-
-def _projector(cost: QuadraticCost) -> _Projector:
-    return _Projector(cost.structure, cost.operator.detach().cpu().double().numpy(), cost.resolution)

@@ -20,20 +20,25 @@ def schatten(matrix: Tensor, depth: int) -> Tensor:
 
 def minimisers(cost: QuadraticCost, depth: int) -> list[tuple[str, Tensor]]:
     """Named minimisers of the cost, nearest guess first: the only one where it is unique; else several."""
-    if cost.unique or cost.structure == "right":
-        # For a regression the least-norm minimiser projects every other one, so all its singular values are smallest.
+    if cost.settled:
         return [("least squares", cost.minimizer)]
     out = [("least squares", cost.minimizer)]
     sparse = reweighted(cost, depth)
     out.append(("low Schatten norm", sparse))
     for rank in range(1, min(cost.shape)):
-        scale = float(cost.excess(torch.zeros_like(cost.minimizer)))
         fits = [fixed_rank_point(cost, rank, start=start) for start in (cost.minimizer, sparse)]
-        exact = [fit for fit in fits if float(cost.excess(fit)) <= exact_fit(cost.resolution) * scale]
+        exact = [fit for fit in fits if is_minimiser(cost, fit)]
         if exact:
             out.append((f"rank {rank}", min(exact, key=lambda fit: float(schatten(fit, depth)))))
             break
     return out
+
+
+def is_minimiser(cost: QuadraticCost, a: Tensor) -> bool:
+    """Whether C(A) − C_min is round-off, of what H sees of A − Â alone: the image of what it does not see is noise."""
+    seen = cost.hessian.projection(cost.resolution)((a - cost.minimizer).detach().cpu().numpy())
+    excess = cost.excess((cost.minimizer + torch.as_tensor(seen).to(a))[None])
+    return bool(excess <= exact_fit(cost.resolution) * cost.excess(torch.zeros_like(a)[None]))
 
 
 def reweighted(cost: QuadraticCost, depth: int, steps: int = 300) -> Tensor:

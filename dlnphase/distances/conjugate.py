@@ -156,7 +156,7 @@ def critical_pairs(cost: QuadraticCost) -> list[CriticalPair]:
     if not bool(cost.minimizer.any()):
         return []
     conjugate = Conjugate(cost)
-    found = block_pairs(cost, conjugate) if cost.structure == "mask" else []
+    found = [] if cost.hessian.seen is None else block_pairs(cost, conjugate, cost.hessian.seen.cpu().numpy())
     if conjugate.target.size > LARGEST:
         return found
     start = cost.gradient(torch.zeros_like(cost.minimizer)[None])[0].cpu().double().numpy()
@@ -175,12 +175,14 @@ def critical_pairs(cost: QuadraticCost) -> list[CriticalPair]:
     return found
 
 
-def block_pairs(cost: QuadraticCost, conjugate: Conjugate) -> list[CriticalPair]:
+def block_pairs(cost: QuadraticCost, conjugate: Conjugate, mask: np.ndarray) -> list[CriticalPair]:
     """For a mask: ∇C = −s u vᵀ with (u, s, v) a singular triple of a block of rows × columns that is wholly observed.
 
     Blocks: each row with all its columns, and every further row observed there; each column likewise.
+
+    Args:
+        mask: which entries are observed, (d_out, d_in).
     """
-    mask = (cost.operator > 0).cpu().numpy()
     pairs = [(mask[:, columns].all(1), columns) for columns in mask] + [(rows, mask[rows].all(0)) for rows in mask.T]
     blocks = {(rows.tobytes(), columns.tobytes()): (rows, columns) for rows, columns in pairs}
     found: list[CriticalPair] = []

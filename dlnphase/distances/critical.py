@@ -20,10 +20,9 @@ import torch
 from torch import Tensor
 
 from dlnphase.costs.quadratic import QuadraticCost
-from dlnphase.costs.round_off import exact_fit, indistinct
-from dlnphase.distances.completions import fixed_rank_point
+from dlnphase.costs.round_off import indistinct
+from dlnphase.distances.completions import fixed_rank_point, is_minimiser
 from dlnphase.distances.conjugate import critical_pairs, same
-from dlnphase.distances.measured import measured_directions
 
 FAINT = 1e-6  # singular values of ∇C below this, over the largest, are left by the search for a critical point
 
@@ -70,24 +69,18 @@ def critical_matrices(cost: QuadraticCost, *, limit: int = 32) -> list[CriticalM
     Args:
         limit: at most this many single modes and this many leading groups (or this many of each rank of ∇C) are listed.
     """
-    if cost.structure == "right" or (cost.structure == "mask" and bool((cost.operator == cost.operator[0, 0]).all())):
-        return _mode_subsets(cost, limit)
-    return _general(cost, limit)
+    coordinates = cost.hessian.modes(cost.resolution)
+    return _general(cost, limit) if coordinates is None else _mode_subsets(cost, *coordinates, limit)
 
 
-def _mode_subsets(cost: QuadraticCost, limit: int) -> list[CriticalMatrix]:
-    """Every single mode removed, and the m strongest modes removed for every m."""
-    d_in = cost.shape[1]
-    a = cost.minimizer
-    if cost.structure == "right":
-        values, vectors = torch.linalg.eigh(cost.operator)
-        kept = values > indistinct(cost.resolution) * values[-1]
-        measured = vectors[:, kept]
-        root, inverse = values[kept].sqrt(), values[kept].rsqrt()
-    else:
-        measured = torch.eye(d_in, dtype=a.dtype, device=a.device)
-        root = inverse = torch.ones(d_in, dtype=a.dtype, device=a.device)
-    u, s, vh = torch.linalg.svd(a @ measured * root, full_matrices=False)
+def _mode_subsets(cost: QuadraticCost, measured: Tensor, root: Tensor, limit: int) -> list[CriticalMatrix]:
+    """Every single mode removed, and the m strongest modes removed for every m.
+
+    Args:
+        measured, root: (d_in, m) and (m,), coordinates A·measured·root in which Eckart and Young's theorem holds.
+    """
+    inverse = 1 / root
+    u, s, vh = torch.linalg.svd(cost.minimizer @ measured * root, full_matrices=False)
     rank = int((s > indistinct(cost.resolution) * s[0]).sum()) if float(s[0]) > 0 else 0
     sets = [tuple(range(m)) for m in range(rank, 1, -1)][:limit]
     sets += [(i,) for i in range(rank - 1, -1, -1)][:limit]
@@ -109,11 +102,10 @@ def _general(cost: QuadraticCost, limit: int) -> list[CriticalMatrix]:
     """A = 0, minima of C at fixed rank, and critical pairs of the conjugate cost, at most ``limit`` of each rank of
     ∇C."""
     zero = torch.zeros_like(cost.minimizer)
-    scale = float(cost.excess(zero[None]))
     found = [zero]
     for rank in range(1, min(cost.shape)):
         point = fixed_rank_point(cost, rank)
-        if float(cost.excess(point[None])) <= exact_fit(cost.resolution) * scale:
+        if is_minimiser(cost, point):
             break
         found.append(point)
     found += [torch.as_tensor(pair.matrix).to(zero) for pair in critical_pairs(cost)]
@@ -166,7 +158,7 @@ def _critical_matrix(cost: QuadraticCost, point: Tensor, gradient: Tensor) -> Cr
 
 def _reduced_basis(cost: QuadraticCost, left: Tensor, right: Tensor) -> Tensor | None:
     """Orthonormal basis of the measured functionals seen by X ↦ U_c X V_cᵀ, shape (p·q, k); None for all."""
-    measured = measured_directions(cost)
+    measured = cost.measured()
     size = left.shape[1] * right.shape[1]
     if measured is None or size == 0:
         return None

@@ -10,7 +10,6 @@ from torch import Tensor
 from dlnphase.costs.quadratic import QuadraticCost
 from dlnphase.distances.completions import minimisers
 from dlnphase.distances.critical import CriticalMatrix, critical_matrices
-from dlnphase.distances.measured import measured_directions
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,9 +36,9 @@ def facts_of(cost: QuadraticCost, depth: int) -> CostFacts:
     for tensor in (cost.operator, cost.minimizer):
         array = tensor.detach().cpu().contiguous().numpy()
         digest.update(f"{array.dtype} {array.shape} {tensor.device}".encode() + array.tobytes())
-    key = f"{cost.structure} {cost.resolution} {depth} {digest.hexdigest()}"
+    key = f"{cost.hessian.word} {cost.resolution} {depth} {digest.hexdigest()}"
     if key not in _known:
-        facts = CostFacts(measured_directions(cost), minimisers(cost, depth), critical_matrices(cost))
+        facts = CostFacts(cost.measured(), minimisers(cost, depth), critical_matrices(cost))
         _known.clear()
         _known[key] = facts
     return _known[key]

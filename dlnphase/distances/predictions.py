@@ -65,7 +65,7 @@ def predicted_minimum(network: Network, cost: QuadraticCost, width: float, gamma
 
 def minimum_claim(cost: QuadraticCost, gamma: float) -> str:
     """``limit``, or ``at most`` where the minima are a set and γ > 1: the least quasi-norm on it is not known then."""
-    return "limit" if gamma <= 1 or cost.unique or cost.structure == "right" else "at most"
+    return "limit" if gamma <= 1 or cost.settled else "at most"
 
 
 def predicted_saddle(cost: QuadraticCost, depth: int, width: float, gamma: float) -> float | None:
@@ -96,9 +96,9 @@ def least_rank(cost: QuadraticCost) -> tuple[int, bool]:
       only if (d_out − m)(d_in − m) < M, their codimension (Harris 1992, Algebraic Geometry, lecture 12); it does for
       certain if it meets {matrices of m given columns}: D − M < m·max(d_out, d_in).
     """
-    if cost.structure == "right" or cost.unique:
+    if cost.settled:
         return 1, True
-    if cost.structure == "mask":
+    if cost.hessian.seen is not None:
         return 1, False
     d_out, d_in = cost.shape
     values = torch.linalg.eigvalsh(cost.operator)

@@ -76,11 +76,11 @@ class FramedCost(State, Batched):
         self.structure = "general"
         if isinstance(cost, QuadraticCost):
             self.minimizer = cost.minimizer.double().repeat(batch, 1, 1)
-            if cost.structure == "mask" and bool((cost.operator == 1).all()):
+            if cost.hessian.seen is not None and bool((cost.hessian.numbers == 1).all()):
                 self.structure = "identity"
-            elif cost.structure == "right":
+            elif cost.hessian.of_inputs:
                 self.structure = "right"
-                self.operator = cost.operator.double().repeat(batch, 1, 1)
+                self.operator = cost.hessian.numbers.double().repeat(batch, 1, 1)
             else:
                 self.structure = "dense"
                 self.operator = cost.curvature().double().repeat(batch, 1, 1)

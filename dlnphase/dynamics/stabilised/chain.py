@@ -84,7 +84,8 @@ class Chain(State):
     numpy: Fixed[bool]
     xp: Fixed[ModuleType]
     matmul: Fixed[Callable[..., Array]]
-    structure: Fixed[str]
+    quadratic: Fixed[bool]
+    _product: Fixed[Callable[[Array, Array], Array]]
     _like: Fixed[torch.Tensor]
     _gemm: Fixed[Callable[..., Array]]
     _axpy: Fixed[Callable[..., Array]]
@@ -110,8 +111,9 @@ class Chain(State):
         if self.numpy:
             self._gemm, self._axpy = get_blas_funcs(("gemm", "axpy"), dtype=self.array(theta).dtype)
         self.matmul, self._dot = self.xp.matmul, self.xp.dot
-        self.structure = cost.structure if isinstance(cost, QuadraticCost) else "general"
+        self.quadratic = isinstance(cost, QuadraticCost)
         if isinstance(cost, QuadraticCost):
+            self._product = cost.hessian.product
             self._operator, self._minimizer = self.array(cost.operator), self.array(cost.minimizer)
         d_out, d_in = network.shape
         new = theta.new_empty
@@ -191,7 +193,7 @@ class Chain(State):
 
     def excess(self) -> float:
         """C − C_min at the point of the last slope."""
-        if self.structure == "general":
+        if not self.quadratic:
             return float(self.cost.excess(self.tensor(self.a)[None])[0])
         return 0.5 * float(((self.a - self._minimizer) * self.g).sum())
 
@@ -248,16 +250,12 @@ class Chain(State):
         return total
 
     def _cost_gradient(self, a: Array) -> Array:
-        if self.structure == "general":
+        if not self.quadratic:
             return self.array(self.cost.gradient(self.tensor(a)[None])[0])
         return self._apply(a - self._minimizer)
 
     def _apply(self, v: Array) -> Array:
         """The Hessian of the cost at the point of the last slope."""
-        if self.structure == "mask":
-            return self._operator * v
-        if self.structure == "right":
-            return v @ self._operator
-        if self.structure == "dense":
-            return (self._operator @ v.reshape(-1)).reshape(v.shape)
+        if self.quadratic:
+            return self._product(self._operator, v)
         return self.array(self.cost.apply_curvature(self.tensor(v)[None], self.tensor(self.a)[None])[0])
