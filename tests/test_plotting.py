@@ -48,7 +48,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("results")
     _save(root / "run")
     _save(root / "completed", task="completion", rank=1)
-    _save(root / "many", seeds=64, width=20, depth=2)
+    _save(root / "many", seeds=16, width=20, depth=2)
     _save(root / "none", max_time=1e-3)
     _save(root / "lazy", gamma=0.7, width=2000)
     _save(root / "greedy", dynamics="greedy")
@@ -140,17 +140,17 @@ def test_loss_draws_the_test_cost_and_the_exponential_of_the_lazy_regime(results
     assert np.log(cost[0] / cost[-1]) / t[-1] == pytest.approx(rate, rel=0.25)
 
 
-def test_sixty_four_starts_are_all_drawn_with_their_median(results: Path) -> None:
+def test_sixteen_starts_are_all_drawn_with_their_median(results: Path) -> None:
     path = load_train(results / "many").trajectory
     figure = _figure("loss", results / "many")
     drawn = _lines(figure, "cost")
-    assert len(drawn) == 64
+    assert len(drawn) == 16
     for member, line in enumerate(drawn):
         np.testing.assert_array_equal(line[:, 1], path.cost[path.rows_of(member)])
     (median,) = _lines(figure, "median")
     k = len(median) // 2
     now, table = median[k, 0], []
-    for m in range(64):
+    for m in range(16):
         t, cost = path.t[path.rows_of(m)], path.cost[path.rows_of(m)]
         if t[-1] < now:  # who has ended keeps its last value
             table.append(cost[-1])
@@ -160,8 +160,8 @@ def test_sixty_four_starts_are_all_drawn_with_their_median(results: Path) -> Non
             table.append(cost[j - 1] ** (1 - part) * cost[j] ** part)  # straight on the logarithmic axis
     assert median[k, 1] == pytest.approx(np.median(table))
     assert (np.diff(median[:, 1]) <= 1e-12 * median[0, 1]).all()  # every cost falls, so does their median
-    ends = np.sort([path.t[path.rows_of(m)[-1]] for m in range(64)])
-    assert median[-1, 0] == ends[31]  # until half have ended
+    ends = np.sort([path.t[path.rows_of(m)[-1]] for m in range(16)])
+    assert median[-1, 0] == ends[7]  # until half have ended
     assert "from the 10 % to the 90 % quantile" in caption_of(figure).replace("\n", " ")
 
 
@@ -169,12 +169,12 @@ def test_mean_and_standard_deviation_are_drawn_where_asked_for(results: Path) ->
     path = load_train(results / "many").trajectory
     figure = _figure("loss", results / "many", average="mean")
     (mean,) = _lines(figure, "median")
-    first = [path.cost[path.rows_of(m)[0]] for m in range(64)]
+    first = [path.cost[path.rows_of(m)[0]] for m in range(16)]
     assert mean[0, 1] == pytest.approx(np.mean(first))
     (band,) = figure.axes[0].collections
     edges = band.get_paths()[0].vertices
     assert edges[:, 1].max() >= np.mean(first) + np.std(first, ddof=1) * (1 - 1e-9)
-    assert any("mean of 64 starts" in t.get_text() for t in figure.axes[0].get_legend().get_texts())
+    assert any("mean of 16 starts" in t.get_text() for t in figure.axes[0].get_legend().get_texts())
 
 
 def test_fewer_than_five_starts_have_no_band(results: Path, tmp_path: Path) -> None:
@@ -186,14 +186,14 @@ def test_fewer_than_five_starts_have_no_band(results: Path, tmp_path: Path) -> N
 def test_the_rank_of_a_batch_is_a_share_for_each_rank(results: Path) -> None:
     result = load_train(results / "many")
     axes = _figure("rank", results / "many").axes[0]
-    assert axes.get_ylabel() == "share of the 64 starts"
+    assert axes.get_ylabel() == "share of the 16 starts"
     now = float(np.median([row.time for m in result.members for row in m.rank_transitions]))
     ranks = [max([r.to_rank for r in m.rank_transitions if r.time <= now], default=0) for m in result.members]
     top = 0.0
     for rank in sorted(set(ranks)):
         (area,) = [c for c in axes.collections if c.get_gid() == f"share{rank}"]
         inside = [y for y in np.linspace(0.001, 0.999, 500) if area.get_paths()[0].contains_point((now + 1e-9, y))]
-        assert len(inside) / 500 == pytest.approx(ranks.count(rank) / 64, abs=0.01)
+        assert len(inside) / 500 == pytest.approx(ranks.count(rank) / 16, abs=0.01)
         assert min(inside) >= top - 0.01
         top = max(inside)
 
