@@ -9,9 +9,10 @@ import pytest
 
 import dlnphase
 from dlnphase.errors import InputError
+from dlnphase.plotting.draw import draw
 from dlnphase.results.detect import save_detect
 from dlnphase.results.sweep import SweepFile
-from dlnphase.results.train import save_train
+from dlnphase.results.train import Member, save_train
 
 SMALL = {"task": "factorization", "shape": (4, 3), "singular_values": (3.0, 1.0), "depth": 3}
 
@@ -92,3 +93,12 @@ def test_a_run_without_transitions_has_a_headline_alone(folder):
     assert "<table>" not in result._repr_html_()
     with pytest.raises(InputError, match=r"trajectory\.npz"):
         dataclasses.replace(result, trajectory=None).to_dataframe()
+
+
+def test_a_start_is_a_line_and_a_figure_its_picture(folder):
+    run = dlnphase.load(folder / "run")
+    start = Member(3, run.outcome, run.rank_transitions, run.theory)
+    assert repr(start) == f"<Member 3: saddle-to-saddle, rank 2, converged at t = {run.outcome.time:.4g}>"
+    (drawn,), _ = draw(dlnphase.PlotSettings(source=str(folder / "run"), kind="loss"))
+    assert repr(drawn) == "<Drawn: loss of run>"
+    assert drawn._repr_png_().startswith(b"\x89PNG")

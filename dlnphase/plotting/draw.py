@@ -38,13 +38,20 @@ _SHOWS = {
 _MAIN = {"train": ("loss", "path"), "sweep-gamma": ("phase", "exponents"), "detect-saddles": ("saddles",)}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Drawn:
-    """A figure and what it shows."""
+    """A figure and what it shows; in a notebook, its picture."""
 
     kind: str
     figure: Figure
     sources: tuple[Source, ...]
+
+    def __repr__(self) -> str:
+        return f"<Drawn: {self.kind} of {', '.join(s.name for s in self.sources)}>"
+
+    def _repr_png_(self) -> bytes:
+        """What a notebook shows, whether or not it has set up matplotlib."""
+        return save(self.figure, Path(f"{self.kind}.png"), LOOKS["paper"], self.kind)
 
 
 def plot(

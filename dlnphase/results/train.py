@@ -233,6 +233,11 @@ class Outcome:
     margin: float | None = None
     alignment: float | None = None
 
+    def headline(self) -> str:
+        """``saddle-to-saddle, rank 3, converged at t = 33.09``."""
+        end = f"{self.reason.replace('_', ' ')} at t = {self.time:.4g}"
+        return f"{self.regime or 'regime not told'}, rank {self.rank}, {end}"
+
 
 @dataclass(frozen=True)
 class Plateau:
@@ -279,9 +284,12 @@ class Theory:
     predictions: dict[str, Prediction] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Member:
     """One initialisation of several."""
+
+    def __repr__(self) -> str:
+        return f"<Member {self.member}: {self.outcome.headline()}>"
 
     member: int
     outcome: Outcome
@@ -312,9 +320,8 @@ class TrainResult(Tabular):
 
     With several members ``outcome``, ``rank_transitions`` and ``modes`` hold means over the members (``reason`` the
     worst one, ``regime`` the most common), ``spread`` and ``mode_spread`` how they vary, and ``members`` each of them.
-    Of a completion of a user's matrix, ``completed`` is that matrix with its gaps filled in: what training saw as it
-    was given, all else as in A at the end (the mean over the members). ``completed_at_noise`` is the same of A where
-    the path met the noise, before it learned modes that fit noise; None where it learned none.
+    Of a user's matrix with gaps, ``completed`` holds what training saw as given, the rest as in A at the end (the
+    mean of the members). ``completed_at_noise`` is the same of A where the path met the noise, before it fitted any.
     """
 
     SCHEMA: ClassVar[str] = "dlnphase/train@1"
@@ -342,10 +349,7 @@ class TrainResult(Tabular):
         """``completion 10×10, L = 4, saddle-to-saddle, rank 3, converged at t = 33.09``."""
         o, (rows, columns) = self.outcome, self.task.shape
         starts = f"{len(self.members)} starts, " if self.members else ""
-        return (
-            f"{self.task.words} {rows}×{columns}, L = {self.network.depth}, {starts}{o.regime or 'regime not told'}, "
-            f"rank {o.rank}, {o.reason.replace('_', ' ')} at t = {o.time:.4g}"
-        )
+        return f"{self.task.words} {rows}×{columns}, L = {self.network.depth}, {starts}{o.headline()}"
 
     def columns(self) -> dict[str, np.ndarray]:
         """The trajectory, a row per record: member, t, step, costs, gradient_norm, singular_value_1, ….
@@ -390,8 +394,6 @@ def load_train(source: Path | str) -> TrainResult:
 
 def _with_tables(result: TrainResult, directory: Path) -> TrainResult:
     """With the completed matrices that lie in its directory."""
-    files = {part: directory / result.files[part] for part in COMPLETED_FILES if part in result.files}
-    tables: dict[str, Any] = {
-        part: Table.read(file, result.task.shape) for part, file in files.items() if file.exists()
-    }
+    there = [(part, directory / name) for part, name in result.files.items() if part in COMPLETED_FILES]
+    tables: dict[str, Any] = {part: Table.read(file, result.task.shape) for part, file in there if file.exists()}
     return replace(result, **tables)
