@@ -62,7 +62,7 @@ def claims_of(proof):
 
 
 def cost_arrays(ball):
-    return {ball.data.structure: ball.data.factor, "minimizer": ball.data.minimizer}
+    return {ball.data.word: ball.data.factor, "minimizer": ball.data.minimizer}
 
 
 @pytest.mark.parametrize("depth", [2, 3, 4])

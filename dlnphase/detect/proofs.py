@@ -43,7 +43,7 @@ class Prover:
         self._visits: list[VisitProof] = []
         self._theorem: ProvedPath | None = None
         data = self._cost.data
-        self._arrays: dict[str, np.ndarray] = {f"cost_{data.structure}": data.factor, "cost_minimizer": data.minimizer}
+        self._arrays: dict[str, np.ndarray] = {f"cost_{data.word}": data.factor, "cost_minimizer": data.minimizer}
 
     def visit(self, member: int, point: MatrixPoint, weights: Layers | None, hidden: Sequence[int]) -> ProofInfo:
         """Prove what a visit is: a saddle where ∇C ≠ 0, a global minimum elsewhere."""

@@ -42,13 +42,7 @@ class FloatCost:
 def float_cost(cost: BallCost) -> FloatCost:
     """The same cost in floats."""
     data = cost.data
-    d_out, _ = data.shape
-    if data.structure == "mask":
-        factor = np.diag(np.sqrt(data.factor.ravel()))
-    elif data.structure == "right":
-        factor = np.kron(np.eye(d_out), data.factor.T)
-    else:
-        factor = data.factor
+    factor = data.matrix()
     with precision(64):
         norm = upper(cost.norm())
     return FloatCost(factor, data.minimizer, norm * norm * UP, float(np.sum(factor**2)) * UP)

@@ -198,22 +198,10 @@ def _gauss_newton(layers: Layers, cost: BallCost) -> Layers:
                 break
             best, least = current, size
             multiplier = np.linalg.lstsq(kernel, r, rcond=1e-15)[0]
-            back = _adjoint(multiplier, cost)
+            back = cost.data.adjoint(multiplier)
         below, above = _ends(current)
         current = [w - s.T @ back @ p.T for w, s, p in zip(current, above, below, strict=True)]
     return best
-
-
-def _adjoint(multiplier: np.ndarray, cost: BallCost) -> np.ndarray:
-    """Fᵀy as a (d_out, d_in) matrix, in floats."""
-    f, shape = cost.data.factor, cost.shape
-    if cost.data.structure == "mask":
-        out = np.zeros(shape)
-        out[f > 0] = multiplier * np.sqrt(f[f > 0])
-        return out
-    if cost.data.structure == "right":
-        return multiplier.reshape(shape[0], -1) @ f.T
-    return (f.T @ multiplier).reshape(shape)
 
 
 def _ends(weights: Layers) -> tuple[Layers, Layers]:

@@ -7,38 +7,142 @@ these floats: ``difference`` says how far its Hessian is from the one that train
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import numpy as np
 
-from dlnphase.costs.quadratic import Cost
+from dlnphase.costs.quadratic import Cost, QuadraticCost
 from dlnphase.costs.round_off import indistinct
 from dlnphase.errors import InputError
 from dlnphase.proofs.balls import Ball, Balls, exact, flint, inner, operator_norm, upper
 
 
-@dataclass(frozen=True)
-class CostData:
-    """The exact numbers of a quadratic cost.
+class CostData(ABC):
+    """The exact numbers of a quadratic cost; a class for each form of F.
 
     Attributes:
-        structure: ``mask`` (F = diag(√factor) on the entries), ``right`` (F V = V·factor), ``dense`` (F = factor).
-        factor: M ≥ 0 of shape (d_out, d_in); R of shape (d_in, m); F of shape (m, d_out·d_in), entries row by row.
+        word: names the form in a proof's file.
+        factor: the numbers of F, see the classes.
         minimizer: Â, (d_out, d_in).
         minimum: C_min.
         difference: max |FᵀF − H| over max |H| of the cost that training used.
     """
 
-    structure: str
-    factor: np.ndarray
-    minimizer: np.ndarray
-    minimum: float
-    difference: float = 0.0
+    word: ClassVar[str]
+
+    def __init__(self, factor: np.ndarray, minimizer: np.ndarray, minimum: float, difference: float = 0.0) -> None:
+        self.factor, self.minimizer, self.minimum, self.difference = factor, minimizer, minimum, difference
+        self.balls = exact(factor)
 
     @property
     def shape(self) -> tuple[int, int]:
         """(d_out, d_in)."""
         return self.minimizer.shape[0], self.minimizer.shape[1]
+
+    @abstractmethod
+    def matrix(self) -> np.ndarray:
+        """F in floats, (m, d_out·d_in), entries of matrices row by row."""
+
+    @abstractmethod
+    def adjoint(self, y: np.ndarray) -> np.ndarray:
+        """Fᵀy as a (d_out, d_in) matrix, in floats."""
+
+    @abstractmethod
+    def square(self, v: Balls) -> Balls:
+        """FᵀF applied to a (d_out, d_in) matrix of balls."""
+
+    @abstractmethod
+    def measure(self, columns: Balls) -> Balls:
+        """F applied to each column of a matrix of balls with d_out·d_in rows."""
+
+    def norm(self) -> Ball:
+        """An upper bound of ‖F‖_op."""
+        return operator_norm(self.balls)
+
+
+class EntryData(CostData):
+    """F = diag(√M) on the entries, M ≥ 0 of shape (d_out, d_in)."""
+
+    word = "mask"
+
+    def __init__(self, factor: np.ndarray, minimizer: np.ndarray, minimum: float, difference: float = 0.0) -> None:
+        super().__init__(factor, minimizer, minimum, difference)
+        self._plain, self._entries = bool((factor == 1).all()), factor.ravel().tolist()
+
+    def matrix(self) -> np.ndarray:
+        """diag(√M)."""
+        return np.diag(np.sqrt(self.factor.ravel()))
+
+    def adjoint(self, y: np.ndarray) -> np.ndarray:
+        """√M times the entries seen, 0 elsewhere."""
+        out, seen = np.zeros(self.shape), self.factor > 0
+        out[seen] = y * np.sqrt(self.factor[seen])
+        return out
+
+    def square(self, v: Balls) -> Balls:
+        """M ∘ V."""
+        if self._plain:
+            return v
+        return flint().arb_mat(*self.shape, [m * x for m, x in zip(self._entries, v.entries(), strict=True)])
+
+    def measure(self, columns: Balls) -> Balls:
+        """The rows of the entries seen, times √M."""
+        rows = columns.table()
+        kept = [[x * flint().arb(m).sqrt() for x in row] for m, row in zip(self._entries, rows, strict=True) if m]
+        return flint().arb_mat(kept) if kept else flint().arb_mat(0, columns.ncols())
+
+    def norm(self) -> Ball:
+        """max √M."""
+        return flint().arb(max(self._entries)).sqrt().upper()
+
+
+class InputData(CostData):
+    """F V = V R, R of shape (d_in, m)."""
+
+    word = "right"
+
+    def matrix(self) -> np.ndarray:
+        """1 ⊗ Rᵀ."""
+        return np.kron(np.eye(self.shape[0]), self.factor.T)
+
+    def adjoint(self, y: np.ndarray) -> np.ndarray:
+        """Y Rᵀ."""
+        return np.asarray(y.reshape(self.shape[0], -1) @ self.factor.T)
+
+    def square(self, v: Balls) -> Balls:
+        """V R Rᵀ."""
+        return v * self.balls * self.balls.transpose()
+
+    def measure(self, columns: Balls) -> Balls:
+        """V R of each column."""
+        d_out, d_in = self.shape
+        rows, down = columns.table(), self.balls.transpose()
+        out = [(down * flint().arb_mat(rows[i * d_in : (i + 1) * d_in])).entries() for i in range(d_out)]
+        return flint().arb_mat(d_out * down.nrows(), columns.ncols(), [x for block in out for x in block])
+
+
+class DenseData(CostData):
+    """F of shape (m, d_out·d_in), entries row by row."""
+
+    word = "dense"
+
+    def matrix(self) -> np.ndarray:
+        """F itself."""
+        return self.factor
+
+    def adjoint(self, y: np.ndarray) -> np.ndarray:
+        """Fᵀy."""
+        return np.asarray((self.factor.T @ y).reshape(self.shape))
+
+    def square(self, v: Balls) -> Balls:
+        """FᵀF vec V."""
+        column = flint().arb_mat(self.balls.ncols(), 1, v.entries())
+        return flint().arb_mat(*self.shape, (self.balls.transpose() * (self.balls * column)).entries())
+
+    def measure(self, columns: Balls) -> Balls:
+        """F times the columns."""
+        return self.balls * columns
 
 
 def cost_data(cost: Cost) -> CostData:
@@ -47,20 +151,18 @@ def cost_data(cost: Cost) -> CostData:
     Raises:
         InputError: for a cost that is not quadratic.
     """
-    structure = getattr(cost, "structure", None)
-    if structure not in ("mask", "right", "dense"):
+    if not isinstance(cost, QuadraticCost):
         raise InputError("prove: the cost is not quadratic, expected factorization, completion, sensing or regression")
-    operator: np.ndarray = getattr(cost, "operator").cpu().double().numpy()  # noqa: B009
-    minimizer: np.ndarray = getattr(cost, "minimizer").cpu().double().numpy()  # noqa: B009
-    if structure == "mask":
-        return CostData(structure, operator, minimizer, cost.minimum)
-    resolution = max(float(getattr(cost, "resolution", 0.0)), float(np.finfo(float).eps))
-    symmetric = (operator + operator.T) / 2
-    values, vectors = np.linalg.eigh(symmetric)
-    seen = values > indistinct(resolution) * values[-1]
+    operator, minimizer = (x.cpu().double().numpy() for x in (cost.operator, cost.minimizer))
+    if cost.hessian.seen is not None:
+        return EntryData(operator, minimizer, cost.minimum)
+    values, vectors = np.linalg.eigh((operator + operator.T) / 2)
+    seen = values > indistinct(cost.resolution) * values[-1]
     root = vectors[:, seen] * np.sqrt(values[seen])
     difference = float(np.abs(root @ root.T - operator).max() / np.abs(operator).max())
-    return CostData(structure, root if structure == "right" else root.T, minimizer, cost.minimum, difference)
+    if cost.hessian.of_inputs:
+        return InputData(root, minimizer, cost.minimum, difference)
+    return DenseData(root.T, minimizer, cost.minimum, difference)
 
 
 class BallCost:
@@ -74,10 +176,7 @@ class BallCost:
         self.data = data
         self.shape = data.shape
         self._minimizer = exact(data.minimizer)
-        self._factor = exact(data.factor)
         self._square: float | None = None
-        self._plain = data.structure == "mask" and bool((data.factor == 1).all())
-        self._mask = data.factor.ravel().tolist() if data.structure == "mask" else None
 
     def gradient(self, a: Balls) -> Balls:
         """∇C(A) = H(A − Â), (d_out, d_in)."""
@@ -85,15 +184,7 @@ class BallCost:
 
     def apply(self, residual: Balls) -> Balls:
         """H applied to a (d_out, d_in) matrix."""
-        if self._plain:
-            return residual
-        if self._mask is not None:
-            entries = [m * x for m, x in zip(self._mask, residual.entries(), strict=True)]
-            return flint().arb_mat(*self.shape, entries)
-        if self.data.structure == "right":
-            return residual * self._factor * self._factor.transpose()
-        column = flint().arb_mat(self._factor.ncols(), 1, residual.entries())
-        return flint().arb_mat(*self.shape, (self._factor.transpose() * (self._factor * column)).entries())
+        return self.data.square(residual)
 
     def residual(self, a: Balls) -> Balls:
         """F vec(A − Â) as one column; its zeros are the global minima."""
@@ -107,17 +198,7 @@ class BallCost:
 
     def measure(self, columns: Balls) -> Balls:
         """F applied to each column of a matrix with d_out·d_in rows."""
-        if self._mask is not None:
-            rows = columns.table()
-            kept = [[x * flint().arb(m).sqrt() for x in row] for m, row in zip(self._mask, rows, strict=True) if m]
-            return flint().arb_mat(kept) if kept else flint().arb_mat(0, columns.ncols())
-        if self.data.structure == "dense":
-            return self._factor * columns
-        d_out, d_in = self.shape
-        rows = columns.table()
-        down = self._factor.transpose()
-        out = [(down * flint().arb_mat(rows[i * d_in : (i + 1) * d_in])).entries() for i in range(d_out)]
-        return flint().arb_mat(d_out * down.nrows(), columns.ncols(), [x for block in out for x in block])
+        return self.data.measure(columns)
 
     def square_size(self) -> float:
         """A float that ‖H‖_op does not exceed."""
@@ -128,6 +209,4 @@ class BallCost:
 
     def norm(self) -> Ball:
         """An upper bound of ‖F‖_op."""
-        if self._mask is not None:
-            return flint().arb(max(self._mask)).sqrt().upper()
-        return operator_norm(self._factor)
+        return self.data.norm()
