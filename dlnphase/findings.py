@@ -118,7 +118,7 @@ class Norms:
 
     Attributes:
         rank: number of modes: of the critical point a path's end is near, else of singular values above 1e-6 of the
-            largest.
+            largest; of a nuclear-norm minimiser, above what its gap leaves open as well.
         nuclear: Σσ_i.
         schatten: (Σσ_i^(2/L))^(L/2).
     """

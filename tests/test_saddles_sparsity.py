@@ -67,6 +67,15 @@ def test_enough_measurements_give_the_planted_matrix_back():
     assert np.allclose(nuclear_minimum(task.cost).A, task.target, atol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_modes_that_the_gap_leaves_open_are_no_rank(dtype):
+    """Twenty of twenty-five numbers, planted rank 1: the search stops within its gap of it, at a matrix of rank 4."""
+    task = planted_task("sensing", (5, 5), (10.0,), resolve_backend("cpu", dtype), measurements=20)
+    found = nuclear_minimum(task.cost)
+    assert found.nuclear == pytest.approx(10.0, rel=1e-4) and norms_of(found.A, 4).rank == 4
+    assert end_of_path(task.target, task.cost, 4).nuclear_minimizer.rank == 1
+
+
 def test_the_end_of_a_path_is_judged_in_words():
     task = planted_task("completion", (6, 6), (7.0, 4.0), CPU, observed=0.8)
     reached = end_of_path(task.target, task.cost, 3, target=task.target)

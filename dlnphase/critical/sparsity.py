@@ -23,6 +23,7 @@ from dlnphase.critical.matrix import HostCost, refine_matrix
 from dlnphase.findings import Norms, Sparsity
 
 GAP = 1e-5  # relative duality gap asked for
+EMPTY = 1e-6  # a singular value below this, relative to the largest, is no mode
 MAX_ITERATIONS = 5_000
 BUDGET = 400_000_000  # d_out·d_in·min(d_out, d_in) times iterations
 LARGEST = 4096  # d_out·d_in above which no nuclear-norm minimiser is sought
@@ -44,12 +45,18 @@ class NuclearMinimum:
     gap: float
     iterations: int
 
+    @property
+    def rank(self) -> int:
+        """Number of modes: of singular values above 1e-6 of the largest, and above what the gap leaves open."""
+        s = np.linalg.svd(self.A, compute_uv=False)
+        return int((s > max(EMPTY * s[0], self.gap * self.nuclear)).sum())
+
 
 def norms_of(a: np.ndarray, depth: int, *, rank: int | None = None) -> Norms:
     """Rank, nuclear norm and Schatten-2/L quasi-norm of a matrix."""
     s = np.linalg.svd(np.asarray(a, dtype=float), compute_uv=False)
     if rank is None:
-        rank = int((s > 1e-6 * s[0]).sum()) if s[0] > 0 else 0
+        rank = int((s > EMPTY * s[0]).sum()) if s[0] > 0 else 0
     return Norms(rank, float(s.sum()), float(np.sum(s ** (2 / depth)) ** (depth / 2)))
 
 
@@ -73,7 +80,7 @@ def end_of_path(matrices: np.ndarray, cost: QuadraticCost, depth: int, *, target
     )
     planted = None if target is None else norms_of(target, depth)
     minimum = None if cost.unique or stack[0].size > LARGEST else nuclear_minimum(cost)
-    least = None if minimum is None else norms_of(minimum.A, depth)
+    least = None if minimum is None else norms_of(minimum.A, depth, rank=minimum.rank)
     gap = None if minimum is None else minimum.gap
     words = _words(reached, planted, least, all(e.converged and e.next_mode == 0.0 for e in ends))
     return Sparsity(2 / depth, reached, planted, least, gap, words)
