@@ -113,6 +113,45 @@ class Noise:
 
 
 @dataclass(frozen=True)
+class DecayedMode:
+    """A mode of a factorization under weight decay λ.
+
+    Attributes:
+        mode: its number, the largest first.
+        size: s, its singular value in the target.
+        pays: λ_0, up to which it costs less learned than left at zero.
+        largest: λ_max, up to which there is a minimum with it.
+        decayed: its size at that minimum, 0 where there is none.
+        measured: its size at the end of the run, uᵀAv for its singular vectors.
+    """
+
+    mode: int
+    size: float
+    pays: float
+    largest: float
+    decayed: float
+    measured: float
+
+
+@dataclass(frozen=True)
+class DecayTheory:
+    """What theory says of weight decay, beside what came of it.
+
+    Attributes:
+        decay: λ.
+        leaves: largest λ at which the start leaves the origin: ‖∇C(0)‖_op for L = 2, and for L ≥ 3 times α^(L−2), to a
+            factor of order 1 that the draw sets.
+        left: whether it did: whether the end has a mode; of several starts whether most have.
+        modes: of a factorization, else none; of several starts ``measured`` is the mean.
+    """
+
+    decay: float
+    leaves: float
+    left: bool
+    modes: tuple[DecayedMode, ...] = ()
+
+
+@dataclass(frozen=True)
 class Norms:
     """How sparse one matrix is.
 

@@ -30,8 +30,9 @@ def flow(cost=None, options=None, **changes):
     return _walk(GradientFlow, cost, options or {}, changes)
 
 
-def descent(**changes):
-    return _walk(GradientDescent, None, {"lr": 0.01, "max_steps": 300, "tol": 1e-3}, {"gamma": 1.0} | changes)
+def descent(options=None, **changes):
+    usual = {"lr": 0.01, "max_steps": 300, "tol": 1e-3}
+    return _walk(GradientDescent, None, usual | (options or {}), {"gamma": 1.0} | changes)
 
 
 def greedy():
@@ -72,6 +73,12 @@ WALKS = {
     "reduced": (lambda: flow(width=10**6, gamma=1.5), {"mild", "stabilised"}),
     "single precision": (lambda: flow(dtype="float32", options={"tol": 1e-4}), {"mild", "frames", "noise"}),
     "any convex cost": (lambda: flow(cost=LogCosh(DIAGONAL), shape="3x3"), {"mild"}),
+    "weight decay": (
+        lambda: flow(options={"tol": 0.0, "weight_decay": 0.2, "max_steps": 60}, seeds=2), {"mild", "second"}
+    ),
+    "descent with weight decay": (
+        lambda: descent(options={"tol": 0.0, "weight_decay": 0.2, "max_steps": 200, "lr": 0.02}), {"unrecorded"}
+    ),
     "narrow": (lambda: flow(width=1, gamma=1.0, options={"method": "stiff"}), {"frames", "learned"}),
     "greedy": (greedy, {"orbit"}),
 }
@@ -97,6 +104,7 @@ def told(records):
     out = []
     for r in records:
         columns = (r.members, r.time, r.step, r.evaluations, r.excess, r.gradient_norm, np.ascontiguousarray(r.A))
+        columns += () if r.penalty is None else (r.penalty,)
         weights = [w.tobytes() for i in range(len(r.members)) for w in r.weights(i)]
         out.append(([np.asarray(c).tobytes() for c in columns], r.reasons, r.note, weights))
     return out

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dlnphase.findings import Noise, NoiseFloor
+from dlnphase.findings import DecayTheory, Noise, NoiseFloor
 from dlnphase.results.train import TrainResult
 from dlnphase.training.words import train_sentence
 
@@ -82,6 +82,8 @@ def print_train(console: Console, result: TrainResult, directory: Path) -> None:
         show(console, _plateaus(result))
     if result.theory.predictions:
         show(console, _predictions(result))
+    if result.theory.decay is not None:
+        show(console, _decay(result, result.theory.decay))
     console.print("\n" + train_sentence(result))
     files = ", ".join(("run.yaml", *result.files.values()))
     console.print(Text(f"Saved in {directory} ({files})", style="dim"), soft_wrap=True)
@@ -217,6 +219,34 @@ def _plateaus(result: TrainResult) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     for row in zip(*told.values(), strict=True):
         table.add_row(*row)
+    return table
+
+
+def _decay(result: TrainResult, decay: DecayTheory) -> Table:
+    """Mode by mode: what weight decay leaves of it, in theory and at the end."""
+    table = new_table(f"Weight decay, λ = {decay.decay:g}" + _over(result))
+    deep = result.network.depth > 2
+    leaves = f"leaves the origin while λ < {'about ' * deep}{number(decay.leaves, 3)}"
+    leaves = f"a start {'of this size ' * deep}{leaves}, {'s_1·α^(L−2)' if deep else 's_1'}"
+    if not decay.modes:
+        table.add_column("leaves the origin while λ <", justify="right")
+        table.add_column("left", justify="right")
+        table.add_row(number(decay.leaves), "yes" if decay.left else "no")
+        explain(table, leaves + "; s_1: largest singular value of −∇C at A = 0")
+        return table
+    for name in ("mode", "size", *(("λ_0", "λ_max") if deep else ()), "decayed", "at the end"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for mode in decay.modes[:MAX_MODES]:
+        bounds = [number(mode.pays), number(mode.largest)] if deep else []
+        table.add_row(str(mode.mode), number(mode.size), *bounds, number(mode.decayed), number(mode.measured))
+    if len(decay.modes) > MAX_MODES:
+        table.add_row(f"… {len(decay.modes)}")
+    words = "decayed: size of the mode at the minimum that has it, "
+    if not deep:
+        words += "(s − λ)₊ of its size s in the target"
+    else:
+        words += "0 for λ above λ_max; up to λ_0 it costs less than no mode at all"
+    explain(table, f"{words}; {leaves}")
     return table
 
 

@@ -13,6 +13,7 @@ import torch
 from dlnphase.backend import resolve_backend
 from dlnphase.costs.quadratic import Cost
 from dlnphase.costs.round_off import indistinct, resolved
+from dlnphase.critical.decay import Decay
 
 DISTINCT = 1e-6  # modes smaller than this, relative to the largest, are taken as none
 MAX_NEWTON = 50
@@ -30,9 +31,12 @@ class HostCost:
         is_quadratic: whether the Hessian is the same everywhere.
         is_flat: whether flat coordinates are the entries of A themselves.
         settled: whether all minimisers agree on what the data can see of their rank (unique ones, and regressions).
+        decay: weight decay, or None. With it what is minimised is C plus the least that weights of A cost, and flat
+            coordinates are the entries of A: in no others is that a function of singular values.
     """
 
-    def __init__(self, cost: Cost) -> None:
+    def __init__(self, cost: Cost, decay: Decay | None = None) -> None:
+        self.decay = decay
         given = getattr(cost, "minimizer", None)
         eps = float(torch.finfo(given.dtype if given is not None else torch.float64).eps)
         self.resolution = max(eps, float(getattr(cost, "resolution", 0.0)))
@@ -72,7 +76,7 @@ class HostCost:
             u, s, _ = np.linalg.svd(self.seen(least.numpy()) @ self._root, full_matrices=False)
             if s[-1] <= DISTINCT * s[0]:
                 self._modes = u[:, s > DISTINCT * s[0]]
-        self.is_flat = self._structure != "right" and metric is None
+        self.is_flat = decay is not None or (self._structure != "right" and metric is None)
         self.settled = not self.is_flat or bool(getattr(self.cost, "unique", False))
 
     # ---- the cost -----------------------------------------------------------------------------
@@ -87,6 +91,14 @@ class HostCost:
     def excess(self, a: np.ndarray) -> float:
         """C(A) − C_min, never negative by round-off."""
         return max(float(self.cost.excess(torch.as_tensor(a)[None])[0]), 0.0)
+
+    def objective(self, a: np.ndarray, s: np.ndarray) -> float:
+        """:meth:`excess`, with decay plus the least (λ/2)‖θ‖² of weights that make A.
+
+        Args:
+            s: its singular values as far as its rank goes: the root of one that is round-off is none.
+        """
+        return self.excess(a) if self.decay is None else self.excess(a) + self.decay.value(s)
 
     def curvature(self, v: np.ndarray, a: np.ndarray) -> np.ndarray:
         """Hessian of C at A on a stack of matrices V, shape (n, d_out, d_in)."""

@@ -66,6 +66,13 @@ class Frame:
         m = u.T @ right
         return self._joined(m, right - u @ m, left - v @ np.swapaxes(m, -1, -2))
 
+    def gradient(self, host: HostCost, g: np.ndarray) -> np.ndarray:
+        """The gradient on the manifold, weight decay included, for g = ∇C at A in flat coordinates, shape (size,)."""
+        out = self.coordinates(g)
+        if host.decay is not None and self.rank:
+            out[: self.rank**2] += np.diag(host.decay.slope(self.point.s)).ravel()
+        return out
+
     def split(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(M, B, C) of coordinates (…, size)."""
         r = self.rank
@@ -109,13 +116,17 @@ class Frame:
         return out
 
     def hessian(self, host: HostCost, g: np.ndarray, x: np.ndarray) -> np.ndarray:
-        """The Hessian of C on the manifold applied to tangents (n, size); g is ∇C at A in flat coordinates."""
-        _, b, c = self.split(x)
+        """The Hessian on the manifold, as of :meth:`gradient`, applied to tangents (n, size)."""
+        m, b, c = self.split(x)
         u, v, s = self.point.u, self.point.v, self.point.s
         image = self.coordinates(host.flat_curvature(self.ambient(x), self.point.matrix))
         right, left = g @ (c / s), g.T @ (b / s)  # the manifold bends: U and V turn against what is left of ∇C
         right, left = right - u @ (u.T @ right), left - v @ (v.T @ left)
-        return image + self._joined(np.zeros((len(x), self.rank, self.rank)), right, left)
+        image = image + self._joined(np.zeros((len(x), self.rank, self.rank)), right, left)
+        if host.decay is None:
+            return image
+        turn = host.decay.slope(s) / s
+        return image + self._joined(host.decay.turned(s, m), b * turn, c * turn)
 
     @staticmethod
     def _joined(m: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:

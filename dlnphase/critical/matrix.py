@@ -82,6 +82,8 @@ def refine_matrix(a: np.ndarray, cost: Cost | HostCost, *, rank: int | None = No
         given = LowRank.of(host.flat(a))
         point = _refine_at(a, given, host, rank)
         return point if point.converged else _nearer(point, _refine_at(a, given, host, rank, descend=True))
+    if host.decay is not None:
+        return _best(_of_all_ranks(a, host))
     modes = host.nearest_modes(a)
     if modes is not None:
         point = judge_matrix(a, *modes, host)
@@ -101,6 +103,14 @@ def refine_matrix(a: np.ndarray, cost: Cost | HostCost, *, rank: int | None = No
         further = [_refine_at(a, given, host, r, descend=True) for r in possible if 0 < r < count]
         candidates += further
     return _best(candidates)
+
+
+def _of_all_ranks(a: np.ndarray, host: HostCost) -> list[MatrixPoint]:
+    """The critical points of every rank that may be near; decay shrinks modes, so full rank is one like the others."""
+    given = LowRank.of(host.flat(a))
+    ranks = _possible(given, host)
+    found = [_refine_at(a, given, host, rank) for rank in ranks]
+    return found if any(p.converged for p in found) else [_refine_at(a, given, host, r, descend=True) for r in ranks]
 
 
 def _nearer(first: MatrixPoint, second: MatrixPoint) -> MatrixPoint:
@@ -166,6 +176,20 @@ def is_stable(point: MatrixPoint, cost: HostCost, *, strictly: bool = False) -> 
     return pairs.smallest >= -NULL_DIRECTION * pairs.largest
 
 
+def is_decayed_minimum(point: MatrixPoint, host: HostCost, width: int) -> bool:
+    """Whether a critical matrix is a local minimum of what a network of this width minimises with weight decay.
+
+    Among matrices of its rank it has to be one. A further mode does not pay at L ≥ 3, however small it is; at L = 2 it
+    does not where it gains no more than λ, and then the point is the global minimum, or where there is no room for it.
+    """
+    assert host.decay is not None
+    if not point.converged:
+        return False
+    if host.decay.depth <= 2 and point.next_mode == 0:
+        return True
+    return (host.decay.depth > 2 or point.rank >= width) and is_stable(point, host)
+
+
 class _Place:
     """A matrix of one rank in flat coordinates, with what a step from there needs.
 
@@ -178,8 +202,12 @@ class _Place:
     def __init__(self, point: LowRank, host: HostCost) -> None:
         self.point, self.frame, self.host = point, Frame(point), host
         self.g = host.flat_gradient(point.matrix)
-        self.gradient = self.frame.coordinates(self.g)
+        self.gradient = self.frame.gradient(host, self.g)
         self.norm = float(np.linalg.norm(self.gradient))
+
+    def objective(self) -> float:
+        """What is minimised, above the minimum of the cost."""
+        return self.host.objective(self.host.unflat(self.point.matrix), self.point.s)
 
     def product(self, x: np.ndarray) -> np.ndarray:
         """The Hessian on one tangent."""
@@ -197,13 +225,26 @@ class _Place:
         return Krylov(self.product, self.gradient, radius, floor)
 
 
+def _nothing_left(top: float, zero: float, host: HostCost) -> bool:
+    """Whether no mode is left at a critical matrix that gains anything; without decay that makes it a minimum.
+
+    With weight decay a further mode gains ‖∇C‖_op across the learned ones and pays λ: for L = 2 that decides, by
+    convexity (F is C plus λ times the nuclear norm); for L ≥ 3 it says nothing of the modes that were learned.
+    """
+    if host.decay is None:
+        return host.attained and top <= zero
+    if host.decay.depth == 1:
+        return True
+    return top <= zero + (host.decay.rate if host.decay.depth == 2 else 0.0)
+
+
 def _refine_at(a: np.ndarray, given: LowRank, host: HostCost, rank: int, *, descend: bool = False) -> MatrixPoint:
     """The critical point of this rank that is reached from the truncation of A, which is ``given`` in flat coordinates.
 
     By Newton's method on ‖grad‖ alone, which stays with whatever kind of critical point is close; or by descent of
     C among matrices of this rank, which goes further and ends in the points that paths are drawn to.
     """
-    if rank == min(a.shape):
+    if rank == min(a.shape) and host.decay is None:
         return judge_matrix(a, host.nearest_minimum(a), host.minimum_rank(rank), host)
     found = _search(given, host, rank, descend=descend)
     return judge_matrix(a, host.unflat(found.matrix), rank, host, found)
@@ -236,7 +277,7 @@ def _search(given: LowRank, host: HostCost, rank: int, *, descend: bool) -> LowR
         there = _Place(here.frame.moved(step), host)
         length = float(np.linalg.norm(step))
         if descend and not quick:
-            before, after = (host.excess(host.unflat(place.point.matrix)) for place in (here, there))
+            before, after = (place.objective() for place in (here, there))
             fall = 0.25 * abs(float(here.gradient @ step))
             better, good = after < before, there.norm < 0.5 * here.norm or after < before - fall
         else:
@@ -261,14 +302,16 @@ def judge_matrix(
     g = host.gradient(point)
     flat = found or LowRank.of(host.flat(point), rank)
     plain = flat if host.is_flat else LowRank.of(point, rank)
-    tangent = Frame(plain).coordinates(g)
+    tangent = Frame(plain).gradient(host, g)
     norm = float(np.linalg.norm(tangent))
+    if host.decay is not None:  # what holds the learned modes against the decay teaches nothing
+        g = g - Frame(plain).ambient(Frame(plain).coordinates(g))
     top = top_pair(g)[0]
     scale = max(host.scale, float(np.linalg.norm(g - host.gradient(np.zeros_like(a)))), np.finfo(float).tiny)
-    at_minimum = host.attained and top <= max(ZERO_MODE, resolved(host.resolution)) * scale
+    at_minimum = _nothing_left(top, max(ZERO_MODE, resolved(host.resolution)) * scale, host)
     units = list(host.mode_sizes(flat.u, flat.s, flat.v))
     if not at_minimum:
-        size, u, v = top_pair(host.flat_gradient(flat.matrix))
+        size, u, v = top_pair(host.flat_gradient(flat.matrix) if host.decay is None else g)
         pair = -np.outer(u, v)
         bend = float(np.sum(pair * host.flat_curvature(pair[None], flat.matrix)[0]))
         reach = host.stretch(point, host.unflat(pair), size, bend)
@@ -279,7 +322,8 @@ def judge_matrix(
     limit = NEAR_MINIMUM if at_minimum and rank < min(a.shape) else NEAR_SADDLE
     # What a cost of fewer digits measures of its own round-off cannot be fitted away.
     converged = norm <= max(ROUND_OFF, resolved(host.resolution)) * scale and nearness <= limit
-    if not host.attained:  # far out everything is small: critical is where ∇C is small for what is left of C
+    if not host.attained and host.decay is None:
+        # Far out everything is small: critical is where ∇C is small for what is left of C.
         share = float(np.abs(tangent).max(initial=0.0)) * float(np.linalg.norm(point))  # a norm might underflow
         converged = converged and share <= indistinct(host.resolution) * host.excess(point)
     next_mode = 0.0 if at_minimum else top

@@ -16,7 +16,14 @@ from dlnphase.costs.round_off import resolved
 from dlnphase.critical.bottleneck import holds, minimum_near
 from dlnphase.critical.hostcost import HostCost
 from dlnphase.critical.manifold import LowRank
-from dlnphase.critical.matrix import EMPTY_MODE, MatrixPoint, judge_matrix, merge_same, refine_matrix
+from dlnphase.critical.matrix import (
+    EMPTY_MODE,
+    MatrixPoint,
+    is_decayed_minimum,
+    judge_matrix,
+    merge_same,
+    refine_matrix,
+)
 from dlnphase.critical.visits import MIN_PROMINENCE, Visit, find_visits, rank_transitions
 from dlnphase.dynamics.step_control import yardstick
 from dlnphase.findings import RankTransition
@@ -33,7 +40,8 @@ class Path:
     """The records of one member.
 
     Attributes:
-        time, step, excess, gradient_norm: t, accepted steps, C − C_min and ‖∇𝓛‖, each of shape (T,).
+        time, step, excess, gradient_norm: t, accepted steps, C − C_min and ‖∇𝓛‖, each of shape (T,); of a path with
+            weight decay the last two are those of C + (λ/2)‖θ‖².
         matrices: A by record number, at least at every visit and at the end.
         width: of the narrowest layer; None where it is not known.
         between: what ‖∇𝓛‖ reaches at least between each record and the next, shape (T−1,), where that is known.
@@ -61,7 +69,7 @@ class Visited:
         rank: of the critical matrix, or of A itself where there is none.
         within_tol: a minimum as far as the path's ``tol`` can tell, and not as far as round-off can; where the point is
             not converged, the end of a path that was cut off by its ``tol`` with a mode partly learned.
-        held: a minimum of the network, whose narrowest layer keeps it above that of the cost.
+        held: a minimum of the network, whose narrowest layer, or whose weight decay, keeps it above that of the cost.
     """
 
     visit: Visit
@@ -107,15 +115,27 @@ def visited_points(
     merged = merge_same(visits, points, host)
     width = min(host.shape) if path.width is None else path.width
     found = [
-        Visited(v, p, matrix_rank(path.matrices[v.index], p), held=holds(p, host, width))
+        Visited(v, p, matrix_rank(path.matrices[v.index], p), held=host.decay is None and holds(p, host, width))
         for v, p in zip(*merged, strict=True)
     ]
     if path.tol is None:
         return found
     a = path.matrices[last]
+    if host.decay is not None:  # it was followed until it was near a minimum that it could not leave
+        point = refine_matrix(a, host)
+        held, end = (point if is_decayed_minimum(point, host, width) else None), point
+        return _closed(found, last, end, held, within_tol=False)
     allowed = path.tol * yardstick(path.excess[0], host.excess(np.zeros_like(a)))
     held = _held_end(a, host, width, allowed)
     end = _end(a, host, max(allowed, path.excess[last])) if held is None else held
+    by_itself = held is not None or (end.converged and refine_matrix(end.A, host, rank=end.rank).next_mode == 0)
+    return _closed(found, last, end, held, within_tol=not by_itself)
+
+
+def _closed(
+    found: list[Visited], last: int, end: MatrixPoint, held: MatrixPoint | None, *, within_tol: bool
+) -> list[Visited]:
+    """The visits of a path that ends in one, which takes in those of the same point right before it."""
     enter, prominence = last, 0.0
     while found and (found[-1].visit.index == last or (found[-1].point.converged and found[-1].rank == end.rank)):
         visit = found.pop().visit
@@ -123,8 +143,7 @@ def visited_points(
     closing = Visit(last, enter, last, prominence)
     if held is not None:
         return [*found, Visited(closing, held, held.rank, held=True)]
-    by_itself = end.converged and refine_matrix(end.A, host, rank=end.rank).next_mode == 0
-    return [*found, Visited(closing, end, end.rank, within_tol=not by_itself)]
+    return [*found, Visited(closing, end, end.rank, within_tol=within_tol)]
 
 
 def transitions(path: Path, minimum: float, visited: Sequence[Visited]) -> list[RankTransition]:

@@ -86,6 +86,8 @@ def read_source(settings: DetectSettings) -> Source:
 def _from_run(path: Path, settings: DetectSettings) -> Source:
     result = load_train(path)
     _agree_with_run(settings, result, path)
+    if result.config.weight_decay:
+        raise InputError(f"SOURCE: {path}: found a run with weight-decay, expected one without")
     if result.trajectory is None:
         raise InputError(f"SOURCE: {path}: {result.files.get('trajectory')} is missing beside {RUN_FILE}")
     task, _ = build_task(_beside_its_file(settings, result.config), resolve_backend("cpu"))

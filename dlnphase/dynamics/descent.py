@@ -14,7 +14,7 @@ from dlnphase.backend import stream
 from dlnphase.costs.quadratic import Cost
 from dlnphase.dynamics.records import Record, Walk
 from dlnphase.dynamics.state import Fixed, Room, State
-from dlnphase.dynamics.step_control import DIVERGED, excess_at_zero, excess_out_of_reach, yardstick
+from dlnphase.dynamics.step_control import DIVERGED, check_decay, excess_at_zero, excess_out_of_reach, yardstick
 from dlnphase.errors import InputError
 from dlnphase.networks.chain import Network
 
@@ -32,6 +32,7 @@ def gradient_descent(
     max_steps: int,
     tol: float = 1e-8,
     record_every: int | None = None,
+    weight_decay: float = 0.0,
 ) -> Iterator[Record]:
     """Run gradient descent on a batch of networks with one fixed step.
 
@@ -43,14 +44,19 @@ def gradient_descent(
             C_min is the minimum over matrices that fit through the narrowest layer, where that is known.
         record_every: record every so many steps; None records when something changed by 2 %, or the step
             count grew by 5 %.
+        weight_decay: λ of C(A_θ) + (λ/2)‖θ‖², θ ← θ − η(∇𝓛 + λθ). What can be reached is not known beforehand then:
+            ``tol`` has to be 0, and whoever receives the records ends the members.
 
     Members that end leave the batch. The last state is always recorded: each state is evaluated before
     the step that leaves it.
 
     Raises:
-        InputError: for a step that is not a positive number.
+        InputError: for a step that is not a positive number, or ``tol`` beside weight decay.
     """
-    yield from GradientDescent(network, cost, lr=lr, max_steps=max_steps, tol=tol, record_every=record_every).records()
+    descent = GradientDescent(
+        network, cost, lr=lr, max_steps=max_steps, tol=tol, record_every=record_every, weight_decay=weight_decay
+    )
+    yield from descent.records()
 
 
 @dataclass(slots=True, init=False, eq=False, repr=False)
@@ -70,6 +76,7 @@ class GradientDescent(Walk):
     max_steps: Fixed[int]
     tol: Fixed[float]
     record_every: Fixed[int | None]
+    decay: Fixed[float]
     offset: Fixed[float]
     at_zero: Fixed[float]
     network: Network
@@ -86,11 +93,13 @@ class GradientDescent(Walk):
 
     def __init__(
         self, network: Network, cost: Cost, *, lr: float, max_steps: int, tol: float = 1e-8,
-        record_every: int | None = None,
+        record_every: int | None = None, weight_decay: float = 0.0,
     ) -> None:  # fmt: skip
+        check_decay(weight_decay, tol)
         if not (np.isfinite(lr) and lr > 0):
             raise InputError(f"lr: found {lr}, expected a positive number")
         self.cost, self.lr, self.max_steps, self.tol, self.record_every = cost, lr, max_steps, tol, record_every
+        self.decay = weight_decay
         self.offset, self.at_zero = excess_out_of_reach(cost, network), excess_at_zero(cost, network)
         self.network, self.members = network.clone(), np.arange(network.batch)
         self.first, self.told, self.step, self.seen_step = None, False, 0, 0
@@ -134,6 +143,8 @@ class GradientDescent(Walk):
         net = self.network
         prefixes, suffixes = net.prefixes(), net.suffixes()
         self.gradient = net.gradient(self.cost.gradient(prefixes[-1]), prefixes, suffixes)
+        if self.decay:
+            self.gradient.add_(net.theta, alpha=self.decay)
         return prefixes[-1]
 
     def _look(self) -> list[Record]:
@@ -144,11 +155,18 @@ class GradientDescent(Walk):
         if self.first is None:
             self.first = np.maximum(excess, np.finfo(float).tiny)
             self.thresholds = self._thresholds(self.first)
+        penalty = self._penalty()
         self.reasons = self._reasons(excess, self.first)
         if not (self._due(excess, norm) or any(self.reasons)):
             return []
         self.seen_excess, self.seen_norm, self.seen_step = excess, norm, step
-        return [_record(self.network, self.members, step, step * self.lr, excess, norm, a, self.reasons)]
+        return [_record(self.network, self.members, step, step * self.lr, excess, norm, a, self.reasons, penalty)]
+
+    def _penalty(self) -> np.ndarray | None:
+        """(λ/2)‖θ‖²; None without weight decay."""
+        if not self.decay:
+            return None
+        return 0.5 * self.decay * self.network.theta.square().sum(-1).cpu().numpy().astype(float)
 
     def _reasons(self, excess: np.ndarray, first: np.ndarray) -> list[str | None]:
         """Why members end here, if they do."""
@@ -176,7 +194,7 @@ class GradientDescent(Walk):
 
 def _record(
     net: Network, members: np.ndarray, step: int, time: float, excess: np.ndarray, norm: np.ndarray,
-    a: torch.Tensor, reasons: list[str | None],
+    a: torch.Tensor, reasons: list[str | None], penalty: np.ndarray | None,
 ) -> Record:  # fmt: skip
     count = len(members)
     return Record(
@@ -189,10 +207,11 @@ def _record(
         A=a.cpu().numpy().astype(float),
         reasons=reasons,
         weights=lambda i: [w[i].cpu().numpy().copy() for w in net.weights],
+        penalty=penalty,
     )
 
 
-def stable_step(network: Network, cost: Cost, *, seed: int = 0) -> tuple[float, str]:
+def stable_step(network: Network, cost: Cost, *, seed: int = 0, weight_decay: float = 0.0) -> tuple[float, str]:
     """A step at which gradient descent is stable from this start to the minimum, and the reason in words.
 
     The limit is 2/λ_max. Two curvatures bound λ_max along the path: the Gauss–Newton part JᵀHJ measured at
@@ -200,6 +219,7 @@ def stable_step(network: Network, cost: Cost, *, seed: int = 0) -> tuple[float, 
     minimiser of top singular value s (theory sheet, section 4), λ_H the top curvature of the cost; s of a completion
     is corrected for the entries that are not observed. A cost without a minimiser has s = 2(C(0) − inf C)/‖∇C(0)‖, that
     of a factorization of one mode; how far it will go is not known then. The step is half the limit of the larger one.
+    Weight decay keeps what is learned smaller, and adds λ to every curvature.
     """
     at_start = _gauss_newton_top(network, cost, seed)
     d_out, d_in = cost.shape
@@ -218,7 +238,7 @@ def stable_step(network: Network, cost: Cost, *, seed: int = 0) -> tuple[float, 
             # Filled with zeros, a matrix seen on a fraction p shows s = p·s*; what is learned has p·L·s*^(2−2/L).
             seen = float((cost.apply_curvature(torch.ones_like(zero), zero) > 0).double().mean())
             learned *= seen ** (2 / network.depth - 1)
-    curvature = max(at_start, learned)
+    curvature = max(at_start, learned) + weight_decay
     if not (np.isfinite(curvature) and curvature > 0):
         raise InputError("lr: the curvature at the start is not a positive number, give --lr a value")
     lr = STABILITY_MARGIN * 2 / curvature

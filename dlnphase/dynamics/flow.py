@@ -1,9 +1,12 @@
-"""Gradient flow θ̇ = −∇𝓛(θ), integrated with error control from initialisation to the minimum.
+"""Gradient flow θ̇ = −∇𝓛(θ) − λθ, integrated with error control from initialisation to the minimum.
 
 Each member starts by itself, with explicit steps, for as long as its path is mild (``mild``). What is left goes on as
 one batch under the driver of this file, which owns time, frames and the reasons to stop; how one step is taken is the
 method's business (``rosenbrock`` or ``dormand_prince``). Every member has its own time and step size and leaves the
 batch when it is done. Between two rounds of steps all that is under way is a state (:class:`GradientFlow`).
+
+With weight decay λ the mild part is all there is: what grows then grows faster than λ, no wait is longer than about
+ln(1/α)/λ, and stabilised steps cross it.
 """
 
 from __future__ import annotations
@@ -32,7 +35,15 @@ from dlnphase.dynamics.mild import Handover, Mild
 from dlnphase.dynamics.records import Record, Walk
 from dlnphase.dynamics.side_by_side import parts, side_by_side
 from dlnphase.dynamics.state import Fixed, Room, State
-from dlnphase.dynamics.step_control import END_OF_TIME, FIRST_STEP, SMALLEST_STEP, STALL_CHANGE, Limits, StepControl
+from dlnphase.dynamics.step_control import (
+    END_OF_TIME,
+    FIRST_STEP,
+    SMALLEST_STEP,
+    STALL_CHANGE,
+    Limits,
+    StepControl,
+    check_decay,
+)
 from dlnphase.dynamics.steppers import dormand_prince, rosenbrock
 from dlnphase.dynamics.steppers.stiff_solver import Point
 from dlnphase.errors import InputError
@@ -57,6 +68,7 @@ def gradient_flow(
     output_times: Sequence[float] | None = None,
     method: str = "auto",
     align_frames: bool = True,
+    weight_decay: float = 0.0,
 ) -> Iterator[Record]:
     """Follow gradient flow from a batch of networks; yields a record of every member that took a step.
 
@@ -76,13 +88,17 @@ def gradient_flow(
             ``explicit`` is Dormand–Prince 5(4), an independent check.
         align_frames: False keeps the stiff method in the frame of the start; small modes then drown in the round-off
             of large ones.
+        weight_decay: λ of C(A_θ) + (λ/2)‖θ‖². The methods are ``auto`` and ``stabilised`` then, which do the same: the
+            others rest on what the flow conserves without decay. What can be reached is not known beforehand: ``tol``
+            has to be 0, and whoever receives the records ends the members.
 
     Raises:
-        InputError: for an unknown method, or a matrix too large for the stiff one.
+        InputError: for an unknown method, one that cannot be used with weight decay, ``tol`` beside it, or a matrix
+            too large for the stiff one.
     """
     flow = GradientFlow(
         network, cost, rtol=rtol, max_time=max_time, tol=tol, max_steps=max_steps, output_times=output_times,
-        method=method, align_frames=align_frames,
+        method=method, align_frames=align_frames, weight_decay=weight_decay,
     )  # fmt: skip
     yield from flow.records()
 
@@ -103,6 +119,7 @@ class GradientFlow(Walk):
     limits: Fixed[Limits]
     method: Fixed[str]
     aligned: Fixed[bool]
+    decay: Fixed[float]
     member: int  # whose mild part is under way, or the next one to start
     mild: Mild | None
     handed: dict[int, Handover]
@@ -112,8 +129,11 @@ class GradientFlow(Walk):
     def __init__(
         self, network: Network, cost: Cost, *, rtol: float = 1e-4, max_time: float | None = None, tol: float = 1e-8,
         max_steps: int = MAX_STEPS, output_times: Sequence[float] | None = None, method: str = "auto",
-        align_frames: bool = True,
+        align_frames: bool = True, weight_decay: float = 0.0,
     ) -> None:  # fmt: skip
+        check_decay(weight_decay, tol)
+        if weight_decay and method not in ("auto", "stabilised"):
+            raise InputError(f"method: found {method} with weight_decay, expected auto or stabilised")
         if method not in METHODS:
             raise InputError(f"method: found {method!r}, expected one of {', '.join(METHODS)}")
         size = network.shape[0] * network.shape[1]
@@ -124,7 +144,7 @@ class GradientFlow(Walk):
             )
         self.network, self.cost, self.rtol, self.method, self.aligned = network, cost, rtol, method, align_frames
         self.limits = Limits.of(cost, network, tol, max_time, max_steps, output_times)
-        self.member, self.mild, self.handed, self.flows = 0, None, {}, None
+        self.member, self.mild, self.handed, self.flows, self.decay = 0, None, {}, None, weight_decay
 
     @torch.no_grad()  # as a decorator: inside, grad mode would stay off in the caller between two records
     def rounds(self) -> Iterator[list[Record]]:
@@ -157,8 +177,8 @@ class GradientFlow(Walk):
                 flow.resume(values)
 
     def _mild(self) -> Mild:
-        to_the_end = self.method == "stabilised" or not solvable(self.cost)
-        return Mild(self.network, self.member, self.cost, self.rtol, self.limits, to_the_end=to_the_end)
+        alone = self.method == "stabilised" or self.decay > 0 or not solvable(self.cost)
+        return Mild(self.network, self.member, self.cost, self.rtol, self.limits, to_the_end=alone, decay=self.decay)
 
     def _flows(self) -> list[_Flow]:
         """What the mild parts have handed over, in parts, each at its start."""

@@ -68,6 +68,7 @@ class Mild(State):
         network: the whole batch, not modified.
         member: which of it.
         to_the_end: there is nobody to hand over to; steps are kept stable, however many it takes.
+        decay: weight decay λ.
 
     Attributes:
         handover: after :meth:`run`, where the stiff method has to go on, or None where the run is over.
@@ -108,10 +109,18 @@ class Mild(State):
 
     @np.errstate(all="ignore")
     def __init__(
-        self, network: Network, member: int, cost: Cost, rtol: float, limits: Limits, *, to_the_end: bool = False
+        self,
+        network: Network,
+        member: int,
+        cost: Cost,
+        rtol: float,
+        limits: Limits,
+        *,
+        to_the_end: bool = False,
+        decay: float = 0.0,
     ) -> None:
         start = network.select([member])
-        self.chain = Chain(start, cost)
+        self.chain = Chain(start, cost, decay)
         self.stepper = Stepper(self.chain, self.chain.array(start.theta[0]))
         self.member, self.rtol, self.limits, self.to_the_end = member, rtol, limits, to_the_end
         spread = SPREAD * torch.finfo(start.theta.dtype).eps
@@ -122,7 +131,7 @@ class Mild(State):
         self.time, self.steps, self.evaluations, self.outputs = 0.0, 0, 1, 0
         self.last_excess, self.last_change = np.inf, 0
         self.plateau_excess, self.plateau_start = 0.0, 0
-        self.threshold, self.ceiling = (f(self.stepper.excess) for f in (limits.threshold, limits.ceiling))
+        self.threshold, self.ceiling = (f(self.stepper.objective) for f in (limits.threshold, limits.ceiling))
         self.curvature, self.a, self.speed, self.drift, self.rise = np.nan, self.chain.a + 0.0, 0.0, np.inf, 1.0
         self.ends, self.inner = [], []
         self.reasons, self.told = [None], False
@@ -145,7 +154,9 @@ class Mild(State):
         if not self.told:
             self.told = True
             yield self._tell(self._reason())
-        while self.reasons == [None] and (self.steps == 0 or (self._patient() and self._heard())):
+        while self.reasons == [None] and (
+            self.steps == 0 or (self._patient() and (self.to_the_end or self._heard()))
+        ):
             moved = self._prepare() and self._advance()
             reason = self._reason() if moved else "diverged"
             if not moved:
@@ -242,11 +253,12 @@ class Mild(State):
         Below, no step but the shortest is accurate: only frames keep that round-off away from what is not learned.
         """
         noise = DROWNED * self.eps * self.curvature * self.stepper.size(self.stepper.theta)
-        return self.to_the_end or not self.stepper.size(self.stepper.slope) < noise
+        return not self.stepper.size(self.stepper.slope) < noise
 
     def _reason(self) -> str | None:
-        excess = self.stepper.excess
-        if excess < (1 - STALL_CHANGE) * self.last_excess:
+        excess = self.stepper.objective
+        # With weight decay a wait may take many steps: a gradient that is none of round-off is as good as a fall.
+        if excess < (1 - STALL_CHANGE) * self.last_excess or (self.chain.decay and self._heard()):
             self.last_excess, self.last_change = excess, self.steps
         h = float(self.control.h[0])
         idle = self.steps - self.last_change
@@ -292,6 +304,7 @@ class Mild(State):
             A=chain.tensor(chain.a).cpu().numpy().astype(float)[None],
             reasons=[reason],
             weights=lambda i: [chain.tensor(w).cpu().numpy().copy() for w in theta.layers],
+            penalty=np.array([stepper.penalty]) if chain.decay else None,
         )
 
     def _hand_over(self) -> None:

@@ -23,13 +23,14 @@ class Record:
         step: accepted steps so far, shape (m,).
         evaluations: gradient evaluations so far, shape (m,).
         excess: C(A) − C_min, shape (m,).
-        gradient_norm: ‖∇𝓛(θ)‖, shape (m,).
+        gradient_norm: ‖∇𝓛(θ)‖, with weight decay that of C(A_θ) + (λ/2)‖θ‖², shape (m,).
         A: end-to-end matrices, shape (m, d_out, d_in).
         reasons: one of REASONS for members that end here, else None; whoever receives the record may end others by
             writing theirs.
         weights: call it before the next record to get the layers of record-member i
             in the frame the run started in: ``weights(i)`` is a list of (n_l, n_{l-1}) arrays.
         note: a line for people about what just happened, or "".
+        penalty: (λ/2)‖θ‖², shape (m,); None without weight decay.
     """
 
     members: np.ndarray
@@ -42,6 +43,7 @@ class Record:
     reasons: list[str | None]
     weights: Callable[[int], list[np.ndarray]]
     note: str = field(default="")
+    penalty: np.ndarray | None = None
 
 
 class Walk(State):

@@ -160,6 +160,14 @@ class Limits:
         return None
 
 
+def check_decay(weight_decay: float, tol: float) -> None:
+    """InputError for a λ that is no number of at least 0, and for a tol beside it: nobody knows what can be reached."""
+    if not (np.isfinite(weight_decay) and weight_decay >= 0):
+        raise InputError(f"weight_decay: found {weight_decay}, expected a finite number of at least 0")
+    if weight_decay and tol:
+        raise InputError(f"tol: found {tol} with weight_decay, which makes the least cost unknown; expected 0")
+
+
 def yardstick(first: float, at_zero: float) -> float:
     """What ``tol`` is a share of: the excess cost at the start, or at A = 0 where that is less.
 

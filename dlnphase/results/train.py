@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from dlnphase.errors import InputError
-from dlnphase.findings import Mode, ModeSpread, Noise, RankTransition, Sparsity
+from dlnphase.findings import DecayTheory, Mode, ModeSpread, Noise, RankTransition, Sparsity
 from dlnphase.results.codec import memory_only
 from dlnphase.results.files import in_range, npz_bytes
 from dlnphase.results.journal import commit
@@ -41,6 +41,7 @@ class Trajectory:
         weights: layers at some of the rows, each of shape (V, n_l, n_{l-1}).
         weights_index: the rows the weights belong to, shape (V,).
         accuracy, test_accuracy: shares of right answers, shape (T,); None for a cost that knows none.
+        penalty: (λ/2)‖θ‖², shape (T,); None without weight decay.
     """
 
     member: np.ndarray
@@ -56,8 +57,10 @@ class Trajectory:
     weights_index: np.ndarray
     accuracy: np.ndarray | None = None
     test_accuracy: np.ndarray | None = None
+    penalty: np.ndarray | None = None
 
     SHARES: ClassVar[tuple[str, ...]] = ("accuracy", "test_accuracy")
+    OPTIONAL: ClassVar[tuple[str, ...]] = (*SHARES, "penalty")
     ROWS: ClassVar[tuple[str, ...]] = ("member", "t", "step", "cost", "excess", "test_cost", "gradient_norm")
 
     def __repr__(self) -> str:
@@ -70,7 +73,7 @@ class Trajectory:
     def arrays(self) -> dict[str, np.ndarray]:
         """What trajectory.npz holds, by name."""
         out = {name: getattr(self, name) for name in (*self.ROWS, "singular_values", "A", "weights_index")}
-        out |= {name: values for name in self.SHARES if (values := getattr(self, name)) is not None}
+        out |= {name: values for name in self.OPTIONAL if (values := getattr(self, name)) is not None}
         return out | {f"W{k}": layer for k, layer in enumerate(self.weights, 1)}
 
     def rows_of(self, member: int) -> np.ndarray:
@@ -87,7 +90,7 @@ class Trajectory:
         d_out, d_in = arrays["A"].shape[-2:] if arrays["A"].ndim == 3 else (0, 0)
         shapes: dict[str, tuple[int, ...]] = dict.fromkeys(cls.ROWS, (rows,))
         shapes |= {"A": (rows, d_out, d_in), "singular_values": (rows, min(d_out, d_in))}
-        shapes |= {name: (rows,) for name in cls.SHARES if name in arrays}
+        shapes |= {name: (rows,) for name in cls.OPTIONAL if name in arrays}
         for name, shape in shapes.items():
             if arrays[name].shape != shape:
                 raise InputError(f"{where}: {name} has shape {arrays[name].shape}, expected {shape}")
@@ -111,7 +114,7 @@ class Trajectory:
             or (len(index) and not (0 <= index.min() <= index.max() < rows))
         ):
             raise InputError(f"{where}: weights_index does not point into the {rows} rows")
-        values = {name: arrays[name] for name in (*cls.ROWS, "singular_values", "A", *cls.SHARES) if name in arrays}
+        values = {name: arrays[name] for name in (*cls.ROWS, "singular_values", "A", *cls.OPTIONAL) if name in arrays}
         return cls(**values, weights=weights, weights_index=index)
 
 
@@ -206,11 +209,14 @@ class Outcome:
         advice: what to do about a run that did not converge, or "".
         reached: of a converged run: ``global-minimum``, of the cost; ``width-minimum``, the least cost that the
             narrowest layer allows, above it; ``local-minimum``, a minimum of the network whose narrowest layer keeps it
-            above that of the cost, where the least cost at this width is not known. Of several members: of all of them.
-        reachable: the cost there, that ``tol`` was measured above; of several members their mean.
+            above that of the cost, where the least cost at this width is not known; with weight decay
+            ``decayed-minimum``, the least of C + (λ/2)‖θ‖², or ``decayed-local-minimum``, a minimum of it that is not
+            known to be the least. Of several members: of all of them.
+        reachable: the cost there, or C + (λ/2)‖θ‖², that ``tol`` was measured above; of several members their mean.
         accuracy, test_accuracy: shares of right answers at the end, of a cost that knows them.
         margin: where no minimum exists: that of the worst answer over (Σ s_i^(2/L))^(L/2).
         alignment: there, the cosine between θ and −∇𝓛, which goes to 1.
+        penalty, initial_penalty: (λ/2)‖θ‖² at the end and at the start; None without weight decay.
     """
 
     reason: str
@@ -232,6 +238,8 @@ class Outcome:
     test_accuracy: float | None = None
     margin: float | None = None
     alignment: float | None = None
+    penalty: float | None = None
+    initial_penalty: float | None = None
 
     def headline(self) -> str:
         """``saddle-to-saddle, rank 3, converged at t = 33.09``."""
@@ -277,11 +285,13 @@ class Theory:
         plateaus: one per visit, in order; of several members, one per rank, the mean over those that visited it.
         predictions: by name: escape_time, growth_rate, movement, ntk_at_start; only those that apply, and of several
             members their means.
+        decay: of weight decay, or None.
     """
 
     regime: str | None
     plateaus: tuple[Plateau, ...] = ()
     predictions: dict[str, Prediction] = field(default_factory=dict)
+    decay: DecayTheory | None = None
 
 
 @dataclass(frozen=True, repr=False)
@@ -361,7 +371,7 @@ class TrainResult(Tabular):
         if path is None:
             raise InputError(f"{self.files.get('trajectory')} is not there, expected it beside {RUN_FILE}")
         out = {name: getattr(path, name) for name in Trajectory.ROWS}
-        out |= {name: values for name in Trajectory.SHARES if (values := getattr(path, name)) is not None}
+        out |= {name: values for name in Trajectory.OPTIONAL if (values := getattr(path, name)) is not None}
         return out | {f"singular_value_{k + 1}": s for k, s in enumerate(path.singular_values.T)}
 
     def display_rows(self) -> list[dict[str, Any]]:

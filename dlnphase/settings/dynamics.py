@@ -53,8 +53,17 @@ class DynamicsSettings(Settings):
         panel="Dynamics",
     )
 
+    weight_decay: float = option(
+        0.0,
+        number(0.0),
+        "add (lambda/2)|theta|^2 to the cost: the flow, or each step, shrinks all weights",
+        panel="Dynamics",
+    )
+
     def _settle(self) -> None:
         super()._settle()
+        if self.weight_decay and self.dynamics == "greedy":
+            raise InputError("weight-decay: found with dynamics greedy, expected only with flow or gd")
         defaults = {"rtol": (1e-4, "flow", "greedy"), "lr": ("auto", "gd"), "max_time": (None, "flow", "greedy")}
         for name, (default, *where) in defaults.items():
             value = getattr(self, name)

@@ -27,6 +27,11 @@ class TrainSettings(MachineSettings, DynamicsSettings, CostSettings, NetworkSett
         if self.noise and self.noise_level is not None:
             raise InputError("noise-level: found beside noise, which plants noise of a known level; drop one")
 
+        if self.weight_decay and self.noise_level is not None:
+            raise InputError(
+                "noise-level: found beside weight-decay, whose part of the cost cannot be told from noise; drop one"
+            )
+
     def slug(self) -> str:
         """A short readable name: ``train-completion-10x10-L4-w100-g2``, ``train-ratings-L4-w100-g2-seed1``."""
         words = ["train", self.task_words()]

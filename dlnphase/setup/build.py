@@ -170,20 +170,25 @@ def task_info(cost: ConvexCost) -> TaskInfo:
     return TaskInfo(cost.kind, cost.shape, cost.minimum, cost.unique, top, cost.name, cost.attained)
 
 
-def build_start(settings: NetworkSettings, cost: ConvexCost, backend: Backend, seed: int) -> Start:
+def build_start(
+    settings: NetworkSettings, cost: ConvexCost, backend: Backend, seed: int, *, weight_decay: float = 0.0
+) -> Start:
     """The starting networks, full or reduced, or the user's own.
+
+    Args:
+        weight_decay: λ that they will be trained with, on which it depends how far they may be reduced.
 
     Raises:
         InputError: for weights that do not fit the task, a scale outside the dtype, or networks too large for memory.
     """
     if settings.init_weights is not None:
-        return _start_from_file(settings, settings.init_weights, cost, backend)
+        return _start_from_file(settings, settings.init_weights, cost, backend, weight_decay)
     assert settings.depth and settings.width and settings.gamma is not None
     depth, width, gamma = settings.depth, settings.width, settings.gamma
     sigma, alpha = _scale(width, gamma, backend)
     chosen = choose_representation(
         depth, width, cost.shape, sigma, cost, backend, **_wish(settings), seed=seed, member=settings.seeds[0],
-        batch=len(settings.seeds),
+        batch=len(settings.seeds), weight_decay=weight_decay,
     )  # fmt: skip
     network = initial_network(
         chosen, depth, width, cost.shape, sigma, backend, seed=seed, members=settings.seeds
@@ -215,7 +220,9 @@ def build_limit(settings: NetworkSettings, cost: ConvexCost, backend: Backend) -
     return Start(network, info, np.array([0]), np.zeros(1))
 
 
-def _start_from_file(settings: NetworkSettings, path: str, cost: ConvexCost, backend: Backend) -> Start:
+def _start_from_file(
+    settings: NetworkSettings, path: str, cost: ConvexCost, backend: Backend, weight_decay: float
+) -> Start:
     layers = inputs.read_weights(path)
     shape = (layers[-1].shape[1], layers[0].shape[2])
     if shape != cost.shape:
@@ -236,7 +243,7 @@ def _start_from_file(settings: NetworkSettings, path: str, cost: ConvexCost, bac
     given = Network.from_weights([backend.tensor(w) for w in layers])
     sigma = float(given.theta.square().mean().sqrt())
     alpha = sigma * float(np.sqrt(np.mean(given.hidden)))
-    network, chosen = represent(given, cost, **_wish(settings))
+    network, chosen = represent(given, cost, **_wish(settings), weight_decay=weight_decay)
     info = NetworkInfo(given.depth, None, None, sigma, alpha, **_how(chosen), full_hidden=given.hidden)
     return Start(network, info, np.arange(given.batch), _square_norm(given), _notes(chosen))
 

@@ -56,7 +56,8 @@ def note_on_minimum(cost: ConvexCost) -> tuple[str, ...]:
     if found is not None and not found.known:
         return (f"no minimum was found: costs are told above {cost.minimum:.6g}, the lowest that was met",)
     what = "entries" if cost.metric is None else "samples"
-    return (f"separable: all {what} can be got right, so no minimum exists and A grows for ever as C falls to 0",)
+    grows = "A grows for ever as C falls to 0, unless weights decay"
+    return (f"separable: all {what} can be got right, so C has no minimum, and {grows}",)
 
 
 def _classification(settings: S, backend: Backend) -> tuple[Task, S]:

@@ -74,6 +74,7 @@ def choose_representation(
     seed: int = 0,
     member: int = 0,
     batch: int = 1,
+    weight_decay: float = 0.0,
 ) -> Representation:
     """Decide how to hold i.i.d. N(0, σ²) networks of this shape.
 
@@ -88,6 +89,7 @@ def choose_representation(
         tolerance: ε wanted.
         seed, member: the draw the pilot runs on; other members of the batch have the same law.
         batch: how many networks will be held at once.
+        weight_decay: λ that they will be trained with.
 
     Raises:
         InputError: for an unknown word, a width or an order out of range, or full networks that do not fit in memory.
@@ -101,7 +103,8 @@ def choose_representation(
     def reduced(k: int) -> Network:
         return sample(depth, width, shape, sigma, k, backend, seed=seed, members=(member,))
 
-    return _choose(dims, reduced, cost, representation, order, tolerance, _affordable(dims, backend, batch))
+    measure = _Measure(cost, weight_decay)
+    return _choose(dims, reduced, measure, representation, order, tolerance, _affordable(dims, backend, batch))
 
 
 def initial_network(
@@ -128,12 +131,13 @@ def represent(
     representation: str = "auto",
     order: int | None = None,
     tolerance: float = TOLERANCE,
+    weight_decay: float = 0.0,
 ) -> tuple[Network, Representation]:
     """Hold given networks (a user's weights) in the representation asked for, by projection.
 
     Args:
         network: B full networks; the pilot runs on the first.
-        representation, order, tolerance: as in ``choose_representation``.
+        representation, order, tolerance, weight_decay: as in ``choose_representation``.
     """
     _check_words(representation, order)
     if representation == "full" or network.depth == 1:
@@ -146,7 +150,8 @@ def represent(
             held[k] = projector.to(k)
         return held[k].network
 
-    chosen = _choose(network.dims, reduced, cost, representation, order, tolerance, affordable=True)
+    measure = _Measure(cost, weight_decay)
+    chosen = _choose(network.dims, reduced, measure, representation, order, tolerance, affordable=True)
     if chosen.kind == "full" or chosen.order is None:
         return network, chosen
     known = held.get(chosen.order) if network.batch == 1 else None
@@ -191,10 +196,21 @@ def _check_words(representation: str, order: int | None) -> None:
         raise InputError(f"krylov-order: found {order} with representation full, expected krylov or auto")
 
 
+@dataclass(frozen=True)
+class _Measure:
+    """How far two orders disagree on what they will be trained on."""
+
+    cost: Cost
+    weight_decay: float
+
+    def __call__(self, coarse: Network, fine: Network) -> float:
+        return disagreement(coarse, fine, self.cost, self.weight_decay)
+
+
 def _choose(
     dims: tuple[int, ...],
     reduced: Callable[[int], Network],
-    cost: Cost,
+    measure: _Measure,
     representation: str,
     order: int | None,
     tolerance: float,
@@ -205,7 +221,7 @@ def _choose(
     if len(dims) == 2:
         return full
     if order is not None:
-        return _estimate(dims, reduced, cost, order)[-1]
+        return _estimate(dims, reduced, measure, order)[-1]
     if representation == "auto" and affordable and width <= FULL_WIDTH:
         sizes, exact = reduced_dims(dims, 1)
         if not (exact and max(sizes[1:-1]) * WORTHWHILE <= width):
@@ -218,7 +234,7 @@ def _choose(
             f"representation: no reduced network of {dims[-1]}x{dims[0]} and width {width} can be checked against the "
             f"next order, whose hidden sizes are above {SIZE_LIMIT}; expected {instead}"
         )
-    candidates = _estimate(dims, reduced, cost, None, tolerance)
+    candidates = _estimate(dims, reduced, measure, None, tolerance)
     good = [c for c in candidates if c.error is not None and c.error <= tolerance]
     chosen = good[0] if good else candidates[-1]
     pointless = max(chosen.hidden) * WORTHWHILE > width or (not good and width <= AUTO_SIZE)
@@ -226,7 +242,11 @@ def _choose(
 
 
 def _estimate(
-    dims: tuple[int, ...], reduced: Callable[[int], Network], cost: Cost, last: int | None, tolerance: float = 0.0
+    dims: tuple[int, ...],
+    reduced: Callable[[int], Network],
+    measure: _Measure,
+    last: int | None,
+    tolerance: float = 0.0,
 ) -> list[Representation]:
     """Representations of orders 1, 2, … with their ε, up to ``last`` or the first that is good enough."""
     out: list[Representation] = []
@@ -244,7 +264,7 @@ def _estimate(
         if last is not None and k < last and _measurable(dims, k + 1):
             continue  # the next order will be measured itself
         if known is None or _measurable(dims, k):
-            known, extrapolated = SAFETY * disagreement(reduced(k), reduced(k + 1), cost), False
+            known, extrapolated = SAFETY * measure(reduced(k), reduced(k + 1)), False
         else:
             known, extrapolated = known / ORDER_GAIN, True
         out.append(Representation("krylov", k, hidden, known, False, extrapolated))

@@ -13,12 +13,16 @@ import torch
 from dlnphase.costs.accuracy import accuracy
 from dlnphase.costs.interface import ConvexCost
 from dlnphase.costs.quadratic import QuadraticCost
-from dlnphase.critical import HostCost, RankTransition, refine_matrix
+from dlnphase.critical import HostCost, MatrixPoint, RankTransition, refine_matrix
 from dlnphase.critical.bottleneck import is_least
+from dlnphase.critical.decay import Decay
 from dlnphase.critical.visited import Path, Visited, matrix_rank, transitions, visited_points
+from dlnphase.findings import DecayTheory
 from dlnphase.networks.chain import Network
 from dlnphase.results.train import Member, NetworkInfo, Outcome, Plateau, Prediction, Regime, Spread, TaskInfo, Theory
 from dlnphase.training.answers import answers
+from dlnphase.training.decay_theory import SAME, decay_theory, least_objective, plateau_cost
+from dlnphase.training.decayed import Unreached
 from dlnphase.training.early import passes_early, with_dense_start
 from dlnphase.training.modes import modes_of
 from dlnphase.training.noise import Question, noise_on
@@ -43,7 +47,12 @@ class Analysis:
 
 @dataclass(frozen=True)
 class Context:
-    """What the analysis of every member shares; ``rtol`` is that of a gradient flow, None for other dynamics."""
+    """What the analysis of every member shares.
+
+    Attributes:
+        rtol: of a gradient flow, None for other dynamics.
+        unreached: weights that the networks as they are held lack; None without weight decay.
+    """
 
     cost: ConvexCost
     test: ConvexCost | None
@@ -52,6 +61,12 @@ class Context:
     tol: float
     rtol: float | None = None
     noise: Question | None = None
+    unreached: Unreached | None = None
+
+    @property
+    def decay(self) -> float:
+        """Weight decay λ."""
+        return 0.0 if self.unreached is None else self.unreached.rate
 
 
 def analyse(path: MemberPath, member: int, square_norm: float, context: Context) -> Analysis:
@@ -62,26 +77,28 @@ def analyse(path: MemberPath, member: int, square_norm: float, context: Context)
         member: its number.
         square_norm: ‖θ_0‖² of the full network.
     """
-    host = HostCost(context.cost)
+    host = HostCost(context.cost, Decay(context.decay, context.network.depth) if context.decay else None)
     time, step = path.column(0), path.column(1)
-    excess, gradient = path.column(3), path.column(4)
+    excess, gradient, penalty = path.column(3), path.column(4), path.column(5)
     cost = excess + context.cost.minimum
     tol = context.tol if path.reason == "converged" else None
     width = min(context.network.full_hidden or context.network.hidden)
-    records = Path(time, step, excess, gradient, path.matrices, tol, width=width)
+    records = Path(time, step, excess + penalty, gradient, path.matrices, tol, width=width)
     visited = [v for v in visited_points(records, host) or () if v.counts]
-    rows = transitions(records, context.cost.minimum, visited)
+    rows = transitions(replace(records, excess=excess), context.cost.minimum, visited)
     saddles = [v.visit for v in visited if v.saddle]
-    movement, ntk_change = _change(path, square_norm)
+    movement, ntk_change = _change(path, square_norm, context)
     evidence = Regime(len(saddles), max((v.prominence for v in saddles), default=0.0), movement, ntk_change)
     end = path.matrices[max(path.matrices)]
     ends = np.stack([path.matrices[0], end])
     tests = (None, None) if context.test is None else tuple(float(v) for v in cost_values(context.test, ends))
     reason = path.reason or "interrupted"
     at_end = bool(visited) and visited[-1].visit.index == len(time) - 1
+    end_rank = visited[-1].rank if at_end else matrix_rank(end, refine_matrix(end, host))
+    decayed = bool(context.decay and at_end and not rows and end_rank == 0)  # all of K is gone, and nothing learned
     outcome = Outcome(
         reason=reason,
-        regime=_regime(evidence, len(rows), reason),
+        regime=None if decayed else _regime(evidence, len(rows), reason),
         time=float(time[-1]),
         steps=int(step[-1]),
         evaluations=int(path.column(2)[-1]),
@@ -90,26 +107,34 @@ def analyse(path: MemberPath, member: int, square_norm: float, context: Context)
         excess=float(excess[-1]),
         initial_cost=float(cost[0]),
         initial_test_cost=tests[0],
-        rank=visited[-1].rank if at_end else matrix_rank(end, refine_matrix(end, host)),
+        rank=end_rank,
         evidence=evidence,
-        **answers(path, context.cost, context.test, context.network.depth),
-        **_reached(visited[-1] if at_end and reason == "converged" else None, context.cost, width),
+        **answers(path, context.cost, context.test, context.network.depth, decayed=bool(context.decay)),
+        **_reached(visited[-1] if at_end and reason == "converged" else None, host, context.cost, width),
+        penalty=float(penalty[-1]) if context.decay else None,
+        initial_penalty=float(penalty[0]) if context.decay else None,
     )
     plateaus = tuple(
         Plateau(
-            v.rank, context.cost.minimum_at_rank(v.rank), v.point.cost, float(cost[v.visit.index]),
+            v.rank, _expected_cost(v.rank, context), v.point.cost, float(cost[v.visit.index]),
             **_answers_at(path.matrices[v.visit.index], context),
         )
         for v in visited
         if v.point.converged
     )  # fmt: skip
-    regime, predictions = predict(path, rows, movement * float(np.sqrt(square_norm)), context.network, context.task)
+    regime, predictions = predict(
+        path, rows, movement * float(np.sqrt(square_norm)), context.network, context.task, context.decay
+    )
+    decay = None
+    if context.decay:
+        network, top = context.network, context.task.top_gradient
+        decay = decay_theory(context.cost, context.decay, network.depth, network.alpha, top, end, end_rank)
     kept = np.array(sorted(path.matrices))
     matrices = np.stack([path.matrices[k] for k in kept])
     spectra = np.linalg.svd(matrices, compute_uv=False)
     modes = modes_of(time[kept], spectra, outcome.rank, matrices)
     if context.rtol is not None and path.start is not None and passes_early(spectra, outcome.rank):
-        dense, at = with_dense_start(time[kept], matrices, path.start, host.cost, context.rtol)
+        dense, at = with_dense_start(time[kept], matrices, path.start, host.cost, context.rtol, context.decay)
         modes = modes_of(dense, np.linalg.svd(at, compute_uv=False), outcome.rank, at)
     noise = None
     if context.noise is not None and isinstance(context.cost, QuadraticCost):
@@ -117,7 +142,7 @@ def analyse(path: MemberPath, member: int, square_norm: float, context: Context)
         test = context.test if isinstance(context.test, QuadraticCost) else None
         noise = noise_on(path, places, spectra, outcome.rank, context.noise, context.cost, test)
     return Analysis(
-        Member(member, outcome, tuple(rows), Theory(regime, plateaus, predictions), modes, noise),
+        Member(member, outcome, tuple(rows), Theory(regime, plateaus, predictions, decay), modes, noise),
         tuple(v.visit.index for v in visited),
         spectra,
     )
@@ -130,10 +155,30 @@ def _answers_at(a: np.ndarray, context: Context) -> dict[str, Any]:
     return {"test_cost": tested, "accuracy": accuracy(cost, a), "test_accuracy": accuracy(test, a)}
 
 
-def _reached(end: Visited | None, cost: ConvexCost, width: int) -> dict[str, Any]:
+def _expected_cost(rank: int, context: Context) -> float | None:
+    """C at the critical point of this rank that small starts visit, where a closed form is known."""
+    if context.decay:
+        return plateau_cost(context.cost, context.decay, context.network.depth, rank)
+    return context.cost.minimum_at_rank(rank)
+
+
+def _decayed_end(end: MatrixPoint, host: HostCost, cost: ConvexCost, width: int) -> dict[str, Any]:
+    """As :func:`_reached`, with weight decay; what is minimised is told with C_min."""
+    decay = host.decay
+    assert decay is not None
+    value = host.objective(end.A, np.linalg.svd(end.A, compute_uv=False)[: end.rank])
+    least = least_objective(cost, decay.rate, decay.depth, width)
+    convex = decay.depth == 2 and end.next_mode == 0
+    known = convex or (least is not None and value - least <= SAME * max(least, value))
+    return {"reached": "decayed-minimum" if known else "decayed-local-minimum", "reachable": value + host.minimum}
+
+
+def _reached(end: Visited | None, host: HostCost, cost: ConvexCost, width: int) -> dict[str, Any]:
     """What a run that has converged came to, and the cost there, as entries of its outcome."""
     if end is None:
         return {}
+    if host.decay is not None:
+        return _decayed_end(end.point, host, cost, width)
     if not cost.attained:
         return {"reached": "no-minimum", "reachable": cost.minimum}
     if not end.held:
@@ -142,13 +187,17 @@ def _reached(end: Visited | None, cost: ConvexCost, width: int) -> dict[str, Any
     return {"reached": kind, "reachable": end.point.cost}
 
 
-def _change(path: MemberPath, square_norm: float) -> tuple[float, float]:
+def _change(path: MemberPath, square_norm: float, context: Context) -> tuple[float, float]:
     """‖θ_end − θ_0‖/‖θ_0‖ and ‖K_end − K_0‖_F/‖K_0‖_F; NaN where the end was not kept."""
     if path.start is None or path.end is None:
         return float("nan"), float("nan")
     first = Network.from_weights([torch.as_tensor(w, dtype=torch.float64) for w in path.start])
     last = Network.from_weights([torch.as_tensor(w, dtype=torch.float64) for w in path.end])
     moved = float(torch.linalg.vector_norm(last.theta - first.theta))
+    if context.unreached is not None and context.network.representation != "full":
+        lacking = max(square_norm - float(first.theta.square().sum()), 0.0)
+        gone = 1 - context.unreached.share(path.column(0)[-1:], path.column(1)[-1:])
+        moved = float(np.sqrt(moved**2 + lacking * gone[0] ** 2))
     with np.errstate(divide="ignore", invalid="ignore"):
         return float(np.float64(moved) / np.sqrt(square_norm)), _ntk_change(first, last)
 
@@ -218,7 +267,19 @@ def _mean_theory(theories: Sequence[Theory]) -> Theory:
         told = [t.predictions[name] for t in theories if name in t.predictions]
         measured = _mean_of(p.measured for p in told)
         predictions[name] = Prediction(told[0].formula, _mean(p.predicted for p in told), measured)
-    return Theory(theories[0].regime, tuple(plateaus), predictions)
+    return Theory(theories[0].regime, tuple(plateaus), predictions, _mean_decay([t.decay for t in theories]))
+
+
+def _mean_decay(decays: Sequence[DecayTheory | None]) -> DecayTheory | None:
+    """What several starts with weight decay came to: sizes of modes are means over them."""
+    told = [d for d in decays if d is not None]
+    if not told:
+        return None
+    modes = tuple(
+        replace(rows[0], measured=_mean(row.measured for row in rows))
+        for rows in zip(*(d.modes for d in told), strict=True)
+    )
+    return replace(told[0], left=_common([d.left for d in told]), modes=modes)
 
 
 def _mean(values: Iterable[float]) -> float:
@@ -247,7 +308,8 @@ def _mean_outcome(outcomes: Sequence[Outcome]) -> Outcome:
         ntk_change=float(np.mean([o.evidence.ntk_change for o in outcomes])),
     )
     shares: dict[str, Any] = {
-        n: _mean_of(getattr(o, n) for o in outcomes) for n in ("accuracy", "test_accuracy", "margin", "alignment")
+        n: _mean_of(getattr(o, n) for o in outcomes)
+        for n in ("accuracy", "test_accuracy", "margin", "alignment", "penalty", "initial_penalty")
     }
     return replace(
         outcomes[0],

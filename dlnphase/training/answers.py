@@ -20,11 +20,16 @@ from dlnphase.networks.chain import Network
 from dlnphase.training.recording import MemberPath
 
 
-def answers(path: MemberPath, cost: ConvexCost, test: ConvexCost | None, depth: int) -> dict[str, Any]:
-    """Accuracies at the end of a path, and of a cost without a minimum its margin and direction, for the outcome."""
+def answers(
+    path: MemberPath, cost: ConvexCost, test: ConvexCost | None, depth: int, *, decayed: bool = False
+) -> dict[str, Any]:
+    """Accuracies at the end of a path, and of a cost without a minimum its margin and direction, for the outcome.
+
+    With weight decay (``decayed``) there is a minimum, and no direction to go on in.
+    """
     end = path.matrices[max(path.matrices)]
     out: dict[str, Any] = {"accuracy": accuracy(cost, end), "test_accuracy": accuracy(test, end)}
-    if cost.attained:
+    if cost.attained or decayed:
         return out
     a = torch.as_tensor(end, dtype=cost.like.dtype, device=cost.like.device)[None]
     margin = cost.margin(a)

@@ -29,7 +29,12 @@ def passes_early(singular_values: np.ndarray, count: int) -> bool:
 
 
 def with_dense_start(
-    time: np.ndarray, matrices: np.ndarray, start: Sequence[np.ndarray], cost: Cost, rtol: float
+    time: np.ndarray,
+    matrices: np.ndarray,
+    start: Sequence[np.ndarray],
+    cost: Cost,
+    rtol: float,
+    weight_decay: float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Times (T',) and A (T', d_out, d_in) of a path with more of them between its first records.
 
@@ -37,13 +42,21 @@ def with_dense_start(
         time: of the records, shape (T,); matrices: A there, shape (T, d_out, d_in).
         start: the layers of the first record.
         cost: on the CPU in float64.
-        rtol: of the flow.
+        rtol, weight_decay: of the flow.
     """
     last = min(EARLY, len(time) - 1)
     marks = time[: last + 1]
     grid = np.unique(np.concatenate([np.linspace(a, b, PARTS + 1) for a, b in pairwise(marks)]))
     network = Network.from_weights([torch.as_tensor(w, dtype=torch.float64) for w in start])
-    again = gradient_flow(network, cost, rtol=rtol, tol=0.0, max_time=float(grid[-1]), output_times=grid.tolist())
+    again = gradient_flow(
+        network,
+        cost,
+        rtol=rtol,
+        tol=0.0,
+        max_time=float(grid[-1]),
+        output_times=grid.tolist(),
+        weight_decay=weight_decay,
+    )
     found = {float(record.time[0]): record.A[0] for record in again}
     between = [t for t in np.setdiff1d(grid, marks).tolist() if t in found]
     joined = np.concatenate([time, between])

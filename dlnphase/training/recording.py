@@ -16,6 +16,7 @@ from dlnphase.dynamics.records import Record
 from dlnphase.dynamics.state import Room, State
 from dlnphase.results.train import Trajectory
 
+Row = tuple[float, int, int, float, float, float]
 MATRIX_BYTES = 256 * 2**20  # end-to-end matrices kept, all members together; beyond that every second one is let go
 
 
@@ -23,11 +24,12 @@ MATRIX_BYTES = 256 * 2**20  # end-to-end matrices kept, all members together; be
 class MemberPath(State):
     """What was recorded of one member: scalars at every record, matrices at most of them, weights at a few.
 
-    ``rows`` holds (t, step, evaluations, excess, gradient norm) per record, ``matrices`` A by record number. What grows
-    with the path is saved apart from the state, as it comes: see :meth:`Recorder.news`.
+    ``rows`` holds (t, step, evaluations, excess, gradient norm, penalty) per record, the last 0 without weight decay,
+    ``matrices`` A by record number. What grows with the path is saved apart from the state, as it comes: see
+    :meth:`Recorder.news`.
     """
 
-    rows: Room[list[tuple[float, int, int, float, float]]] = field(default_factory=list)
+    rows: Room[list[Row]] = field(default_factory=list)
     matrices: Room[dict[int, np.ndarray]] = field(default_factory=dict)
     keeper: WeightKeeper = field(default_factory=WeightKeeper)
     start: list[np.ndarray] | None = None
@@ -76,15 +78,15 @@ class Recorder(State):
             visits += [(i, index) for index, _ in path.keeper.confirmed[confirmed:]]
             layers += [weights for _, weights in path.keeper.confirmed[confirmed:]]
             self._written[i] = (len(path.rows), known | set(fresh), len(path.keeper.confirmed))
-        out = {"rows": np.array(rows, dtype=float).reshape(-1, 6)}
+        out = {"rows": np.array(rows, dtype=float).reshape(-1, 7)}
         out |= {"at": np.array(at, dtype=np.int64), "matrices": np.stack(matrices)} if at else {}
         out |= {"visits": np.array(visits, dtype=np.int64)} if visits else {}
         return out | {f"W{k}": np.stack(parts) for k, parts in enumerate(zip(*layers, strict=True), 1)}
 
     def hear(self, news: dict[str, np.ndarray]) -> None:
         """Add what :meth:`news` told, in the order in which it was told; then comes :meth:`resume`."""
-        for member, t, step, count, excess, norm in news["rows"].tolist():
-            self.paths[int(member)].rows.append((t, int(step), int(count), excess, norm))
+        for member, t, step, count, excess, norm, penalty in news["rows"].tolist():
+            self.paths[int(member)].rows.append((t, int(step), int(count), excess, norm, penalty))
         if "at" in news:
             for (member, k), matrix in zip(news["at"].tolist(), news["matrices"], strict=True):
                 self.paths[member].matrices[k] = matrix
@@ -131,6 +133,7 @@ class Recorder(State):
                 int(record.evaluations[i]),
                 float(record.excess[i]),
                 float(record.gradient_norm[i]),
+                0.0 if record.penalty is None else float(record.penalty[i]),
             )
             reason = record.reasons[i]
             if path.rows and path.rows[-1][1] == row[1]:
@@ -138,7 +141,7 @@ class Recorder(State):
                 if reason is not None and path.end is None:
                     path.end = record.weights(i)
                 continue
-            if not (np.isfinite(row[3]) and np.isfinite(row[4]) and np.isfinite(record.A[i]).all()):
+            if not (np.isfinite(row[3:]).all() and np.isfinite(record.A[i]).all()):
                 path.reason = reason or "diverged"  # the numbers before it are kept, these are none
                 continue
             self._keep(path, row, record, i, reason)
@@ -152,9 +155,7 @@ class Recorder(State):
                     path.end = record.weights(i)
                     path.matrices.setdefault(len(path.rows) - 1, np.array(record.A[i], order="C"))
 
-    def _keep(
-        self, path: MemberPath, row: tuple[float, int, int, float, float], record: Record, i: int, reason: str | None
-    ) -> None:
+    def _keep(self, path: MemberPath, row: Row, record: Record, i: int, reason: str | None) -> None:
         index = len(path.rows)
         path.rows.append(row)
         path.keeper.feed(index, row[4], lambda: record.weights(i))
@@ -206,6 +207,8 @@ def assemble(
     singular_values: Sequence[np.ndarray],
     cost: ConvexCost,
     test: ConvexCost | None,
+    *,
+    decayed: bool = False,
 ) -> Trajectory:
     """One trajectory of the rows whose matrices were kept.
 
@@ -215,9 +218,10 @@ def assemble(
         visits: record numbers of the visits of each.
         singular_values: of the matrices kept of each, (rows, min(d_out, d_in)).
         cost, test: training and test cost.
+        decayed: whether there was weight decay, whose part is kept then.
     """
     columns: dict[str, list[np.ndarray]] = {
-        name: [] for name in ("member", "t", "step", "excess", "gradient_norm", "A")
+        name: [] for name in ("member", "t", "step", "excess", "gradient_norm", "A", *(("penalty",) if decayed else ()))
     }
     layers: list[list[np.ndarray]] = []
     index: list[int] = []
@@ -227,8 +231,9 @@ def assemble(
         if not rows.size:
             continue
         columns["member"].append(np.full(rows.size, int(member)))
-        for name, column in (("t", 0), ("step", 1), ("excess", 3), ("gradient_norm", 4)):
-            columns[name].append(path.column(column)[rows])
+        for name, column in (("t", 0), ("step", 1), ("excess", 3), ("gradient_norm", 4), ("penalty", 5)):
+            if name in columns:
+                columns[name].append(path.column(column)[rows])
         columns["A"].append(np.stack([path.matrices[k] for k in rows]))
         for record, weights in layers_at(path, seen):
             layers.append(weights)

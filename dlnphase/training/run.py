@@ -17,6 +17,7 @@ import numpy as np
 from dlnphase.backend import Backend
 from dlnphase.costs.quadratic import QuadraticCost
 from dlnphase.costs.tasks import Task
+from dlnphase.critical.decay import Decay
 from dlnphase.critical.greedy import GreedyPath, GreedyPoint
 from dlnphase.critical.sparsity import end_of_path
 from dlnphase.dynamics import LARGEST_SOLVE, GradientDescent, GradientFlow, Record, Walk, stable_step
@@ -30,6 +31,7 @@ from dlnphase.settings import TrainSettings
 from dlnphase.setup.build import Start, build_backend, build_limit, build_start, build_task, few_threads, task_info
 from dlnphase.training.analysis import Context, analyse, combine
 from dlnphase.training.completed import completed_by
+from dlnphase.training.decayed import DecayedEnds, Unreached
 from dlnphase.training.keeping import Keeper, Kept, UnderWay
 from dlnphase.training.modes import mean_modes
 from dlnphase.training.narrow import NarrowEnds
@@ -71,14 +73,14 @@ def _prepare(settings: TrainSettings) -> Run:
     if settings.dynamics == "greedy":
         start = build_limit(settings, task.cost, backend)
     else:
-        start = build_start(settings, task.cost, backend, settings.seed)
+        start = build_start(settings, task.cost, backend, settings.seed, weight_decay=settings.weight_decay)
     if settings.dynamics == "flow" and settings.init_weights is not None:
         _check_times(settings.init_weights, start, task)
     notes = [*start.notes, *task.notes]
     lr: float | None = None
     if settings.dynamics == "gd":
         if settings.lr == "auto":
-            lr, words = stable_step(start.network, task.cost, seed=settings.seed)
+            lr, words = stable_step(start.network, task.cost, seed=settings.seed, weight_decay=settings.weight_decay)
             notes.append(f"step {words}")
         else:
             assert isinstance(settings.lr, float)
@@ -162,9 +164,24 @@ def _recorded(
 
 def _going(run: Run) -> UnderWay:
     """A run at its start."""
-    tol = 0.0 if run.settings.dynamics == "greedy" else run.settings.tol  # a greedy path knows its width
-    network = run.start.network
-    return UnderWay(_walk(run), Recorder(network.batch), NarrowEnds(network, run.task.cost, tol))
+    settings, network = run.settings, run.start.network
+    tol = 0.0 if settings.dynamics == "greedy" else settings.tol  # a greedy path knows its width
+    ends: NarrowEnds | DecayedEnds
+    if settings.weight_decay:
+        info = run.start.info
+        decay, width = Decay(settings.weight_decay, info.depth), min(info.full_hidden or info.hidden)
+        ends = DecayedEnds(run.task.cost, decay, width, tol, _unreached(run))
+    else:
+        ends = NarrowEnds(network, run.task.cost, tol)
+    return UnderWay(_walk(run), Recorder(network.batch), ends)
+
+
+def _unreached(run: Run) -> Unreached:
+    """What the networks of a run with weight decay lack, as they are held."""
+    held = run.start.network.theta.double().square().sum(1).cpu().numpy()
+    reduced = run.start.info.representation != "full"
+    lacking = np.maximum(run.start.square_norm - held, 0.0) if reduced else np.zeros(len(held))
+    return Unreached(lacking, run.settings.weight_decay, run.lr)
 
 
 def _follow(
@@ -176,7 +193,7 @@ def _follow(
     """Round by round, to the end (True) or to where it was asked to stop."""
     for records in going.walk.rounds():
         for record in records:
-            going.narrow.end(record)
+            going.ends.end(record)
         going.recorder.feed(records)
         if on_record is not None:
             for record in records:
@@ -192,20 +209,24 @@ def _walk(run: Run) -> Walk:
     """The dynamics that the settings name."""
     s, network, cost = run.settings, run.start.network, run.task.cost
     assert s.max_steps is not None
+    tol = 0.0 if s.weight_decay else s.tol  # with weight decay it is told from outside when a member is there
     if s.dynamics == "gd":
         assert run.lr is not None
-        return GradientDescent(network, cost, lr=run.lr, max_steps=s.max_steps, tol=s.tol)
+        return GradientDescent(network, cost, lr=run.lr, max_steps=s.max_steps, tol=tol, weight_decay=s.weight_decay)
     assert s.rtol is not None
-    limits: dict[str, Any] = {"rtol": s.rtol, "max_time": s.max_time, "max_steps": s.max_steps, "tol": s.tol}
+    limits: dict[str, Any] = {"rtol": s.rtol, "max_time": s.max_time, "max_steps": s.max_steps, "tol": tol}
     if s.dynamics == "flow":
-        return GradientFlow(network, cost, **limits)
+        return GradientFlow(network, cost, **limits, weight_decay=s.weight_decay)
     return GreedyPath(cost, run.start.info.depth, points=run.points, width=s.width, **limits)
 
 
 def _result(run: Run, recorder: Recorder, clock: Clock) -> TrainResult:
     cost, test = run.task.cost, run.task.test
     rtol = run.settings.rtol if run.settings.dynamics == "flow" else None
-    context = Context(cost, test, run.start.info, task_info(cost), run.settings.tol, rtol, _noise_question(run))
+    unreached = _unreached(run) if run.settings.weight_decay else None
+    context = Context(
+        cost, test, run.start.info, task_info(cost), run.settings.tol, rtol, _noise_question(run), unreached
+    )
     seen = [i for i, path in enumerate(recorder.paths) if path.rows]
     if not seen:
         raise InputError("the first numbers of this run are already not finite: the start or the task is out of range")
@@ -220,7 +241,8 @@ def _result(run: Run, recorder: Recorder, clock: Clock) -> TrainResult:
         outcome = replace(outcome, advice="; ".join(words for words in (*missing, outcome.advice) if words))
     paths = [recorder.paths[i] for i in seen]
     spectra = [a.singular_values for a in analyses]
-    trajectory = assemble(paths, numbers[seen], [a.visits for a in analyses], spectra, cost, test)
+    decayed = unreached is not None
+    trajectory = assemble(paths, numbers[seen], [a.visits for a in analyses], spectra, cost, test, decayed=decayed)
     modes, mode_spread = mean_modes([m.modes for m in members]) if len(members) > 1 else (members[0].modes, ())
     noise = mean_noise([m.noise for m in members])
     own = run.settings.target is not None and run.settings.task == "completion"
@@ -249,7 +271,7 @@ def _result(run: Run, recorder: Recorder, clock: Clock) -> TrainResult:
 def _noise_question(run: Run) -> Question | None:
     """What is known of the noise in the data; None where none is known of and no matrix of a user's may hold some."""
     s, task = run.settings, run.task
-    if not task.numbers:
+    if not task.numbers or s.weight_decay:  # what decay takes from learned modes costs what noise would explain
         return None
     if s.noise_level is not None:
         return Question(s.noise_level, "given", task.numbers, task.weight)

@@ -30,6 +30,7 @@ class Status:
         self._cost = run.task.cost
         self._batch, self._room = run.start.network.batch, min(run.start.network.dims)
         self._max_steps, self._tol = run.settings.max_steps, run.settings.tol
+        self._foreseen = not run.settings.weight_decay  # else nobody knows which cost it goes to
         self._done = np.zeros(self._batch, dtype=bool)
         self._first = np.full(self._batch, np.nan)
         self._excess = np.full(self._batch, np.nan)
@@ -80,6 +81,8 @@ class Status:
 
     def _share(self) -> float:
         """The share of the work that is done: of the decades of cost down to ``tol``, or else of the steps."""
+        if not self._foreseen:
+            return 0.0
         if self._tol > 0:
             with np.errstate(divide="ignore", invalid="ignore"):
                 parts = np.log(self._excess / self._first) / np.log(self._tol)

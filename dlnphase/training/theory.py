@@ -17,7 +17,12 @@ GROWTH_FROM, GROWTH_TO = 3.0, 0.1  # the rate of escape is fitted between 3 × t
 
 
 def predict(
-    path: MemberPath, rows: Sequence[RankTransition], movement: float, network: NetworkInfo, task: TaskInfo
+    path: MemberPath,
+    rows: Sequence[RankTransition],
+    movement: float,
+    network: NetworkInfo,
+    task: TaskInfo,
+    decay: float = 0.0,
 ) -> tuple[str | None, dict[str, Prediction]]:
     """The regime that γ predicts as w → ∞, and the predictions that apply to this run.
 
@@ -25,13 +30,14 @@ def predict(
         path: of one member.
         rows: its rank transitions.
         movement: ‖θ_end − θ_0‖.
+        decay: weight decay λ.
 
     Weights from a file have no γ, and get the predictions that need none.
     """
     out: dict[str, Prediction] = {}
     gamma, width, depth = network.gamma, network.width, network.depth
     if rows and rows[0].from_rank == 0:
-        out |= _escape(path, rows[0], network, task)
+        out |= _escape(path, rows[0], network, task, decay)
     if gamma is None or width is None:
         return None, out
     scale = float(width) ** ((1 - gamma) * (depth - 1))
@@ -39,8 +45,8 @@ def predict(
         out["ntk_at_start"] = Prediction(
             "mean eigenvalue of K at t = 0: L·w^((1−γ)(L−1))", depth * scale, _mean_eigenvalue(path.start)
         )
-    if path.end is None or path.reason != "converged":
-        pass  # how far θ moves is predicted for the whole way
+    if path.end is None or path.reason != "converged" or decay:
+        pass  # how far θ moves is predicted for the whole way, and where nothing but learning moves it
     elif gamma > 1:
         s = np.linalg.svd(path.matrices[max(path.matrices)], compute_uv=False)
         learned = float(np.sqrt(depth * np.sum(s ** (2 / depth))))
@@ -56,11 +62,24 @@ def predict(
     return regime, out
 
 
-def _escape(path: MemberPath, row: RankTransition, network: NetworkInfo, task: TaskInfo) -> dict[str, Prediction]:
-    """How the path leaves the origin: exponentially at rate s_1 for L = 2, after α^(−(L−2))/((L−2)s_1) for L ≥ 3."""
+def _escape(
+    path: MemberPath, row: RankTransition, network: NetworkInfo, task: TaskInfo, decay: float
+) -> dict[str, Prediction]:
+    """How the path leaves the origin: exponentially at rate s_1 for L = 2, after α^(−(L−2))/((L−2)s_1) for L ≥ 3.
+
+    With weight decay at rate s_1 − λ for L = 2; for L ≥ 3 the size n of a layer obeys ṅ = s_1·n^(L−1) − λn, so that
+    n^(−(L−2)) − s_1/λ grows by e^((L−2)λt) and reaches −s_1/λ after −ln(1 − λα^(−(L−2))/s_1)/((L−2)λ), if ever.
+    """
     depth, alpha, top = network.depth, network.alpha, task.top_gradient
     if top <= 0 or alpha <= 0:
         return {}
+    if depth > 2 and decay:
+        held = decay * alpha ** -(depth - 2) / top
+        if held >= 1:
+            return {}
+        time = -float(np.log1p(-held)) / ((depth - 2) * decay)
+        words = "escape from the origin: −ln(1 − λ·α^(−(L−2))/s_1) / ((L−2)·λ), to a factor of order 1 set by the draw"
+        return {"escape_time": Prediction(words, time, row.time)}
     if depth > 2:
         time = alpha ** -(depth - 2) / ((depth - 2) * top)
         words = "escape from the origin: α^(−(L−2)) / ((L−2)·s_1), to a factor of order 1 set by the draw"
@@ -68,12 +87,16 @@ def _escape(path: MemberPath, row: RankTransition, network: NetworkInfo, task: T
     out = {}
     # The growing half of two random vectors of size α: a_0 = α²/2, and a(t) passes s/2 at ln(s/a_0 − 1)/(2s).
     start = alpha**2 / 2
+    top -= decay
     if top > 2 * start:
         words = "escape from the origin: ln(2s_1/α² − 1) / (2s_1)"
+        if decay:
+            words = "escape from the origin: ln(2(s_1 − λ)/α² − 1) / (2(s_1 − λ))"
         out["escape_time"] = Prediction(words, float(np.log(top / start - 1) / (2 * top)), row.time)
     rate = _growth_rate(path, row.time)
     if rate is not None:
-        out["growth_rate"] = Prediction("rate of escape from the origin: s_1 = ‖∇C(0)‖_op", top, rate)
+        words = f"rate of escape from the origin: {'s_1 − λ, ' if decay else ''}s_1 = ‖∇C(0)‖_op"
+        out["growth_rate"] = Prediction(words, top, rate)
     return out
 
 

@@ -48,6 +48,8 @@ def _ranks(member: Member) -> tuple[int, ...]:
 def _deed(members: Sequence[Member]) -> str:
     """What starts that took the same path did, in a verb; numbers are means over them."""
     regime, ranks = members[0].outcome.regime, _ranks(members[0])
+    if members[0].theory.decay is not None and not ranks and all(_at_origin(m) for m in members):
+        return "went to the origin: every mode decays faster than it is learned"
     change = float(np.mean([m.outcome.evidence.ntk_change for m in members]))
     if regime == "saddle-to-saddle" and ranks:
         dwells = np.mean([[row.dwell for row in m.rank_transitions] for m in members], axis=0)
@@ -64,6 +66,11 @@ def _deed(members: Sequence[Member]) -> str:
     if regime == "mean-field":
         return f"learned features (NTK changed by {change:.2g} of itself) without visiting a saddle"
     return "made no transition that could be told yet"
+
+
+def _at_origin(member: Member) -> bool:
+    """Whether a start has converged to A = 0."""
+    return member.outcome.rank == 0 and member.outcome.reason == "converged"
 
 
 # ---- the modes ---------------------------------------------------------------------------------------
@@ -104,6 +111,8 @@ def _ending(result: TrainResult) -> str:
         return f"The starts ended differently ({counts}), at t = {outcome.time:.4g} on average."
     steps = f"t = {outcome.time:.4g} ({counted(outcome.steps, 'step')})"
     they = "They" if result.members else "It"
+    if outcome.reason == "converged" and outcome.penalty is not None:
+        return f"{they} converged at {steps}, at rank {outcome.rank}, {_decayed_goal(result)}"
     if outcome.reason == "converged":
         least = result.task.minimum if outcome.reachable is None else outcome.reachable
         relative = (outcome.cost - least) / max(outcome.initial_cost - least, 1e-300)
@@ -118,6 +127,24 @@ def _ending(result: TrainResult) -> str:
         "interrupted": f"{they} {'were' if result.members else 'was'} interrupted",
     }[outcome.reason]
     return f"{words} at {steps}, the cost at {relative:.1e} of its start."
+
+
+def _decayed_goal(result: TrainResult) -> str:
+    """What a run with weight decay converged to, and how near."""
+    outcome, several = result.outcome, bool(result.members)
+    assert outcome.penalty is not None and outcome.initial_penalty is not None
+    least = outcome.reachable or 0.0
+    above = outcome.cost + outcome.penalty - least
+    start = max(outcome.initial_cost + outcome.initial_penalty - least, 1e-300)
+    what = "C + (λ/2)‖θ‖²"
+    if outcome.reached == "decayed-minimum":
+        goal = f"to the least {what}, {least:.4g}"
+    elif outcome.reached == "decayed-local-minimum":
+        goal = f"to {'minima' if several else 'a minimum'} of {what}, {least:.4g}, not known to be the least"
+    else:
+        goal = f"to minima of {what}, {least:.4g} on average"
+    mean = " on average" if several else ""
+    return f"{goal}, within {above / start:.1e} of its start (C = {outcome.cost:.4g}{mean})."
 
 
 def _fits(result: TrainResult) -> bool:

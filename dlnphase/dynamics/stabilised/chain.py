@@ -67,11 +67,12 @@ class Factor:
 
 @dataclass(slots=True, init=False, eq=False, repr=False)
 class Chain(State):
-    """The slope −∇𝓛 of networks of one shape, on arrays of one kind.
+    """The slope −∇𝓛 − λθ of networks of one shape, on arrays of one kind.
 
     Args:
         network: B = 1; says shape, dtype and device.
         cost: any convex cost; quadratic ones are evaluated without going through torch.
+        decay: weight decay λ.
 
     After a call of :meth:`slope` the attributes ``a`` (A, shape (d_out, d_in)), ``g`` (∇C at A) and ``below`` (the
     products W_l⋯W_1) belong to the point of that call, until the next one.
@@ -80,6 +81,7 @@ class Chain(State):
     dims: Fixed[tuple[int, ...]]
     depth: Fixed[int]
     cost: Fixed[Cost]
+    decay: Fixed[float]
     size: Fixed[int]
     numpy: Fixed[bool]
     xp: Fixed[ModuleType]
@@ -101,9 +103,9 @@ class Chain(State):
     _grams: Room[list[Factor | None]]
     _direction: Array
 
-    def __init__(self, network: Network, cost: Cost) -> None:
+    def __init__(self, network: Network, cost: Cost, decay: float = 0.0) -> None:
         theta = network.theta
-        self.dims, self.depth, self.cost = network.dims, network.depth, cost
+        self.dims, self.depth, self.cost, self.decay = network.dims, network.depth, cost, decay
         self.size = parameter_count(network.dims)
         self.numpy = theta.device.type == "cpu" and self.size <= NUMPY_UP_TO
         self.xp: ModuleType = np if self.numpy else torch
@@ -144,16 +146,18 @@ class Chain(State):
         return float(self._dot(flat, flat))
 
     def slope(self, at: Vector, out: Vector, factor: float) -> None:
-        """out ← −factor·∇𝓛(at)."""
+        """out ← −factor·(∇𝓛 + λθ)(at)."""
         x = self._cost_slope(at, factor)
         layers, into, below, matmul = at.layers, out.layers, self.below, self.matmul
         for l in range(self.depth - 1, 0, -1):
             matmul(x, below[l - 1].T, out=into[l])
             x = matmul(layers[l].T, x, out=self._back[l])
         into[0][...] = x
+        if self.decay:
+            self._add(at.flat, out.flat, -factor * self.decay)
 
     def recur(self, at: Vector, before: Vector, factor: float, kappa: float) -> None:
-        """before ← κ·before + (1 − κ)·at − factor·∇𝓛(at): one stage of a three-term recurrence."""
+        """before ← κ·before + (1 − κ)·at − factor·(∇𝓛 + λθ)(at): one stage of a three-term recurrence."""
         x = self._cost_slope(at, factor)
         layers, into, below, accumulate = at.layers, before.layers, self.below, self._accumulate
         for l in range(self.depth - 1, 0, -1):
@@ -161,7 +165,7 @@ class Chain(State):
             x = self.matmul(layers[l].T, x, out=self._back[l])
         into[0] *= kappa
         into[0] += x
-        self._add(at.flat, before.flat, 1 - kappa)
+        self._add(at.flat, before.flat, 1 - kappa - factor * self.decay)
 
     def size_of(self, values: Array) -> float:
         """Frobenius norm."""
@@ -197,6 +201,10 @@ class Chain(State):
             return float(self.cost.excess(self.tensor(self.a)[None])[0])
         return 0.5 * float(((self.a - self._minimizer) * self.g).sum())
 
+    def penalty(self, at: Vector) -> float:
+        """(λ/2)‖θ‖²."""
+        return 0.5 * self.decay * self.square(at.flat) if self.decay else 0.0
+
     def combine(self, coefficients: Array, rows: Array, out: Array) -> None:
         """out ← Σ_i c_i rows_i for coefficients (m,), rows (m, P)."""
         if self.numpy:
@@ -217,7 +225,7 @@ class Chain(State):
         self._grams = [None, *(Factor(p) for p in self.below[:-1])]
 
     def curvature(self) -> float:
-        """Largest eigenvalue of the Gauss–Newton matrix JᵀHJ at the point measured last, by power iteration.
+        """Largest eigenvalue of the Gauss–Newton matrix JᵀHJ + λ at the point measured last, by power iteration.
 
         It runs on d_out × d_in matrices, X → K H(X), and starts from where the last one ended.
         """
@@ -226,16 +234,17 @@ class Chain(State):
             image = self._kernel(self._apply(x))
             norm = self.size_of(image)
             if not 0 < norm < float("inf"):
-                return norm
+                return self.decay + norm
             x, before, value = image / norm, value, norm
             if abs(value - before) < POWER_CHANGE * value:
                 break
         self._direction = x
-        return value
+        return self.decay + value
 
     def velocity(self) -> Array:
-        """Ȧ = −K ∇C at the point measured last, shape (d_out, d_in)."""
-        return -self._kernel(self.g)
+        """Ȧ = −K ∇C − λL A at the point measured last, shape (d_out, d_in)."""
+        moved = -self._kernel(self.g)
+        return moved - self.decay * self.depth * self.a if self.decay else moved
 
     def _kernel(self, x: Array) -> Array:
         """K x = Σ_l S_lS_lᵀ x P_lᵀP_l, the NTK on (d_out, d_in) matrices."""

@@ -91,15 +91,17 @@ class Stepper(State):
 
     Attributes:
         theta: where it stands.
-        slope: −∇𝓛 there.
+        slope: −∇𝓛 there, with weight decay −∇𝓛 − λθ.
         error: estimated error of the step tried last.
         excess: C − C_min where that step led; before any step, and after :meth:`stay`, at ``theta``.
+        penalty: (λ/2)‖θ‖² there, 0 without weight decay.
     """
 
     chain: Fixed[Chain]
     theta: Vector
     slope: Vector
     excess: float
+    penalty: float
     error: Room[Vector]
     _new: Room[Vector]
     _even: Room[Vector]
@@ -128,6 +130,11 @@ class Stepper(State):
         """Euclidean norm of a vector of the chain."""
         return self.chain.square(vector.flat) ** 0.5
 
+    @property
+    def objective(self) -> float:
+        """What a flow never climbs: ``excess`` and ``penalty``."""
+        return self.excess + self.penalty
+
     def measure(self) -> None:
         """Let the chain form what its curvature and velocity need; at the start and after :meth:`accept`."""
         self.chain.measure(self.theta)
@@ -151,7 +158,7 @@ class Stepper(State):
         self._new.flat += y.flat
         chain.slope(self._new, k[last], h)
         combine(error, rows[: last + 1], self.error.flat)
-        self.excess = chain.excess()
+        self.excess, self.penalty = chain.excess(), chain.penalty(self._new)
         self._h, self._slope = h, k[last].flat
 
     def new_slope(self) -> float:
@@ -161,7 +168,7 @@ class Stepper(State):
     def stay(self) -> None:
         """Evaluate the point where it stands: at the start, and where no step from there was any good."""
         self.chain.slope(self.theta, self.slope, 1.0)
-        self.excess = self.chain.excess()
+        self.excess, self.penalty = self.chain.excess(), self.chain.penalty(self.theta)
 
     def accept(self) -> None:
         """Stand where the last step led."""
