@@ -483,6 +483,7 @@ def test_both_axes_of_time_stand_beside_each_other(results: Path) -> None:
     _assert_readable(figure)
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("kind", ["loss", "singular-values", "rank"])
 def test_bursts_that_cannot_be_drawn_are_told_where_the_figure_is_listed(
     results: Path, tmp_path: Path, kind: str, capsys

@@ -170,7 +170,7 @@ def apply_axis(axes: Axes, kind: str, runs: Sequence[TrainResult], *, label: boo
     end = max(ends) or 1.0
     if kind == "log":
         axes.set_xscale("log")
-        axes.set_xlim(_first_time(runs), end)
+        axes.set_xlim(min(_first_time(runs), end / 10), end)  # a single record has no time before it
         words = "time $t$"
     elif kind == "bursts":
         _bend(axes, runs[0], end)
