@@ -137,7 +137,7 @@ class _Search:
 
     def __init__(self, network: Network, matrices: list[CriticalMatrix], draws: Sequence[int], max_steps: int) -> None:
         self.network, self.draws, self.max_steps = network, draws, max_steps
-        self.ways = [way for matrix in matrices for way in uniform_ways(network, matrix, draws)]
+        self.ways = uniform_ways(network, matrices, draws)
         self.bounds = torch.stack([way.bound for way in self.ways], 1)
         self.best = torch.full_like(self.bounds[:, 0], torch.inf)
         self.theta = network.theta.clone()
@@ -159,8 +159,8 @@ class _Search:
         short = [split for split in range(1, depth) if max(split, depth - split) <= 2]
         if not short:
             return False
-        matrices = dict.fromkeys(way.matrix for way in self.ways)
-        there = [way for matrix in matrices for way in uniform_ways(whole, matrix, self.draws, short)]
+        matrices = list(dict.fromkeys(way.matrix for way in self.ways))
+        there = uniform_ways(whole, matrices, self.draws, short)
         for column, way in enumerate(self.ways):
             same = [w for w in there if w.matrix is way.matrix]
             other = next((w for w in same if w.splits == way.splits), None)

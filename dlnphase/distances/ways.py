@@ -68,23 +68,26 @@ class Way:
 
 
 def uniform_ways(
-    network: Network, matrix: CriticalMatrix, draws: Sequence[int], splits: Sequence[int] | None = None
+    network: Network, matrices: Sequence[CriticalMatrix], draws: Sequence[int], splits: Sequence[int] | None = None
 ) -> list[Way]:
-    """All directions of one matrix with the same k, for k = 1, …, L−1, or those of ``splits``.
+    """All directions of each matrix with the same k, for k = 1, …, L−1, or those of ``splits``.
 
     What is killed and what is fitted are different entries of the layers, in bases adapted to what is dead, and the
     latter are compressions of the layers: the squared distance is at least the sum of what each of the two costs.
     """
-    fitted = torch.zeros_like(network.theta[:, 0])
-    if matrix.basis is None:
-        norms = torch.stack([torch.linalg.matrix_norm(w, 2) for w in network.weights], 1)
-        kept = torch.linalg.svdvals(matrix.matrix)[: min(matrix.matrix.shape) - matrix.dead]
-        fitted = fitted + sum((growth_bound(norms, float(s)) ** 2 for s in kept), start=fitted)
+    norms: Tensor | None = None
     ways = []
-    for split in range(1, network.depth) if splits is None else splits:
-        way = Way(matrix, (split,), fitted, fitted, network.depth)
-        killed = death_of(network, [way] * network.batch, draws).squared.clamp_min(0)
-        ways.append(replace(way, bound=(killed + fitted).sqrt(), killed=killed))
+    for matrix in matrices:
+        fitted = torch.zeros_like(network.theta[:, 0])
+        if matrix.basis is None:
+            if norms is None:
+                norms = torch.stack([torch.linalg.matrix_norm(w, 2) for w in network.weights], 1)
+            kept = torch.linalg.svdvals(matrix.matrix)[: min(matrix.matrix.shape) - matrix.dead]
+            fitted = fitted + sum((growth_bound(norms, float(s)) ** 2 for s in kept), start=fitted)
+        for split in range(1, network.depth) if splits is None else splits:
+            way = Way(matrix, (split,), fitted, fitted, network.depth)
+            killed = death_of(network, [way] * network.batch, draws).squared.clamp_min(0)
+            ways.append(replace(way, bound=(killed + fitted).sqrt(), killed=killed))
     return ways
 
 
