@@ -8,11 +8,15 @@ import torch
 from scipy.optimize import minimize
 
 from dlnphase.backend import resolve_backend, stream
+from dlnphase.costs.quadratic import factorization
 from dlnphase.distances.chains import Constraint, Term
+from dlnphase.distances.critical import critical_matrices
 from dlnphase.distances.kills import bottom_subspace, kill
 from dlnphase.distances.nearest import nearest
 from dlnphase.distances.predictions import kappa
+from dlnphase.distances.ways import mixed_ways
 from dlnphase.networks.chain import Network
+from dlnphase.networks.krylov import sample
 from dlnphase.networks.sampling import gaussian_network
 
 CPU = resolve_backend("cpu")
@@ -119,6 +123,46 @@ def test_repeated_equations_are_solved_in_least_squares():
     torch.testing.assert_close(twice.project(v), once.project(v), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("dead", [False, True])
+def test_kill_equations_are_solved_whether_or_not_their_gram_matrix_is_singular(dead, monkeypatch):
+    """W_2W_1V = 0 through a narrow layer: JJᵀ is singular once a direction is dead in W_1, and only then."""
+    network = gaussian_network((4, 5, 8, 3), 0.5, CPU, members=[0, 1])
+    v = _frame(stream(13, "search", 7), 4, 2)
+    if dead:
+        first = network.weights[0]
+        first -= first @ v[:, :, :1] @ v[:, :, :1].mT
+    decompositions = []
+    eigh = torch.linalg.eigh
+    monkeypatch.setattr(torch.linalg, "eigh", lambda x: decompositions.append(x.shape[-1]) or eigh(x))
+    term = Term((0, 1), False, v, None, None, torch.zeros(2, 16, dtype=torch.float64))
+    lin = Constraint([term], torch.ones(2, 1, dtype=torch.float64)).at(network)
+    r = lin.jvp(_random(stream(14, "search", 7), 2, network.theta.shape[1]))
+    x = lin.solve(r)
+    assert (8 in decompositions) == dead
+    inverse = torch.linalg.pinv(lin.gram(), hermitian=True, rtol=1e-10)
+    assert int(torch.linalg.matrix_rank(lin.gram(), hermitian=True)[0]) == (13 if dead else 16)
+    torch.testing.assert_close(lin.vjp(x), lin.vjp((inverse @ r.unsqueeze(2)).squeeze(2)), rtol=1e-8, atol=1e-8)
+
+
+def test_members_searched_apart_find_what_they_find_together(monkeypatch):
+    network = gaussian_network((3, 4, 4, 2), 0.7, CPU, members=range(5))
+    eye = torch.eye(3, dtype=torch.float64).expand(5, 3, 3)
+    target = _random(stream(6, "search", 7), 1, 6).expand(5, 6)
+    constraint = Constraint(
+        [Term((0, 1, 2), False, eye, None, None, target)], torch.ones(5, 1, dtype=torch.float64)
+    )
+    reach = torch.tensor([torch.inf, torch.inf, 0.0, torch.inf, torch.inf], dtype=torch.float64)
+    whole = nearest(network, network, constraint, reach=reach)
+    batches = []
+    monkeypatch.setattr("dlnphase.distances.nearest.CACHED", 2 * network.theta.shape[1])
+    select = Network.select
+    monkeypatch.setattr(Network, "select", lambda self, m: batches.append(len(m)) or select(self, m))
+    apart = nearest(network, network, constraint, reach=reach)
+    assert max(batches) == 2
+    torch.testing.assert_close(apart.distance, whole.distance, rtol=1e-10, atol=0)
+    assert torch.isinf(apart.distance[2]) and int(torch.isfinite(apart.distance).sum()) == 4
+
+
 def test_nearest_point_of_a_linear_set():
     """c = W_1 V − T is linear in θ, so the distance is the norm of c."""
     network = gaussian_network((3, 4, 2), 1.0, CPU, members=[0])
@@ -188,6 +232,20 @@ def test_killing_one_direction_in_k_wide_layers_costs_one_kth(count, limit):
     squared = kill([_random(rng, 16, w, w) / w**0.5 for _ in range(count)], v).squared
     mean, sem = float(squared.mean()), float(squared.std() / 16**0.5)
     assert mean == pytest.approx(limit, abs=4 * sem + 1 / w)
+
+
+@pytest.mark.parametrize("depth", [3, 4])
+@pytest.mark.parametrize("width", [30, 10**6])
+def test_mixed_splits_are_tried_in_narrow_layers_alone(depth, width):
+    """In wide layers every direction costs the same, σ²w(1/k + 1/(L − k)): there a mixed split gains nothing."""
+    cost = factorization(np.diag([2.0, 1.0]), CPU)
+    matrix = next(m for m in critical_matrices(cost) if m.dead == 2)
+    wide = width > 100
+    if wide:
+        network = sample(depth, width, (2, 2), width**-0.5, 5, CPU, seed=0, members=[0, 1])
+    else:
+        network = gaussian_network((2, *[width] * (depth - 1), 2), width**-0.5, CPU, members=[0, 1])
+    assert bool(mixed_ways(network, matrix, [0, 1])) != wide
 
 
 def test_kappa_shares_the_layers_evenly():

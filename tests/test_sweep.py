@@ -21,7 +21,7 @@ from dlnphase.results.sweep import SweepFile, load_sweep
 from dlnphase.settings import SweepSettings, TrainSettings
 from dlnphase.sweep import cells
 from dlnphase.sweep.executors import run_here, run_processes
-from dlnphase.sweep.run import jobs_of, prepare, summarise, sweep_gamma, sweep_sentence
+from dlnphase.sweep.run import jobs_for, jobs_of, prepare, summarise, sweep_gamma, sweep_sentence
 from dlnphase.training.run import train
 
 
@@ -76,6 +76,17 @@ def test_files_grow_width_by_width(tmp_path):
 
     sweep_gamma(SweepSettings(**SMALL, jobs=1), on_cell=on_cell)
     assert seen == [3, 6, 9]  # three γ at a time
+
+
+def test_the_first_answer_comes_soon_and_no_job_holds_all_that_is_slow():
+    plan = prepare(SweepSettings())
+    every = {(g, w) for g in plan.settings.gammas for w in plan.settings.widths}
+    jobs = jobs_for(plan, every)
+    assert {(g, job.width) for job in jobs for g in job.gammas} == every and sum(len(j.gammas) for j in jobs) == 56
+    assert [job.width for job in jobs[:3]] == [10**9, 100, 100]  # wide layers are quick, narrow ones take longest
+    near = [sum(0.9 < gamma < 1.4 for gamma in job.gammas) for job in jobs]  # where several kinds of saddles compete
+    assert set(near) == {2}
+    assert jobs_for(plan, {(1.0, 100)}) == [job for job in jobs if 1.0 in job.gammas and job.width == 100]
 
 
 def test_done_cells_are_not_computed_again(result, monkeypatch):

@@ -40,7 +40,7 @@ from dlnphase.sweep.executors import Outcome, run_dask, run_here, run_processes
 
 SEEN = 1e-4  # brackets narrower than what is printed are not
 SMALL = 12  # cells up to which other processes are not worth their start
-TOGETHER = 128  # networks, at most, that are measured as one batch: what is lost is only the overhead of each call
+TOGETHER = 64  # networks, at most, that are measured as one batch: what is lost is only the overhead of each call
 
 
 @dataclass(frozen=True)
@@ -134,12 +134,14 @@ def jobs_for(plan: Plan, missing: Container[tuple[float, int]]) -> list[Job]:
 
     Which cells are computed together follows from the settings alone, so that what is missing comes out the same to the
     last bit, whatever is there already. Runs that are followed take long beside their distances: each cell is a job.
+    The widest layers come first, for an early answer, then the narrowest, which take longest, and so on.
     """
     settings = plan.settings
     most = 1 if settings.train else max(1, TOGETHER // len(settings.seeds))
     count = -(-len(settings.gammas) // most)
-    parts = [tuple(map(float, part)) for part in np.array_split(settings.gammas, count)]
+    parts = [settings.gammas[start::count] for start in range(count)]  # those near γ = 1 take longest: some to each job
     every = [Job(settings, plan.task, width, gammas) for width in settings.widths for gammas in parts]
+    every = [every[-count], *every[:-count], *every[len(every) - count + 1 :]]
     return [job for job in every if any((gamma, job.width) in missing for gamma in job.gammas)]
 
 
