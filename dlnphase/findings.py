@@ -46,8 +46,8 @@ class Mode:
         size: at the end of the path.
         time: when it first passes half of that, interpolated between records; None if it was larger from the start.
         rise: from 10 to 90 % of its size, around that; None if it began above 10 %.
-        separation: time since the mode learned just before it over the mean of their two rises: above 1 they come one
-            after the other, far below 1 together; None for the first one.
+        separation: time since the mode learned just before it over the mean of their rises, or the one that is known:
+            above 1 they come one after the other, far below 1 together; None for the first one, and without any rise.
     """
 
     mode: int

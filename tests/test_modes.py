@@ -50,6 +50,16 @@ def test_what_was_there_from_the_start_or_is_not_learned_has_no_time():
     assert len(modes_of(time, values, 1)) == 1
 
 
+def test_a_mode_beside_one_that_was_partly_there_at_the_start_is_apart_by_its_own_rise():
+    """Half a unit of time apart, and the first one's rise is not known: by the second one's they come together."""
+    t = np.linspace(0.0, 12.0, 400)
+    first, second = 5.0 / (1 + np.exp(-(t - 1.0))), 4.0 / (1 + np.exp(-(t - 1.5)))
+    large, small = modes_of(t, np.stack([first, second * (1 - np.exp(-40 * t))], -1), 2)
+    assert large.rise is None and small.rise is not None
+    assert small.separation == pytest.approx((small.time - large.time) / small.rise)
+    assert small.separation < 0.5
+
+
 def test_two_records_or_equal_times_are_enough():
     values = np.array([[1e-12], [1.0]])
     (mode,) = modes_of(np.array([0.0, 2.0]), values, 1)
