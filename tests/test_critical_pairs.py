@@ -181,3 +181,10 @@ def test_narrow_networks_have_nearer_saddles_of_kinds_that_are_not_listed(monkey
 def test_a_point_that_the_search_left_on_its_way_is_no_critical_matrix():
     """Noisy sensing whose minimum of rank 1 was not reached: what was told as a saddle had a gradient of 0.06."""
     assert judge("noisy:1:9").status == "agrees"
+
+
+def test_minima_of_a_rank_beside_an_exact_fit_of_that_rank_are_found():
+    """Four measurements of a 2 × 2 matrix: a rank-1 matrix fits, and another one nearly does and is a saddle."""
+    verdict = judge("scaled:52:6")
+    assert verdict.status == "agrees", verdict.faults
+    assert verdict.numbers["saddle_above"] < 1e-9

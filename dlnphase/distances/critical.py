@@ -19,11 +19,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dlnphase.backend import stream
 from dlnphase.costs.quadratic import QuadraticCost
 from dlnphase.costs.round_off import indistinct
 from dlnphase.distances.completions import fixed_rank_point, is_minimiser
-from dlnphase.distances.conjugate import critical_pairs, same
+from dlnphase.distances.conjugate import LARGEST, critical_pairs, same
 
+DRAWN = 4  # matrices from which minima of a given rank are looked for, beside Â
 FAINT = 1e-6  # singular values of ∇C below this, over the largest, are left by the search for a critical point
 
 
@@ -104,10 +106,11 @@ def _general(cost: QuadraticCost, limit: int) -> list[CriticalMatrix]:
     zero = torch.zeros_like(cost.minimizer)
     found = [zero]
     for rank in range(1, min(cost.shape)):
-        point = fixed_rank_point(cost, rank)
-        if is_minimiser(cost, point):
-            break
-        found.append(point)
+        points = [fixed_rank_point(cost, rank, start=start) for start in _starts(cost, rank)]
+        minima = [is_minimiser(cost, point) for point in points]
+        found += [point for point, least in zip(points, minima, strict=True) if not least]
+        if any(minima):
+            break  # minima of C at higher ranks are minima; other critical points of theirs are left to the pairs
     found += [torch.as_tensor(pair.matrix).to(zero) for pair in critical_pairs(cost)]
     out: list[CriticalMatrix] = []
     gradients: list[np.ndarray] = []
@@ -128,6 +131,16 @@ def _general(cost: QuadraticCost, limit: int) -> list[CriticalMatrix]:
         if counts[candidate.dead] <= limit:
             kept.append(candidate)
     return kept
+
+
+def _starts(cost: QuadraticCost, rank: int) -> list[Tensor]:
+    """Where minima at fixed rank are looked for: Â, and drawn matrices of its size, since there may be several."""
+    a = cost.minimizer
+    if a.numel() > LARGEST:
+        return [a]
+    drawn = stream(0, "search", rank).standard_normal((DRAWN, *cost.shape))
+    scale = float(a.norm()) / a.numel() ** 0.5
+    return [a, *(scale * torch.as_tensor(x).to(a) for x in drawn)]
 
 
 def _critical_matrix(cost: QuadraticCost, point: Tensor, gradient: Tensor) -> CriticalMatrix | None:
