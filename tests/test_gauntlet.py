@@ -95,6 +95,15 @@ def test_critical_matrices_of_a_factorization_are_its_truncations():
     np.testing.assert_allclose(critical_near(near, 2, cost), np.diag([5.0, 3.0, 0.0]), atol=1e-8)
 
 
+@pytest.mark.parametrize("gap", [1e-8, 1e-5, 1e-2])
+def test_a_mode_beside_one_of_nearly_its_size_is_a_critical_matrix_of_its_own(gap):
+    """From a direction between the two the way to either is long and bent: no iteration is asked to find it."""
+    cost = cost_of("factorization", {"target": np.diag([5.0, 5.0 - gap, 1.0])})
+    between = np.array([0.93, 0.3, 0.2])
+    point = critical_near(4.9 * np.outer(between, between), 1, cost)
+    np.testing.assert_array_equal(point, np.diag([5.0, 0.0, 0.0]))
+
+
 def test_critical_matrices_of_a_regression_are_those_of_eckart_and_young():
     """Inputs of very different variance: the rank-2 matrix is the whitened solution cut to two modes."""
     rng = np.random.default_rng(0)

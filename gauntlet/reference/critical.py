@@ -1,4 +1,4 @@
-"""Critical matrices of a cost at fixed rank, by least squares on the equations GV = 0, UᵀG = 0."""
+"""Critical matrices of a cost at fixed rank: sets of modes (Eckart–Young), or least squares on GV = 0, UᵀG = 0."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ from gauntlet.reference.costs import Quadratic
 
 ZERO = 1e-8  # a residual below this, relative to the gradient's own scale, solves the equations
 VANISHED = 1e-10  # singular values below this, relative to the size of the solution, are none
+EQUAL = 1e-10  # modes closer than this, relatively, are one: every direction between them is a mode
 WHITENED = 1e7  # condition number of Σ^½ up to which matrices are looked for in whitened coordinates
 
 
 def critical_near(a: np.ndarray, rank: int, cost: Quadratic) -> np.ndarray | None:
-    """The critical matrix of exactly this rank that Gauss–Newton reaches from A; None where it reaches none.
+    """The critical matrix of exactly this rank that is nearest to A, or that Gauss–Newton reaches; None where none is.
 
-    It sets out from A cut to that rank. For a regression that is done in the coordinates of AΣ^½: where inputs vary
-    little A is far from what it will be long after the rest is learned, and cut in its own it would lose the rest.
+    In coordinates in which the cost is ½‖A − Â‖² critical matrices are sets of modes of Â. Elsewhere, and where modes
+    of equal size make a continuum of them, Gauss–Newton sets out from A cut to that rank. For a regression the
+    coordinates are those of AΣ^½: where inputs vary little A is far from what it will be long after the rest is
+    learned, and cut in its own it would lose the rest.
     """
     if rank == 0:
         return np.zeros_like(a)
@@ -26,8 +29,25 @@ def critical_near(a: np.ndarray, rank: int, cost: Quadratic) -> np.ndarray | Non
     if root is None or np.linalg.cond(root) > WHITENED:
         return _reached(a, rank, cost)
     flat = Quadratic.of_rows(np.eye(a.size), (cost.solution.reshape(a.shape) @ root).ravel(), a.shape)
-    point = _reached(a @ root, rank, flat)
+    modes = _of_modes(a @ root, rank, flat.solution.reshape(a.shape))
+    point = _reached(a @ root, rank, flat) if modes is None else modes
     return None if point is None else np.linalg.solve(root, point.T).T
+
+
+def _of_modes(a: np.ndarray, rank: int, solution: np.ndarray) -> np.ndarray | None:
+    """The nearest sum of so many modes of Â; None where it has too few, or a mode left out equals one that is kept.
+
+    ‖A − Σ_S s_i u_i v_iᵀ‖² = ‖A‖² + Σ_S s_i(s_i − 2 u_iᵀAv_i): the modes are chosen one by one.
+    """
+    u, s, vt = np.linalg.svd(solution, full_matrices=False)
+    real = int((s > EQUAL * s[0]).sum())
+    if real < rank:
+        return None
+    order = np.argsort((s * (s - 2 * np.einsum("ki,kl,il->i", u, a, vt)))[:real])
+    kept, left = order[:rank], order[rank:]
+    if left.size and np.abs(s[kept][:, None] - s[left][None]).min() <= EQUAL * s[0]:
+        return None
+    return (u[:, kept] * s[kept]) @ vt[kept]
 
 
 def _reached(a: np.ndarray, rank: int, cost: Quadratic) -> np.ndarray | None:
