@@ -21,6 +21,7 @@ from dlnphase.dynamics.state import pack, unpack
 from dlnphase.errors import InputError
 from dlnphase.networks.chain import Network
 from dlnphase.networks.sampling import balanced_network, gaussian_network
+from dlnphase.plotting.sources import caption_lines, read_sources
 from dlnphase.settings import DetectSettings, TrainSettings
 from dlnphase.training.run import _going, prepare
 from dlnphase.training.words import train_sentence
@@ -479,6 +480,9 @@ def test_files_and_tables_hold_it(tmp_path, capsys):
     assert run([*options, "--out", str(out)]) == 0
     shown = capsys.readouterr().out
     assert "Weight decay, λ = 0.2" in shown and "λ_max" in shown
+    assert "weight decay 0.2" in shown.splitlines()[0]
+    caption = " ".join(caption_lines(read_sources([out])))
+    assert "gradient flow, weight decay 0.2" in caption
     result = dlnphase.load(out)
     assert result.config.weight_decay == 0.2 and result.theory.decay.decay == 0.2
     assert result.trajectory.penalty is not None and "penalty" in result.columns()

@@ -97,6 +97,8 @@ def _headline(result: TrainResult) -> Text:
         start = "the limit α → 0"
     else:
         start = f"w = {network.width:.6g}, γ = {network.gamma:g}, σ = {network.sigma:.4g}"
+    if result.config.weight_decay:
+        start += f", weight decay {result.config.weight_decay:g}"
     words = f"{task.words} {task.shape[0]}×{task.shape[1]}, L = {network.depth}, {start}: "
     return Text(words, style="bold") + regime_text(outcome.regime)
 

@@ -44,6 +44,7 @@ _SHOWN = {
     "data_seed": "data seed {}",
     "rtol": "rtol {:g}",
     "lr": "η = {}",
+    "weight_decay": "weight decay {:g}",
 }
 
 
@@ -182,6 +183,8 @@ def _train_words(result: TrainResult) -> str:
     else:
         words.append(f"weights from a file (σ = {network.sigma:.3g})")
     words.append({"flow": "gradient flow", "gd": "gradient descent", "greedy": "greedy path"}[config.dynamics])
+    if config.weight_decay:
+        words.append(f"weight decay {config.weight_decay:g}")
     words.append(f"seed {config.seed}" + (f", {len(config.seeds)} starts" if len(config.seeds) > 1 else ""))
     if network.representation == "krylov":
         words.append(f"Krylov order {network.krylov_order}")
