@@ -428,6 +428,14 @@ def test_any_width_ends():
     assert "went to the origin" in train_sentence(held)
 
 
+def test_a_budget_may_end_at_a_critical_point():
+    """Told as that: with decay it may be a minimum."""
+    settings = {"task": "factorization", "shape": (3, 3), "singular_values": (4.0, 1.5), "depth": 2, "width": 10}
+    result = train(**settings, gamma=6.0, weight_decay=0.5, max_time=1.5)
+    assert (result.outcome.reason, result.rank_transitions) == ("max_time", ())
+    assert "stayed at a critical point of rank 0" in train_sentence(result)
+
+
 # ---- a run -------------------------------------------------------------------------------------------
 
 

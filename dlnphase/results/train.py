@@ -91,7 +91,8 @@ class Regime:
     """The numbers the regime was told from.
 
     Attributes:
-        saddles_visited: visits, before the end, of critical points that are no minima.
+        saddles_visited: visits, before the end, of critical points that are no minima of the cost (with weight decay
+            and L ≥ 3 they may be local minima of what is minimised).
         prominence: of the clearest of them, in decades of ‖∇𝓛‖ (0 when there is none).
         parameter_movement: ‖θ_end − θ_0‖ / ‖θ_0‖.
         ntk_change: ‖K_end − K_0‖_F / ‖K_0‖_F.

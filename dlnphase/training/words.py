@@ -60,7 +60,8 @@ def _deed(members: Sequence[Member]) -> str:
             f"(for {dwells[longest]:.4g} of time)"
         )
     if regime == "saddle-to-saddle":
-        return f"stayed at a saddle of rank {members[0].outcome.rank}"
+        where = "a saddle" if members[0].theory.decay is None else "a critical point"  # it may be a minimum with decay
+        return f"stayed at {where} of rank {members[0].outcome.rank}"
     if regime == "lazy":
         return f"hardly moved (NTK changed by {change:.2g} of itself): no saddle visited"
     if regime == "mean-field":
