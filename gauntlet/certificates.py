@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from gauntlet.reference.critical import critical_near
 from gauntlet.reference.distances import gradient_unit
 from gauntlet.verdict import Verdict
 
+NEAR = 0.5  # of the smallest mode of a critical matrix: what small weights beside it may change A by
 STILL = 1e-8  # ‖∇𝓛‖ in natural units, of a point called critical
 ZERO = 1e-9  # ‖∇C‖ relative to ‖∇C(0)‖, of a minimum
 SAME = 1e-6  # smallest eigenvalues, relative to the largest
@@ -83,7 +85,10 @@ def placed(case: Case, cost: Quadratic, rng: np.random.Generator) -> tuple[list[
     size = float(np.linalg.norm(cost.solution)) ** (1 / depth)
     noise = size * float(rng.choice([0.0, 1e-6, 1e-4]))
     layers = [(frames[l + 1] * root) @ frames[l].T for l in range(depth)]
-    return [w + noise * rng.standard_normal(w.shape) for w in layers], rank
+    shaken = [w + noise * rng.standard_normal(w.shape) for w in layers]
+    # Shaken by more than its smallest mode it may as well be near a point without that mode.
+    near = rank == 0 or np.linalg.norm(reduce(lambda x, w: w @ x, shaken) - a, 2) <= NEAR * s[rank - 1]
+    return (shaken if near else layers), rank
 
 
 def run_package(case: Case, weights: list[np.ndarray]) -> Told:
