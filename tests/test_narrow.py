@@ -142,3 +142,22 @@ def test_a_saddle_of_the_narrow_network_is_no_minimum_of_it():
     target = holed(1)
     wide = HostCost(completion(np.nan_to_num(target), ~np.isnan(target), CPU))
     assert minimum_near(np.zeros((4, 5)), wide, 2) is None
+
+
+def test_a_saddle_of_the_rank_of_the_end_is_told(tmp_path):
+    """Width 2 learns modes 1 and 3, rests there (cost ½·2.1², a strict saddle), and turns to modes 1 and 2 (½·1.9²)."""
+    e, size = np.eye(3), 0.3
+    first = np.stack([size * e[0], size * e[2] + 1e-12 * e[1]])
+    np.savez(tmp_path / "weights.npz", W1=first, W2=size * np.eye(2), W3=first.T)
+    np.save(tmp_path / "target.npy", np.diag([6.8, 2.1, 1.9]))
+    files = {"target": str(tmp_path / "target.npy"), "init_weights": str(tmp_path / "weights.npz")}
+    result = train(TrainSettings(threads=1, **files))
+    assert [(p.rank, pytest.approx(p.refined)) for p in result.theory.plateaus] == [
+        (0, 0.5 * (6.8**2 + 2.1**2 + 1.9**2)), (2, 0.5 * 2.1**2), (2, 0.5 * 1.9**2),
+    ]  # fmt: skip
+    assert [(t.from_rank, t.to_rank) for t in result.rank_transitions] == [(0, 2), (2, 2)]
+    (tmp_path / "run").mkdir()
+    save_train(result, tmp_path / "run")
+    found = detect_saddles(DetectSettings(source=str(tmp_path / "run")))
+    assert [v.kind for v in found.visits] == ["degenerate-saddle", "strict-saddle", "global-minimum"]
+    assert found.visits[1].curvature.negative_eigenvalues == 1  # towards mode 2, in the place of mode 3

@@ -18,6 +18,7 @@ from dlnphase.critical.hostcost import HostCost
 from dlnphase.critical.manifold import LowRank
 from dlnphase.critical.matrix import (
     EMPTY_MODE,
+    SAME,
     MatrixPoint,
     is_decayed_minimum,
     judge_matrix,
@@ -124,20 +125,32 @@ def visited_points(
     if host.decay is not None:  # it was followed until it was near a minimum that it could not leave
         point = refine_matrix(a, host)
         held, end = (point if is_decayed_minimum(point, host, width) else None), point
-        return _closed(found, last, end, held, within_tol=False)
+        return _closed(found, last, end, held, host, np.inf, within_tol=False)
     allowed = path.tol * yardstick(path.excess[0], host.excess(np.zeros_like(a)))
     held = _held_end(a, host, width, allowed)
     end = _end(a, host, max(allowed, path.excess[last])) if held is None else held
     by_itself = held is not None or (end.converged and refine_matrix(end.A, host, rank=end.rank).next_mode == 0)
-    return _closed(found, last, end, held, within_tol=not by_itself)
+    most = allowed + max(path.excess[last], host.excess(end.A)) * (1 + SAME)
+    return _closed(found, last, end, held, host, most, within_tol=not by_itself)
 
 
 def _closed(
-    found: list[Visited], last: int, end: MatrixPoint, held: MatrixPoint | None, *, within_tol: bool
-) -> list[Visited]:
-    """The visits of a path that ends in one, which takes in those of the same point right before it."""
+    found: list[Visited], last: int, end: MatrixPoint, held: MatrixPoint | None, host: HostCost, most: float,
+    *, within_tol: bool,
+) -> list[Visited]:  # fmt: skip
+    """The visits of a path that ends in one, which takes in those of the same point right before it.
+
+    Args:
+        most: excess cost up to which a critical point of the rank of the end is the end, as far as tol can tell. A
+            narrow network may first rest at a saddle of that rank, with another mode in the place of one it ends with.
+    """
+
+    def same(visited: Visited) -> bool:
+        at_end = visited.point.converged and visited.rank == end.rank and host.excess(visited.point.A) <= most
+        return visited.visit.index == last or at_end
+
     enter, prominence = last, 0.0
-    while found and (found[-1].visit.index == last or (found[-1].point.converged and found[-1].rank == end.rank)):
+    while found and same(found[-1]):
         visit = found.pop().visit
         enter, prominence = visit.enter, max(prominence, visit.prominence)
     closing = Visit(last, enter, last, prominence)
