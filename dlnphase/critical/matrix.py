@@ -32,6 +32,8 @@ NEAR_MINIMUM = 0.1  # the same for a minimum of lower than full rank, of which t
 ROUND_OFF = 1e-12  # gradients below this, in the natural unit, are zero
 ZERO_MODE = 1e-11  # ‖∇C‖_op below this, in the natural unit, is a minimum
 EMPTY_MODE = 1e-13  # a mode smaller than this, relative to the largest, is none
+FIRST = 0.5  # radius of the first step of a search, as a share of the smallest mode …
+CAREFUL = 0.02  # … and where that led far away: along a bent valley a long step leaves for another critical point
 SAME = 1e-6  # two critical matrices closer than this, relatively, are one
 MAX_NEWTON, PATIENCE = 60, 10
 DENSE = 150  # dimension of a manifold up to which all eigenpairs of its Hessian cost less than products with it
@@ -247,17 +249,26 @@ def _refine_at(a: np.ndarray, given: LowRank, host: HostCost, rank: int, *, desc
     if rank == min(a.shape) and host.decay is None:
         return judge_matrix(a, host.nearest_minimum(a), host.minimum_rank(rank), host)
     found = _search(given, host, rank, descend=descend)
-    return judge_matrix(a, host.unflat(found.matrix), rank, host, found)
+    point = judge_matrix(a, host.unflat(found.matrix), rank, host, found)
+    if point.converged or descend or not 0 < rank * (sum(a.shape) - rank) <= DENSE:
+        return point
+    found = _search(given, host, rank, descend=False, first=CAREFUL)
+    careful = judge_matrix(a, host.unflat(found.matrix), rank, host, found)
+    return careful if careful.converged else point
 
 
-def _search(given: LowRank, host: HostCost, rank: int, *, descend: bool) -> LowRank:
-    """Trust-region Newton in flat coordinates on the manifold: the merit is ‖grad‖, or C − C_min when descending."""
+def _search(given: LowRank, host: HostCost, rank: int, *, descend: bool, first: float = FIRST) -> LowRank:
+    """Trust-region Newton in flat coordinates on the manifold: the merit is ‖grad‖, or C − C_min when descending.
+
+    Args:
+        first: radius of the first step, as a share of the smallest mode.
+    """
     start = given.truncated(rank)
     if rank == 0:
         return start
     here = _Place(start, host)
     unit = max(float(np.linalg.norm(host.flat_gradient(np.zeros_like(here.g)))), np.finfo(float).tiny)
-    radius = 0.5 * float(start.s[-1])
+    radius = first * float(start.s[-1])
     reach = 3 * float(host.mode_sizes(start.u, start.s, start.v).min())  # beyond, the point cannot be near
     model: Eigenpairs | Krylov | None = None
     goal = here.norm
