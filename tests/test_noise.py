@@ -11,6 +11,7 @@ from dlnphase.errors import InputError
 from dlnphase.findings import Noise, NoiseFloor
 from dlnphase.training.noise import Question, mean_noise, noise_on
 from dlnphase.training.recording import MemberPath
+from dlnphase.training.words import train_sentence
 
 CPU = dlnphase.resolve_backend("cpu")
 RNG = np.random.default_rng(11)
@@ -248,3 +249,16 @@ def test_refusals(options, words):
     with pytest.raises(InputError) as error:
         dlnphase.TrainSettings(**options)
     assert str(error.value).startswith(words)
+
+
+def test_data_that_no_mode_stands_out_of_are_said_to_be_that(tmp_path):
+    """Seven numbers: any rank looks like noise, and no time is recommended to stop at, nor a matrix kept without it."""
+    target = np.array([[1.0, 2, np.nan], [4, np.nan, 6], [7, 8, 9]])
+    np.save(tmp_path / "few.npy", target)
+    result = dlnphase.train(dlnphase.TrainSettings(target=str(tmp_path / "few.npy"), tol=1e-3, threads=1))
+    assert (result.noise.rank, result.noise.source) == (0, "measured")
+    words = train_sentence(result)
+    assert "No mode stands out of the data" in words and "--max-time" not in words
+    assert result.completed_at_noise is None
+    # The end of this path lies near a saddle of rank 1; its own matrix has a second mode, and that is what is told.
+    assert result.outcome.rank == 2 and result.sparsity.reached.rank >= 2

@@ -72,7 +72,8 @@ def end_of_path(matrices: np.ndarray, cost: QuadraticCost, depth: int, *, target
     host = HostCost(cost)
     stack = np.asarray(matrices, dtype=float).reshape(-1, *cost.shape)
     ends = [refine_matrix(a, host) for a in stack]
-    each = [norms_of(a, depth, rank=e.rank if e.converged else None) for a, e in zip(stack, ends, strict=True)]
+    ranks = [e.rank if e.converged and e.next_mode == 0.0 else None for e in ends]  # None: of A as it stands
+    each = [norms_of(a, depth, rank=rank) for a, rank in zip(stack, ranks, strict=True)]
     reached = Norms(
         Counter(n.rank for n in each).most_common(1)[0][0],
         float(np.mean([n.nuclear for n in each])),

@@ -47,6 +47,7 @@ from dlnphase.results.detect import (
     EscapeInfo,
     GreedyInfo,
     GreedyStep,
+    PathInfo,
     Span,
     VisitInfo,
 )
@@ -218,7 +219,7 @@ def _judge(item: _Seen, source: Source, host: HostCost, greedy: list[GreedyPoint
         ),
         curvature=_curvature(certificate, source.true_sizes),
         kind=certificate.kind if certificate is not None else _plain_kind(point),
-        escape=_escape(point, certificate, escape) if item.visited.saddle else None,
+        escape=_escape(point, certificate, escape, source.info) if item.visited.saddle else None,
         greedy=_compared(item, host, greedy) if point.converged else None,
         note=_note(item, certificate, host),
     )
@@ -268,13 +269,17 @@ def _curvature(certificate: Certificate | None, true_sizes: bool) -> CurvatureIn
     return CurvatureInfo(c.min_eigenvalue, c.negative_eigenvalues, c.residual, c.complete and true_sizes)
 
 
-def _escape(point: MatrixPoint, certificate: Certificate | None, escape: Escape | None) -> EscapeInfo | None:
+def _escape(
+    point: MatrixPoint, certificate: Certificate | None, escape: Escape | None, info: PathInfo
+) -> EscapeInfo | None:
+    """How a saddle was left; the rate in the time of our flow, where a path is known to go c times as fast."""
+    speed = 1.0 if info.ours or info.speed is None else info.speed
     if point.next_mode == 0 or not point.converged:
         return None
     descent = certificate.descent if certificate is not None else None
     return EscapeInfo(
         order=descent.order if descent is not None else None,
-        rate=escape.rate if escape is not None else None,
+        rate=escape.rate / speed if escape is not None and escape.rate is not None else None,
         predicted_rate=point.next_mode,
         alignment=escape.alignment if escape is not None else None,
         descent=descent.ratio if descent is not None else None,

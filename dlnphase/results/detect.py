@@ -72,7 +72,8 @@ class EscapeInfo:
 
     Attributes:
         order: of the descent: 2 or L.
-        rate: s as measured on the path (s_{k+1} in theory); None where the path does not resolve it.
+        rate: s as measured on the path (s_{k+1} in theory), in the time of our flow where the path is known to go c
+            times as fast; None where the path does not resolve it.
         predicted_rate: s = ‖∇C(A_c)‖_op.
         alignment: of the path with the top singular pair of −∇C(A_c) as it leaves; None where it does not leave.
         descent: decrease of the cost obtained over the decrease predicted to leading order.

@@ -35,7 +35,7 @@ def completed_by(
         return Table(values, labels.rows, labels.columns, labels.corner)
 
     out = {"completed": table([path.matrices[max(path.matrices)] for path in paths])}
-    if noise is not None and noise.rank is not None:
+    if noise is not None and noise.rank:  # at rank 0 nothing is completed
         met = [
             path.matrices[record]
             for path, member in zip(paths, members, strict=True)

@@ -226,6 +226,11 @@ def _noise(result: TrainResult) -> str:
     level = f"σ = {noise.level:.4g}, {noise.source}"
     if noise.rank is None:
         return f" The cost stayed above that of the noise ({level})."
+    if noise.rank == 0 and noise.source == "measured":
+        return (
+            f" No mode stands out of the data, which might as well be noise of σ = {noise.level:.4g}: which of the "
+            "modes fit noise cannot be told."
+        )
     floor = next((f for f in noise.floors if f.rank == noise.rank), None)
     after = sum(mode.mode > noise.rank for mode in result.modes)
     mean = " on average" if result.members else ""
