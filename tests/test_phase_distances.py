@@ -346,13 +346,14 @@ def test_a_coarser_search_and_shared_draws_lead_to_the_same_distances():
 def test_no_saddle_of_a_kind_is_nearer_than_the_bound_that_rules_it_out(gamma):
     cost = planted_task("factorization", (3, 3), (4.0, 2.0, 1.0), CPU).cost
     network = gaussian_network((3, 20, 20, 3), 20 ** (-gamma / 2), CPU, members=[0, 1])
-    for matrix in facts_of(cost, 3).saddles:
-        for way in uniform_ways(network, matrix, range(2)):
-            death = death_of(network, [way, way], range(2))
-            found = nearest(network, death.network, saddle_constraint(network, [matrix] * 2, death.groups))
-            assert bool((found.distance >= way.bound * (1 - 1e-9)).all())
-            if way.is_exact:
-                torch.testing.assert_close(found.distance, way.bound, rtol=1e-9, atol=0)
+    ways = uniform_ways(network, facts_of(cost, 3).saddles, range(2))
+    assert len(ways) == 2 * len(facts_of(cost, 3).saddles)
+    for way in ways:
+        death = death_of(network, [way, way], range(2))
+        found = nearest(network, death.network, saddle_constraint(network, [way.matrix] * 2, death.groups))
+        assert bool((found.distance >= way.bound * (1 - 1e-9)).all())
+        if way.is_exact:
+            torch.testing.assert_close(found.distance, way.bound, rtol=1e-9, atol=0)
 
 
 @pytest.mark.parametrize("seed", range(8))
