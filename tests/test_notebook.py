@@ -86,10 +86,13 @@ def test_arrays_are_told_in_one_line(folder):
     assert "A 4×3, 3 layers at" in repr(path) and "\n" not in repr(path)
 
 
-def test_a_run_without_transitions_has_a_headline_alone(folder):
+def test_a_run_without_transitions_shows_its_modes_and_without_those_a_headline_alone(folder):
     import dataclasses
 
     result = dataclasses.replace(dlnphase.load(folder / "run"), rank_transitions=())
+    page = result._repr_html_()
+    assert "<th>separation</th>" in page and page.count("<tr>") == 1 + len(result.modes) > 2
+    result = dataclasses.replace(result, modes=())
     assert "<table>" not in result._repr_html_()
     with pytest.raises(InputError, match=r"trajectory\.npz"):
         dataclasses.replace(result, trajectory=None).to_dataframe()

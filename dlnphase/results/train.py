@@ -285,9 +285,12 @@ class TrainResult(Tabular):
         return out | {f"singular_value_{k + 1}": s for k, s in enumerate(path.singular_values.T)}
 
     def display_rows(self) -> list[dict[str, Any]]:
-        """The rank transitions."""
-        names = ("from_rank", "to_rank", "time", "dwell", "cost_before", "cost_after", "prominence")
-        return [{name: getattr(row, name) for name in names} for row in self.rank_transitions]
+        """The rank transitions; the modes, where there was none."""
+        rows: tuple[Any, ...] = self.rank_transitions
+        names: tuple[str, ...] = ("from_rank", "to_rank", "time", "dwell", "cost_before", "cost_after", "prominence")
+        if not rows:
+            rows, names = self.modes, ("mode", "size", "time", "rise", "separation")
+        return [{name: getattr(row, name) for name in names} for row in rows]
 
 
 def save_train(result: TrainResult, directory: Path) -> None:
