@@ -44,14 +44,20 @@ class Hessian(ABC):
         """See the class."""
         return None
 
+    @property
+    def is_identity(self) -> bool:
+        """Whether H(A) = A: every entry of A is seen alike, and modes move by themselves."""
+        return False
+
     @staticmethod
     @abstractmethod
     def product(numbers: Any, v: Any) -> Any:
         """H(V) for one V of shape (d_out, d_in), both arrays of NumPy or both tensors."""
 
-    @abstractmethod
     def apply(self, v: Tensor) -> Tensor:
         """H(V), shape (..., d_out, d_in)."""
+        image: Tensor = self.product(self.numbers, v)
+        return image
 
     @abstractmethod
     def matrix(self, shape: tuple[int, int]) -> Tensor:
@@ -110,14 +116,15 @@ class EntryHessian(Hessian):
         """Whether all entries count alike."""
         return bool((self.numbers == self.numbers[0, 0]).all())
 
+    @property
+    def is_identity(self) -> bool:
+        """Whether M = 1."""
+        return bool((self.numbers == 1).all())
+
     @staticmethod
     def product(numbers: Any, v: Any) -> Any:
         """M ∘ V."""
         return numbers * v
-
-    def apply(self, v: Tensor) -> Tensor:
-        """M ∘ V."""
-        return self.numbers * v
 
     def matrix(self, shape: tuple[int, int]) -> Tensor:
         """diag(vec M)."""
@@ -168,10 +175,6 @@ class InputHessian(Hessian):
     def product(numbers: Any, v: Any) -> Any:
         """V Σ."""
         return v @ numbers
-
-    def apply(self, v: Tensor) -> Tensor:
-        """V Σ."""
-        return v @ self.numbers
 
     def matrix(self, shape: tuple[int, int]) -> Tensor:
         """1 ⊗ Σ."""

@@ -244,7 +244,8 @@ def _refine_at(a: np.ndarray, given: LowRank, host: HostCost, rank: int, *, desc
     """The critical point of this rank that is reached from the truncation of A, which is ``given`` in flat coordinates.
 
     By Newton's method on ‖grad‖ alone, which stays with whatever kind of critical point is close; or by descent of
-    C among matrices of this rank, which goes further and ends in the points that paths are drawn to.
+    C among matrices of this rank, which goes further and ends in the points that paths are drawn to. Newton's method
+    that led to no point that is near sets out once more, in short steps.
     """
     if rank == min(a.shape) and host.decay is None:
         return judge_matrix(a, host.nearest_minimum(a), host.minimum_rank(rank), host)

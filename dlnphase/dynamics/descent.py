@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dlnphase.backend import stream
-from dlnphase.costs.quadratic import Cost
+from dlnphase.costs.quadratic import Cost, QuadraticCost
 from dlnphase.dynamics.records import Record, Walk
 from dlnphase.dynamics.state import Fixed, Room, State
 from dlnphase.dynamics.step_control import DIVERGED, check_decay, excess_at_zero, excess_out_of_reach, yardstick
@@ -234,7 +234,7 @@ def stable_step(network: Network, cost: Cost, *, seed: int = 0, weight_decay: fl
         # Without a minimiser, the size at which the slope at A = 0 would have used up the cost twice.
         s = float(torch.linalg.svdvals(minimizer)[0]) if minimizer is not None else 2 * float(cost.excess(zero)) / slope
         learned = top * network.depth * s ** (2 - 2 / network.depth)
-        if getattr(cost, "structure", "") == "mask" and network.depth > 1:
+        if isinstance(cost, QuadraticCost) and cost.hessian.seen is not None and network.depth > 1:
             # Filled with zeros, a matrix seen on a fraction p shows s = p·s*; what is learned has p·L·s*^(2−2/L).
             seen = float((cost.apply_curvature(torch.ones_like(zero), zero) > 0).double().mean())
             learned *= seen ** (2 / network.depth - 1)

@@ -76,7 +76,7 @@ class FramedCost(State, Batched):
         self.structure = "general"
         if isinstance(cost, QuadraticCost):
             self.minimizer = cost.minimizer.double().repeat(batch, 1, 1)
-            if cost.hessian.seen is not None and bool((cost.hessian.numbers == 1).all()):
+            if cost.hessian.is_identity:
                 self.structure = "identity"
             elif cost.hessian.of_inputs:
                 self.structure = "right"

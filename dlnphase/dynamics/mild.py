@@ -183,7 +183,7 @@ class Mild(State):
         if stale and (age == 0 or not self.control.h[0] * self.curvature < UNTROUBLED):
             self.stepper.measure()
             self.curvature, self.drift = CURVATURE_MARGIN * self.chain.curvature(), 0.0
-            if self.steps == 0:
+            if self.steps == 0:  # no step says yet how fast A moves
                 self.speed = self.chain.size_of(self.chain.velocity())
         if age == 0 and not self._measure_sizes() and not self.to_the_end:
             return False

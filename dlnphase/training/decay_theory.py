@@ -54,7 +54,7 @@ def decayed_size(s: float, decay: float, depth: int) -> float:
 
 def is_factorization(cost: ConvexCost) -> bool:
     """Whether every entry of A is seen alike, so that modes move by themselves."""
-    return isinstance(cost, QuadraticCost) and cost.structure == "mask" and bool((cost.operator == 1).all())
+    return isinstance(cost, QuadraticCost) and cost.hessian.is_identity
 
 
 def decay_theory(

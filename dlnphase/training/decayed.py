@@ -24,6 +24,7 @@ from dlnphase.critical.matrix import is_decayed_minimum
 from dlnphase.dynamics import Record
 from dlnphase.dynamics.state import Fixed, State
 from dlnphase.dynamics.step_control import yardstick
+from dlnphase.training.ends import Ends
 
 NEARLY = 1e-2  # share of its largest value below which ‖∇‖ may be that near a minimum
 AGAIN = 10.0  # by how much it falls between two searches
@@ -58,7 +59,7 @@ class Unreached:
 
 
 @dataclass(slots=True, init=False, eq=False, repr=False)
-class DecayedEnds(State):
+class DecayedEnds(Ends):
     """Completes the records of a run with weight decay, and ends members that have come to a minimum.
 
     Args:
@@ -70,7 +71,6 @@ class DecayedEnds(State):
     """
 
     unreached: Fixed[Unreached]
-    _ends: list[_End]
 
     def __init__(self, cost: ConvexCost, decay: Decay, width: int, tol: float, unreached: Unreached) -> None:
         self.unreached = unreached
@@ -80,9 +80,7 @@ class DecayedEnds(State):
     def end(self, record: Record) -> None:
         """Complete the record, and write ``converged`` to members that are there; before anybody else looks at it."""
         self.unreached.complete(record)
-        for i, member in enumerate(record.members):
-            if record.reasons[i] is None and self._ends[int(member)].reached(record, i):
-                record.reasons[i] = "converged"
+        Ends.end(self, record)
 
 
 @dataclass(slots=True, init=False, eq=False, repr=False)

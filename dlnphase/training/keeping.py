@@ -28,8 +28,7 @@ from dlnphase.errors import InputError, RunError
 from dlnphase.results import Clock, npz_bytes, read_npz, refuse_different, write_atomic
 from dlnphase.results.naming import content_digest
 from dlnphase.results.train import RUN_FILE, STATE_FILE, load_train
-from dlnphase.training.decayed import DecayedEnds
-from dlnphase.training.narrow import NarrowEnds
+from dlnphase.training.ends import Ends
 from dlnphase.training.recording import Recorder
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ class UnderWay(State):
 
     walk: Walk
     recorder: Recorder
-    ends: NarrowEnds | DecayedEnds
+    ends: Ends
 
 
 @dataclass(frozen=True)

@@ -19,13 +19,14 @@ from dlnphase.dynamics import Record
 from dlnphase.dynamics.state import Fixed, State
 from dlnphase.dynamics.step_control import yardstick
 from dlnphase.networks.chain import Network
+from dlnphase.training.ends import Ends
 
 NEARLY = 1e-2  # part of ∇C along the modes that there is room for, below which a minimum may be near
 AGAIN = 10.0  # by how much that part falls between two searches
 
 
 @dataclass(slots=True, init=False, eq=False, repr=False)
-class NarrowEnds(State):
+class NarrowEnds(Ends):
     """Ends members that have come to a minimum that their width allows, as they come.
 
     Args:
@@ -33,20 +34,12 @@ class NarrowEnds(State):
         tol: as for the dynamics, a share of what lies above that minimum at the start, or at A = 0 where that is less.
     """
 
-    _ends: list[_End]
-
     def __init__(self, network: Network, cost: Cost, tol: float) -> None:
         width = min(network.dims)
         self._ends = []
         if tol > 0 and width < min(cost.shape):
             host = HostCost(cost)
             self._ends = [_End(host, width, tol, float(first)) for first in cost.excess(network.product())]
-
-    def end(self, record: Record) -> None:
-        """Write the reason ``converged`` to members that are there; before anybody else looks at the record."""
-        for i, member in enumerate(record.members if self._ends else ()):
-            if record.reasons[i] is None and self._ends[int(member)].reached(record.A[i], float(record.excess[i])):
-                record.reasons[i] = "converged"
 
 
 @dataclass(slots=True, init=False, eq=False, repr=False)
@@ -67,8 +60,9 @@ class _End(State):
         self.next_search = NEARLY
         self.least = None
 
-    def reached(self, a: np.ndarray, excess: float) -> bool:
-        """Whether A is at a minimum that the width allows, as far as ``tol`` tells."""
+    def reached(self, record: Record, i: int) -> bool:
+        """Whether A of member i is at a minimum that the width allows, as far as ``tol`` tells."""
+        a, excess = record.A[i], float(record.excess[i])
         if not np.isfinite(a).all():
             return False
         if self.least is None:

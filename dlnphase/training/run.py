@@ -32,6 +32,7 @@ from dlnphase.setup.build import Start, build_backend, build_limit, build_start,
 from dlnphase.training.analysis import Context, analyse, combine
 from dlnphase.training.completed import completed_by
 from dlnphase.training.decayed import DecayedEnds, Unreached
+from dlnphase.training.ends import Ends
 from dlnphase.training.keeping import Keeper, Kept, UnderWay
 from dlnphase.training.modes import mean_modes
 from dlnphase.training.narrow import NarrowEnds
@@ -166,7 +167,7 @@ def _going(run: Run) -> UnderWay:
     """A run at its start."""
     settings, network = run.settings, run.start.network
     tol = 0.0 if settings.dynamics == "greedy" else settings.tol  # a greedy path knows its width
-    ends: NarrowEnds | DecayedEnds
+    ends: Ends
     if settings.weight_decay:
         info = run.start.info
         decay, width = Decay(settings.weight_decay, info.depth), min(info.full_hidden or info.hidden)
