@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from dlnphase.backend import Backend
+from dlnphase.costs.lengths import DenseLengths, EntryLengths, InputLengths, Lengths
 from dlnphase.costs.round_off import indistinct
 
 
@@ -37,7 +39,8 @@ class Hessian(ABC):
 
     def to(self, backend: Backend) -> Hessian:
         """The same one on another device or in another dtype."""
-        return type(self)(self.numbers.to(backend.device, backend.dtype))
+        numbers = self.numbers.to(backend.device, backend.dtype)
+        return self if numbers is self.numbers else type(self)(numbers)
 
     @property
     def seen(self) -> Tensor | None:
@@ -47,6 +50,11 @@ class Hessian(ABC):
     @property
     def is_identity(self) -> bool:
         """Whether H(A) = A: every entry of A is seen alike, and modes move by themselves."""
+        return False
+
+    @property
+    def has_modes(self) -> bool:
+        """Whether coordinates exist where H is a number and the rank is the same (Eckart–Young holds there)."""
         return False
 
     @staticmethod
@@ -89,16 +97,35 @@ class Hessian(ABC):
     def projection(self, resolution: float) -> Callable[[np.ndarray], np.ndarray]:
         """The orthogonal projection of host arrays (d_out, d_in) onto the range of H: what the data fixes."""
 
+    @abstractmethod
+    def inverse(self, resolution: float) -> Callable[[np.ndarray], np.ndarray]:
+        """H⁺ on host arrays (d_out, d_in)."""
+
+    @abstractmethod
+    def lengths(self, resolution: float) -> Lengths:
+        """How matrices are measured where H is the curvature."""
+
     def _eigen(self, resolution: float) -> tuple[Tensor, Tensor]:
         """Eigenvalues above round-off, and their eigenvectors as columns."""
         values, vectors = torch.linalg.eigh(self.numbers)
         kept = values > indistinct(resolution) * values[-1]
         return values[kept], vectors[:, kept]
 
-    def _host_range(self, resolution: float) -> np.ndarray:
-        """Eigenvectors whose eigenvalues are above round-off, in double precision."""
+    @cached_property
+    def _host_eigen(self) -> tuple[np.ndarray, np.ndarray]:
+        """Eigenvalues, and eigenvectors as columns, of the numbers in double precision."""
         values, vectors = np.linalg.eigh(self.numbers.detach().cpu().double().numpy())
-        return np.asarray(vectors[:, values > indistinct(resolution) * values[-1]])
+        return values, vectors
+
+    def _host_seen(self, resolution: float) -> np.ndarray:
+        """Which of those eigenvalues are above round-off."""
+        values = self._host_eigen[0]
+        return np.asarray(values > indistinct(resolution) * values[-1])
+
+    def _host_inverse(self, resolution: float) -> tuple[np.ndarray, np.ndarray]:
+        """Reciprocals of the eigenvalues above round-off, 0 for the others, and all eigenvectors."""
+        (values, vectors), seen = self._host_eigen, self._host_seen(resolution)
+        return np.where(seen, 1 / np.where(seen, values, 1.0), 0.0), vectors
 
 
 class EntryHessian(Hessian):
@@ -112,7 +139,7 @@ class EntryHessian(Hessian):
         return self.numbers > 0
 
     @property
-    def even(self) -> bool:
+    def has_modes(self) -> bool:
         """Whether all entries count alike."""
         return bool((self.numbers == self.numbers[0, 0]).all())
 
@@ -141,11 +168,11 @@ class EntryHessian(Hessian):
 
     def whitened(self, a: Tensor) -> Tensor | None:
         """A·√M, where all entries count alike."""
-        return a * self.numbers[0, 0].sqrt() if self.even else None
+        return a * self.numbers[0, 0].sqrt() if self.has_modes else None
 
     def modes(self, resolution: float) -> tuple[Tensor, Tensor] | None:
         """A itself, where all entries count alike."""
-        if not self.even:
+        if not self.has_modes:
             return None
         d_in = self.numbers.shape[1]
         eye = torch.eye(d_in, dtype=self.numbers.dtype, device=self.numbers.device)
@@ -162,7 +189,16 @@ class EntryHessian(Hessian):
     def projection(self, resolution: float) -> Callable[[np.ndarray], np.ndarray]:
         """The entries seen, and 0 elsewhere."""
         seen = self.seen.cpu().numpy().astype(float)
-        return lambda v: seen * v
+        return (lambda v: v) if seen.all() else (lambda v: seen * v)
+
+    def inverse(self, resolution: float) -> Callable[[np.ndarray], np.ndarray]:
+        """Entries over M where M > 0, and 0 elsewhere."""
+        entries = self.numbers.detach().cpu().double().numpy()
+        return lambda v: np.divide(v, entries, out=np.zeros_like(v), where=entries > 0)
+
+    def lengths(self, resolution: float) -> Lengths:
+        """By the weights of the entries."""
+        return EntryLengths(self.numbers.detach().cpu().double().numpy())
 
 
 class InputHessian(Hessian):
@@ -170,6 +206,11 @@ class InputHessian(Hessian):
 
     word = "right"
     of_inputs = True
+
+    @property
+    def has_modes(self) -> bool:
+        """A√Σ are such coordinates."""
+        return True
 
     @staticmethod
     def product(numbers: Any, v: Any) -> Any:
@@ -200,8 +241,18 @@ class InputHessian(Hessian):
 
     def projection(self, resolution: float) -> Callable[[np.ndarray], np.ndarray]:
         """The columns that some input sees."""
-        basis = self._host_range(resolution)
-        return lambda v: v @ basis @ basis.T
+        seen = self._host_seen(resolution)
+        basis = self._host_eigen[1][:, seen]
+        return (lambda v: v) if seen.all() else (lambda v: v @ basis @ basis.T)
+
+    def inverse(self, resolution: float) -> Callable[[np.ndarray], np.ndarray]:
+        """V Σ⁺."""
+        inverse, vectors = self._host_inverse(resolution)
+        return lambda v: (v @ vectors * inverse) @ vectors.T
+
+    def lengths(self, resolution: float) -> Lengths:
+        """By A√Σ."""
+        return InputLengths(*self._host_eigen, self._host_seen(resolution))
 
 
 class DenseHessian(Hessian):
@@ -229,8 +280,17 @@ class DenseHessian(Hessian):
 
     def projection(self, resolution: float) -> Callable[[np.ndarray], np.ndarray]:
         """What the measurements see."""
-        basis = self._host_range(resolution)
+        basis = self._host_eigen[1][:, self._host_seen(resolution)]
         return lambda v: np.asarray((basis @ (basis.T @ v.ravel())).reshape(v.shape))
+
+    def inverse(self, resolution: float) -> Callable[[np.ndarray], np.ndarray]:
+        """unvec(H⁺ vec V)."""
+        inverse, vectors = self._host_inverse(resolution)
+        return lambda v: np.asarray((vectors @ (inverse * (vectors.T @ v.ravel()))).reshape(v.shape))
+
+    def lengths(self, resolution: float) -> Lengths:
+        """By √H vec A."""
+        return DenseLengths(*self._host_eigen, self._host_seen(resolution))
 
 
 FORMS: dict[str, type[Hessian]] = {form.word: form for form in (EntryHessian, InputHessian, DenseHessian)}

@@ -66,12 +66,9 @@ class QuadraticCost(ConvexCost):
     def to(self, backend: Backend) -> QuadraticCost:
         """The same cost on another device or in another dtype."""
         hessian, minimizer = self.hessian.to(backend), self.minimizer.to(backend.device, backend.dtype)
+        if hessian is self.hessian and minimizer is self.minimizer:
+            return self
         return QuadraticCost(self.kind, hessian.word, hessian.numbers, minimizer, self.minimum, self.resolution)
-
-    @property
-    def structure(self) -> str:
-        """``mask``, ``right`` or ``dense``."""
-        return self.hessian.word
 
     @property
     def operator(self) -> Tensor:

@@ -1,9 +1,4 @@
-"""A cost on host arrays in float64, and how it measures lengths.
-
-Directions that hardly matter to the cost are learned last, and may be far from where they will end when a path
-already rests at a saddle. So lengths are measured by the cost itself, ‖D‖² = ⟨D, HD⟩, with the mean curvature on
-directions that H does not see. For a regression, A√Σ are coordinates in which nothing is slow and the rank is the same.
-"""
+"""A cost on host arrays in float64: what the search for critical matrices asks of it."""
 
 from __future__ import annotations
 
@@ -11,6 +6,8 @@ import numpy as np
 import torch
 
 from dlnphase.backend import resolve_backend
+from dlnphase.costs.hessians import Hessian
+from dlnphase.costs.lengths import Lengths, of_metric
 from dlnphase.costs.quadratic import Cost
 from dlnphase.costs.round_off import indistinct, resolved
 from dlnphase.critical.decay import Decay
@@ -29,6 +26,7 @@ class HostCost:
         scale: ‖∇C(0)‖_F.
         resolution: round-off of the numbers the cost was given in, relative (a float32 cost is known to that only).
         is_quadratic: whether the Hessian is the same everywhere.
+        lengths: how it measures matrices, and flat coordinates (:mod:`dlnphase.costs.lengths`).
         is_flat: whether flat coordinates are the entries of A themselves.
         settled: whether all minimisers agree on what the data can see of their rank (unique ones, and regressions).
         decay: weight decay, or None. With it what is minimised is C plus the least that weights of A cost, and flat
@@ -45,38 +43,23 @@ class HostCost:
         self.shape = self.cost.shape
         self.minimum, self.attained = self.cost.minimum, bool(getattr(self.cost, "attained", True))
         self.scale = float(np.linalg.norm(self.gradient(np.zeros(self.shape))))
-        self._structure = getattr(self.cost, "structure", None)
-        operator = getattr(self.cost, "operator", None)
-        if self._structure == "mask" and operator is not None:
-            self._mask = operator.numpy()
-            seen = self._mask > 0
-            self._weights = np.where(seen, self._mask / (self._mask[seen].mean() if seen.any() else 1.0), 1.0)
-            self._even = bool((self._mask == self._mask.flat[0]).all() and seen.all())
-            self._plain = bool((self._weights == 1).all())
-        elif self._structure in ("right", "dense") and operator is not None:
-            values, self._vectors = np.linalg.eigh(operator.numpy())
-            seen = values > indistinct(self.resolution) * values[-1]
-            self._unseen = self._vectors[:, ~seen]
-            self._inverse = np.where(seen, 1 / np.where(seen, values, 1.0), 0.0)
-            relative = np.where(seen, values / (values[seen].mean() if seen.any() else 1.0), 1.0)
-            self._root = (self._vectors * np.sqrt(relative)) @ self._vectors.T
-            self._unroot = (self._vectors / np.sqrt(relative)) @ self._vectors.T
-            self._plain = self._structure == "right"
-        else:
-            self._structure, self._plain = None, True
+        hessian: Hessian | None = getattr(self.cost, "hessian", None)
         metric = getattr(self.cost, "metric", None)
-        if metric is not None:
-            values, vectors = np.linalg.eigh(metric.numpy())
-            seen = values > indistinct(self.resolution) * values[-1]
-            relative = np.sqrt(np.where(seen, values / values[seen].mean(), 1.0))
-            self._root, self._unroot = (vectors * relative) @ vectors.T, (vectors / relative) @ vectors.T
-        self.is_quadratic = self._structure is not None
+        self.is_quadratic = hessian is not None
+        self._inverse = self._project = None
+        self.lengths = Lengths() if metric is None else of_metric(metric.numpy(), self.resolution)
+        if hessian is not None:
+            self._inverse, self.lengths = hessian.inverse(self.resolution), hessian.lengths(self.resolution)
+            if hessian.has_modes:
+                self._project = hessian.projection(self.resolution)
         self._modes: np.ndarray | None = None
         if metric is not None and self.attained and (least := getattr(self.cost, "minimizer", None)) is not None:
-            u, s, _ = np.linalg.svd(self.seen(least.numpy()) @ self._root, full_matrices=False)
+            u, s, _ = np.linalg.svd(self.lengths.flat(self.seen(least.numpy())), full_matrices=False)
             if s[-1] <= DISTINCT * s[0]:
                 self._modes = u[:, s > DISTINCT * s[0]]
-        self.is_flat = decay is not None or (self._structure != "right" and metric is None)
+        if decay is not None and not self.lengths.is_flat:
+            self.lengths = Lengths()
+        self.is_flat = self.lengths.is_flat
         self.settled = not self.is_flat or bool(getattr(self.cost, "unique", False))
 
     # ---- the cost -----------------------------------------------------------------------------
@@ -140,9 +123,9 @@ class HostCost:
         where modes of equal size are partly learned: there, critical points are a continuum. (Modes that differ by more
         than round-off are critical points of their own, however flat the way from one to the other.)
         """
-        if not (self._structure == "right" or (self._structure == "mask" and self._even)):
+        if self._project is None:
             return None
-        seen = a if self._structure == "mask" else a - (a @ self._unseen) @ self._unseen.T
+        seen = self._project(a)
         u, s, vt = np.linalg.svd(self.flat(self.nearest_minimum(seen)), full_matrices=False)
         apart = max(DISTINCT, resolved(self.resolution)) * s[0]
         real = s > apart
@@ -153,8 +136,8 @@ class HostCost:
             return None
         frame = u[:, learned]
         point = self.unflat((frame * kept) @ vt[learned])
-        if self._structure == "right":  # what no input sees may be anything in the same columns
-            point = point + frame @ (frame.T @ a @ self._unseen) @ self._unseen.T
+        if seen is not a:  # what no input sees may be anything in the same columns
+            point = point + frame @ (frame.T @ (a - seen))
         return point, int(learned.sum())
 
     def minimum_rank(self, full: int) -> int:
@@ -174,12 +157,8 @@ class HostCost:
 
     def _solve(self, g: np.ndarray, a: np.ndarray) -> np.ndarray:
         """H⁺g."""
-        if self._structure == "mask":
-            return np.divide(g, self._mask, out=np.zeros_like(g), where=self._mask > 0)
-        if self._structure == "right":
-            return (g @ self._vectors * self._inverse) @ self._vectors.T
-        if self._structure == "dense":
-            return (self._vectors @ (self._inverse * (self._vectors.T @ g.ravel()))).reshape(g.shape)
+        if self._inverse is not None:
+            return self._inverse(g)
         matrix = self.cost.curvature(torch.as_tensor(a)[None]).numpy().reshape(a.size, a.size)
         return np.linalg.lstsq(matrix, g.ravel(), rcond=indistinct(self.resolution))[0].reshape(a.shape)
 
@@ -230,50 +209,23 @@ class HostCost:
         image = self.curvature(d[None], a)[0] if self.is_quadratic else self.gradient(a) - self.gradient(b)
         return float(np.sqrt(max(np.sum(d * image), 0.0)))
 
-    # ---- lengths ------------------------------------------------------------------------------
+    # ---- lengths and flat coordinates ---------------------------------------------------------
     def norm(self, v: np.ndarray) -> float:
         """√⟨V, HV⟩ over the root of the mean curvature, which also counts for directions that H does not see."""
-        if self._structure == "mask":
-            return float(np.sqrt(np.sum(self._weights * v**2)))
-        if not self.is_flat:
-            return float(np.linalg.norm(v @ self._root))
-        if self._structure == "dense":
-            return float(np.linalg.norm(self._root @ v.ravel()))
-        return float(np.linalg.norm(v))
+        return self.lengths.norm(v)
 
-    def mode_sizes(self, u: np.ndarray, s: np.ndarray, v: np.ndarray) -> np.ndarray:
-        """Norms of the modes s_k u_k v_kᵀ in flat coordinates, for columns u_k and v_k, shape (len(s),)."""
-        if self._plain:
-            return s.copy()
-        if self._structure == "mask":
-            return s * np.sqrt(np.maximum(np.sum((u**2).T @ self._weights * (v**2).T, 1), 0.0))
-        return np.array([self.norm(x * np.outer(a, b)) for x, a, b in zip(s, u.T, v.T, strict=True)])
-
-    def tail_sizes(self, u: np.ndarray, s: np.ndarray, v: np.ndarray) -> np.ndarray:
-        """Norms of what is left of a matrix in flat coordinates beyond its k leading modes, k = 1 … len(s)."""
-        if self._plain:
-            return np.sqrt(np.append(np.cumsum(s[:0:-1] ** 2)[::-1], 0.0))
-        left, out = (u * s) @ v.T, []
-        for x, a, b in zip(s, u.T, v.T, strict=True):
-            left = left - x * np.outer(a, b)
-            out.append(self.norm(left))
-        return np.array(out)
-
-    # ---- flat coordinates ---------------------------------------------------------------------
     def flat(self, a: np.ndarray) -> np.ndarray:
         """A in coordinates in which the cost has no slow directions, where some keep the rank: A√Σ for a regression."""
-        return a if self.is_flat else a @ self._root
+        return self.lengths.flat(a)
 
     def unflat(self, a: np.ndarray) -> np.ndarray:
         """The inverse of :meth:`flat`."""
-        return a if self.is_flat else a @ self._unroot
+        return self.lengths.unflat(a)
 
     def flat_gradient(self, a: np.ndarray) -> np.ndarray:
         """∇C in those coordinates, at A given in them."""
-        g = self.gradient(self.unflat(a))
-        return g if self.is_flat else g @ self._unroot
+        return self.unflat(self.gradient(self.unflat(a)))
 
     def flat_curvature(self, v: np.ndarray, a: np.ndarray) -> np.ndarray:
         """Hessian in those coordinates on a stack of matrices."""
-        image = self.curvature(self.unflat(v), self.unflat(a))
-        return image if self.is_flat else image @ self._unroot
+        return self.unflat(self.curvature(self.unflat(v), self.unflat(a)))

@@ -125,7 +125,7 @@ def _possible(given: LowRank, host: HostCost) -> list[int]:
     Near means closer than half of the smallest mode of A_c, which then is not larger than that of A plus the
     distance: not where truncation leaves out more than the smallest mode that it keeps.
     """
-    modes, tails = (measure(given.u, given.s, given.v) for measure in (host.mode_sizes, host.tail_sizes))
+    modes, tails = (measure(given.u, given.s, given.v) for measure in (host.lengths.modes, host.lengths.tails))
     there = (modes > EMPTY_MODE * modes[0]) & (tails <= np.minimum.accumulate(modes))
     return [0, *(int(r) for r in np.flatnonzero(there) + 1)]
 
@@ -270,7 +270,7 @@ def _search(given: LowRank, host: HostCost, rank: int, *, descend: bool, first: 
     here = _Place(start, host)
     unit = max(float(np.linalg.norm(host.flat_gradient(np.zeros_like(here.g)))), np.finfo(float).tiny)
     radius = first * float(start.s[-1])
-    reach = 3 * float(host.mode_sizes(start.u, start.s, start.v).min())  # beyond, the point cannot be near
+    reach = 3 * float(host.lengths.modes(start.u, start.s, start.v).min())  # beyond, the point cannot be near
     model: Eigenpairs | Krylov | None = None
     goal = here.norm
     for iteration in range(MAX_NEWTON):
@@ -321,7 +321,7 @@ def judge_matrix(
     top = top_pair(g)[0]
     scale = max(host.scale, float(np.linalg.norm(g - host.gradient(np.zeros_like(a)))), np.finfo(float).tiny)
     at_minimum = _nothing_left(top, max(ZERO_MODE, resolved(host.resolution)) * scale, host)
-    units = list(host.mode_sizes(flat.u, flat.s, flat.v))
+    units = list(host.lengths.modes(flat.u, flat.s, flat.v))
     if not at_minimum:
         size, u, v = top_pair(host.flat_gradient(flat.matrix) if host.decay is None else g)
         pair = -np.outer(u, v)
