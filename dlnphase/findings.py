@@ -38,6 +38,92 @@ class RankTransition:
 
 
 @dataclass(frozen=True)
+class Dwells:
+    """How long several starts stayed at a rank before they jumped away from it.
+
+    Attributes:
+        rank: of the saddle.
+        count: stays that ended with a jump, of each start as many as there were; where it stays in the end is none.
+        starts: how many starts they are of.
+        mean, std: of the time, the latter 0 for a single stay.
+        minimum, q10, q25, median, q75, q90, maximum: the time that no stay, a tenth, a quarter, … is shorter than.
+    """
+
+    rank: int
+    count: int
+    starts: int
+    mean: float
+    std: float
+    minimum: float
+    q10: float
+    q25: float
+    median: float
+    q75: float
+    q90: float
+    maximum: float
+
+
+@dataclass(frozen=True)
+class StartShare:
+    """The share of the starts that did something.
+
+    Attributes:
+        starts, of: how many did, out of how many.
+        share: their quotient.
+        ci95: 95 % interval of the probability behind it (Wilson 1927).
+    """
+
+    starts: int
+    of: int
+    share: float
+    ci95: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class JumpShare:
+    """The starts that jumped from one rank to another.
+
+    Attributes:
+        from_rank, to_rank: before and after.
+        jumps: how often it happened, all starts together.
+        made: by how many starts.
+    """
+
+    from_rank: int
+    to_rank: int
+    jumps: int
+    made: StartShare
+
+
+@dataclass(frozen=True)
+class EndShare:
+    """The starts that ended at a rank: ``ended`` counts them among those that did not diverge."""
+
+    rank: int
+    ended: StartShare
+
+
+@dataclass(frozen=True)
+class Distributions:
+    """What several starts of a run or a cell did, as distributions.
+
+    Attributes:
+        starts: how many they are.
+        dwells: per rank that was left, ascending.
+        jumps: per pair of ranks, ascending.
+        up, down: the starts that jumped to a higher, to a lower rank at least once.
+        ends: per rank at the end, ascending.
+    """
+
+    starts: int
+    dwells: tuple[Dwells, ...]
+    jumps: tuple[JumpShare, ...]
+    up: StartShare
+    down: StartShare
+    ends: tuple[EndShare, ...]
+
+
+@dataclass(frozen=True)
 class Mode:
     """One singular value of A as it is learned, whether or not the saddle before it was visited.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,17 @@ def new_table(title: str) -> Table:
     )
 
 
+def new_table_of(title: str, names: Sequence[str], rows: Iterable[Sequence[str]], words: str = "") -> Table:
+    """A table of short cells, all at the right, and what explains it."""
+    table = new_table(title)
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    explain(table, words)
+    return table
+
+
 def explain(table: Table, words: str) -> None:
     """A line or two below a table, for whoever meets its words for the first time; :func:`show` prints them."""
     table.caption = words or None
@@ -74,6 +86,12 @@ def print_train(console: Console, result: TrainResult, directory: Path) -> None:
     console.print(_headline(result))
     if result.rank_transitions:
         show(console, _transitions(result))
+    if result.distributions is not None:
+        from dlnphase.cli.start_tables import dwell_table, jump_table
+
+        if result.distributions.dwells:
+            show(console, dwell_table(result.distributions))
+        show(console, jump_table(result.distributions))
     if result.modes:
         show(console, _modes(result))
     if result.noise is not None:
@@ -216,11 +234,14 @@ def _plateaus(result: TrainResult) -> Table:
         columns["test cost"] = [number(p.test_cost) for p in shown]
     for shares, name in SHARES.items():
         columns[name] = [percent(getattr(p, shares)) for p in shown]
+    columns["λ"] = [number(p.learning_coefficient, 6) for p in shown]
     told = {name: cells for name, cells in columns.items() if any(cell != MISSING for cell in cells)}
     for name in told:
         table.add_column(name, justify="right", no_wrap=True)
     for row in zip(*told.values(), strict=True):
         table.add_row(*row)
+    learned = "λ: learning coefficient of a network of these widths that computes a matrix of that rank (Aoyagi)"
+    explain(table, learned if "λ" in told else "")
     return table
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from dlnphase.errors import InputError
 from dlnphase.plotting.latex import latex
-from dlnphase.plotting.sources import Source, caption_lines, labelled, read_sources
+from dlnphase.plotting.sources import Source, caption_lines, detections_of, labelled, read_sources, runs_of
 from dlnphase.plotting.style import LOOKS, Look, caption_of, save, style
 from dlnphase.plotting.tidy import tidy
 from dlnphase.plotting.timeline import LOG_WORDS, Arrangement
@@ -33,6 +33,11 @@ _SHOWS = {
     **dict.fromkeys(TRAIN_KINDS, ("train",)),
     **dict.fromkeys(SWEEP_KINDS, ("sweep-gamma",)),
     **dict.fromkeys((*DETECT_KINDS, "convergence"), ("train", "detect-saddles")),
+}
+# what some figures need beside a source that they show; the others show any
+_NEEDS: dict[str, Callable[[Sequence[Source]], bool]] = {
+    "convergence": lambda sources: len(runs_of(sources)) > 1 and bool(detections_of(sources)),
+    "starts": lambda sources: any(len(s.result.members) > 1 for s in runs_of(sources)),
 }
 # the main figures of each kind of source
 _MAIN = {"train": ("loss", "path"), "sweep-gamma": ("phase", "exponents"), "detect-saddles": ("saddles",)}
@@ -202,8 +207,7 @@ def choose_kinds(wanted: Sequence[str], sources: Sequence[Source]) -> tuple[tupl
     kinds = [s.kind for s in sources]
     possible = allowed_kinds(kinds)
     if wanted == ("all",):
-        several = kinds.count("train") > 1 and "detect-saddles" in kinds
-        return tuple(k for k in possible if k != "convergence" or several), False
+        return tuple(k for k in possible if k not in _NEEDS or _NEEDS[k](sources)), False
     if wanted == ("auto",):
         main = tuple(k for k in possible if any(k in _MAIN[s] for s in kinds))
         return main, False

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from dlnphase.errors import InputError
-from dlnphase.findings import DecayTheory, Mode, ModeSpread, Noise, RankTransition, Sparsity
+from dlnphase.findings import DecayTheory, Distributions, Mode, ModeSpread, Noise, RankTransition, Sparsity
 from dlnphase.results.codec import memory_only
 from dlnphase.results.files import npz_bytes
 from dlnphase.results.journal import commit
@@ -127,6 +127,7 @@ class Outcome:
         margin: where no minimum exists: that of the worst answer over (Σ s_i^(2/L))^(L/2).
         alignment: there, the cosine between θ and −∇𝓛, which goes to 1.
         penalty, initial_penalty: (λ/2)‖θ‖² at the end and at the start; None without weight decay.
+        learning_coefficient: of the rank of the end, as that of a plateau.
     """
 
     reason: str
@@ -150,6 +151,7 @@ class Outcome:
     alignment: float | None = None
     penalty: float | None = None
     initial_penalty: float | None = None
+    learning_coefficient: float | None = None
 
     def headline(self) -> str:
         """``saddle-to-saddle, rank 3, converged at t = 33.09``."""
@@ -166,6 +168,8 @@ class Plateau:
         predicted, refined, measured: the cost, as above.
         test_cost: at the visit, or None.
         accuracy, test_accuracy: shares of right answers there, of a cost that knows them.
+        learning_coefficient: λ of a network of these widths that computes a matrix of this rank (Aoyagi 2024); None for
+            a cost that does not tell every matrix from every other.
     """
 
     rank: int
@@ -175,6 +179,7 @@ class Plateau:
     test_cost: float | None = None
     accuracy: float | None = None
     test_accuracy: float | None = None
+    learning_coefficient: float | None = None
 
 
 @dataclass(frozen=True)
@@ -239,7 +244,8 @@ class TrainResult(Tabular):
     """Everything ``dlnphase train`` found.
 
     With several members ``outcome``, ``rank_transitions`` and ``modes`` hold means over the members (``reason`` the
-    worst one, ``regime`` the most common), ``spread`` and ``mode_spread`` how they vary, and ``members`` each of them.
+    worst one, ``regime`` the most common), ``spread`` and ``mode_spread`` how they vary, ``distributions`` what
+    shares of them did what and for how long, and ``members`` each of them.
     Of a user's matrix with gaps, ``completed`` holds what training saw as given, the rest as in A at the end (the
     mean of the members). ``completed_at_noise`` is the same of A where the path met the noise, before it fitted any.
     """
@@ -260,6 +266,7 @@ class TrainResult(Tabular):
     notes: tuple[str, ...] = ()
     sparsity: Sparsity | None = None
     noise: Noise | None = None
+    distributions: Distributions | None = None
     files: dict[str, str] = field(default_factory=lambda: {"trajectory": TRAJECTORY_FILE})
     trajectory: Trajectory | None = memory_only()
     completed: Table | None = memory_only()

@@ -210,6 +210,7 @@ def _follow(job: Job, gamma: float) -> dict[str, Any]:
         "nuclear_norm": measured([float(s.sum()) for s in spectra]),
         "final_cost": measured([o.cost for o in outcomes]),
         "test_cost": measured(tests) if tests else None,
+        "distributions": result.distributions,
     }
 
 

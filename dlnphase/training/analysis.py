@@ -16,6 +16,7 @@ from dlnphase.costs.quadratic import QuadraticCost
 from dlnphase.critical import HostCost, MatrixPoint, RankTransition, refine_matrix
 from dlnphase.critical.bottleneck import is_least
 from dlnphase.critical.decay import Decay
+from dlnphase.critical.learning_coefficient import learning_coefficient
 from dlnphase.critical.visited import Path, Visited, matrix_rank, transitions, visited_points
 from dlnphase.findings import DecayTheory
 from dlnphase.networks.chain import Network
@@ -113,11 +114,13 @@ def analyse(path: MemberPath, member: int, square_norm: float, context: Context)
         **_reached(visited[-1] if at_end and reason == "converged" else None, host, context.cost, width),
         penalty=float(penalty[-1]) if context.decay else None,
         initial_penalty=float(penalty[0]) if context.decay else None,
+        learning_coefficient=_learning_coefficient(end_rank, context),
     )
     plateaus = tuple(
         Plateau(
             v.rank, _expected_cost(v.rank, context), v.point.cost, float(cost[v.visit.index]),
             **_answers_at(path.matrices[v.visit.index], context),
+            learning_coefficient=_learning_coefficient(v.rank, context),
         )
         for v in visited
         if v.point.converged
@@ -146,6 +149,13 @@ def analyse(path: MemberPath, member: int, square_norm: float, context: Context)
         tuple(v.visit.index for v in visited),
         spectra,
     )
+
+
+def _learning_coefficient(rank: int, context: Context) -> float | None:
+    """λ at this rank, where the cost is that of a regression that tells all matrices apart."""
+    (d_out, d_in), network = context.task.shape, context.network
+    dims = (d_in, *(network.full_hidden or network.hidden), d_out)
+    return float(learning_coefficient(dims, rank)[0]) if context.task.unique and rank <= min(dims) else None
 
 
 def _answers_at(a: np.ndarray, context: Context) -> dict[str, Any]:
@@ -260,6 +270,7 @@ def _mean_theory(theories: Sequence[Theory]) -> Theory:
         answers_there: dict[str, Any] = {
             n: _mean_of(getattr(p, n) for p in seen) for n in ("test_cost", "accuracy", "test_accuracy")
         }
+        answers_there["learning_coefficient"] = seen[0].learning_coefficient  # of the rank alone
         means = _mean(p.refined for p in seen), _mean(p.measured for p in seen)
         plateaus.append(Plateau(rank, predicted, *means, **answers_there))
     predictions = {}
@@ -300,7 +311,7 @@ def _mean_outcome(outcomes: Sequence[Outcome]) -> Outcome:
     def mean(name: str) -> float:
         return float(np.mean([getattr(o, name) for o in outcomes]))
 
-    has_test = outcomes[0].test_cost is not None
+    has_test, rank = outcomes[0].test_cost is not None, _common([o.rank for o in outcomes])
     evidence = Regime(
         saddles_visited=round(np.mean([o.evidence.saddles_visited for o in outcomes])),
         prominence=float(np.mean([o.evidence.prominence for o in outcomes])),
@@ -323,7 +334,8 @@ def _mean_outcome(outcomes: Sequence[Outcome]) -> Outcome:
         initial_cost=mean("initial_cost"),
         test_cost=mean("test_cost") if has_test else None,
         initial_test_cost=mean("initial_test_cost") if has_test else None,
-        rank=_common([o.rank for o in outcomes]),
+        rank=rank,
+        learning_coefficient=next(o.learning_coefficient for o in outcomes if o.rank == rank),
         **shares,
         reached=outcomes[0].reached if len({o.reached for o in outcomes}) == 1 else None,
         reachable=_mean_of(o.reachable for o in outcomes),

@@ -32,6 +32,7 @@ from dlnphase.setup.build import Start, build_backend, build_limit, build_start,
 from dlnphase.training.analysis import Context, analyse, combine
 from dlnphase.training.completed import completed_by
 from dlnphase.training.decayed import DecayedEnds, Unreached
+from dlnphase.training.distributions import distributions_of
 from dlnphase.training.ends import Ends
 from dlnphase.training.keeping import Keeper, Kept, UnderWay
 from dlnphase.training.modes import mean_modes
@@ -262,6 +263,7 @@ def _result(run: Run, recorder: Recorder, clock: Clock) -> TrainResult:
         mode_spread=mode_spread,
         sparsity=_sparsity(run, paths, members),
         noise=noise,
+        distributions=distributions_of(members),
         notes=run.notes + missing + tuple(p.note for p in run.points if p.ties > 1 or p.independent is False),
         files={"trajectory": TRAJECTORY_FILE} | {part: COMPLETED_FILES[part] for part in completed},
         trajectory=trajectory,

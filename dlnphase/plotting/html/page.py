@@ -30,6 +30,7 @@ TITLES = {
     "path": "Path",
     "saddles": "Saddles",
     "convergence": "Convergence to the greedy path",
+    "starts": "What the starts did",
     "distances": "Distances",
     "exponents": "Exponents",
     "phase": "Phase diagram",

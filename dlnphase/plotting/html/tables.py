@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dlnphase.findings import Exponent
+from dlnphase.findings import Exponent, StartShare
 from dlnphase.plotting.timeline import members_of
 from dlnphase.results.detect import DetectResult, VisitInfo
 from dlnphase.results.sweep import SweepResult
@@ -53,8 +53,8 @@ def _with_answers(
 def tables_of(result: Any) -> list[Table]:
     """The tables of a result of any kind; those with no row are left out."""
     if isinstance(result, TrainResult):
-        made = [_transitions(result), _modes(result), _noise(result), _members(result), _plateaus(result)]
-        made += [_predictions(result), _outcome(result)]
+        made = [_transitions(result), _dwells(result), _jumps(result), _modes(result), _noise(result), _members(result)]
+        made += [_plateaus(result), _predictions(result), _outcome(result)]
     elif isinstance(result, DetectResult):
         made = [_visits(result), _certificates(result), _escapes(result), _greedy(result)]
     else:
@@ -84,6 +84,32 @@ def _transitions(result: TrainResult) -> Table:
             cells.append(", ".join(number(s, 3) for s in row.singular_values[: row.to_rank]))
         rows.append(cells)
     return Table("Rank transitions", columns, rows, words)
+
+
+def _dwells(result: TrainResult) -> Table:
+    told = result.distributions
+    rows = [
+        [str(d.rank), str(d.count), str(d.starts)]
+        + [number(t) for t in (d.minimum, d.q10, d.q25, d.median, d.q75, d.q90, d.maximum, d.mean, d.std)]
+        for d in (() if told is None else told.dwells)
+    ]
+    names = ("rank", "stays", "starts", "least", "10 %", "25 %", "median", "75 %", "90 %", "longest", "mean", "± std")
+    return Table("Dwell times", names, rows, "Stays that ended with a jump; quantiles over them.")
+
+
+def _jumps(result: TrainResult) -> Table:
+    told = result.distributions
+    if told is None:
+        return Table("Jumps and ends", [])
+    rows = [[f"{j.from_rank} → {j.to_rank}", str(j.jumps), *_share(j.made)] for j in told.jumps]
+    rows += [["any up", "–", *_share(told.up)], ["any down", "–", *_share(told.down)]]
+    rows += [[f"end at {e.rank}", "–", *_share(e.ended)] for e in told.ends]
+    words = "95 % interval: of the probability behind the share (Wilson)."
+    return Table("Jumps and ends", ("rank", "jumps", "starts", "share", "95 % interval"), rows, words)
+
+
+def _share(share: StartShare) -> list[str]:
+    return [f"{share.starts} of {share.of}", percent(share.share), " … ".join(percent(end) for end in share.ci95)]
 
 
 def _modes(result: TrainResult) -> Table:
@@ -138,12 +164,15 @@ def _plateaus(result: TrainResult) -> Table:
     run, _ = members_of(result)[0] if result.trajectory is not None else (result, None)
     unit = max((p.measured for p in run.theory.plateaus), default=1.0)
     rows = [
-        [str(p.rank), _cost(p.measured, unit), _cost(p.refined, unit), _cost(p.predicted, unit)]
+        [str(p.rank), *(_cost(c, unit) for c in costs), number(p.learning_coefficient, 6)]
         for p in run.theory.plateaus
+        for costs in [(p.measured, p.refined, p.predicted)]
     ]
     title = "Cost at the visits" + (" of the first start" if result.members else "")
-    names = ("rank", "measured", "at the critical point", "theory: least cost of that rank")
-    return Table(title, *_with_answers(names, rows, run.theory.plateaus))
+    names = ("rank", "measured", "at the critical point", "theory: least cost of that rank", "λ")
+    words = "λ: learning coefficient of a network of these widths that computes a matrix of that rank (Aoyagi 2024)."
+    told = any(p.learning_coefficient is not None for p in run.theory.plateaus)
+    return Table(title, *_with_answers(names, rows, run.theory.plateaus), words if told else "")
 
 
 def _predictions(result: TrainResult) -> Table:

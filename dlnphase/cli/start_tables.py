@@ -1,0 +1,44 @@
+"""Tables of what several starts did: how long they dwelt, which jumps they made, at which rank they ended."""
+
+from __future__ import annotations
+
+from rich.table import Table
+
+from dlnphase.cli.tables import new_table_of, number
+from dlnphase.findings import Distributions, StartShare
+
+
+def dwell_table(told: Distributions) -> Table:
+    """Rank by rank, the times that starts stayed there."""
+    rows = [
+        [
+            str(d.rank), f"{d.starts}/{told.starts}", number(d.median), f"{number(d.q25)} – {number(d.q75)}",
+            f"{number(d.q10)} – {number(d.q90)}", number(d.mean), number(d.std, 2),
+        ]
+        for d in told.dwells
+    ]  # fmt: skip
+    names = ("rank", "left by", "median", "25–75 %", "10–90 %", "mean", "± std")
+    return new_table_of(f"Dwell times over {told.starts} starts", names, rows, _words(told))
+
+
+def _words(told: Distributions) -> str:
+    words = "left by: starts that jumped away from that rank; the others never left it or were never there"
+    again = any(d.count > d.starts for d in told.dwells)
+    return words + ("; a start that was there more than once counts each time" if again else "")
+
+
+def jump_table(told: Distributions) -> Table:
+    """Jumps and final ranks, each with the share of the starts and its interval."""
+    rows = [[f"{j.from_rank} → {j.to_rank}", *_share(j.made)] for j in told.jumps]
+    rows += [["any up", *_share(told.up)], ["any down", *_share(told.down)]]
+    rows += [[f"end at {e.rank}", *_share(e.ended)] for e in told.ends]
+    names = ("rank", "starts", "share", "95 % interval")
+    words = "95 % interval: of the probability behind the share (Wilson)"
+    left = told.starts - sum(e.ended.starts for e in told.ends)
+    words += f"; {left} diverged and ended at no rank" if left else ""
+    return new_table_of("Jumps and ends", names, rows, words)
+
+
+def _share(share: StartShare) -> list[str]:
+    low, high = share.ci95
+    return [f"{share.starts}/{share.of}", f"{100 * share.share:.0f} %", f"{100 * low:.1f} – {100 * high:.1f} %"]
