@@ -97,7 +97,7 @@ def test_four_times_the_stable_step_is_not_stable_everywhere(task):
 
 
 def test_the_limit_at_a_balanced_minimum_is_two_over_lambda():
-    """λ_max = L s^(2−2/L) (theory sheet, section 4): a hair below is stable, a hair above is not."""
+    """λ_max = L s^(2−2/L) (docs/theory.md, section 4): a hair below is stable, a hair above is not."""
     for depth in (2, 3, 4):
         problem = aligned_problem("factorization", depth, CPU, start=(2.0 - 1e-6, 1.2, 0.6))
         limit = 2 / (depth * 2.0 ** (2 - 2 / depth))

@@ -19,7 +19,7 @@ from dlnphase.networks.sampling import gaussian_network, hidden_dims
 
 
 def test_singular_values_are_learned_one_after_the_other():
-    """Plateaus at ½Σ_{i>k} s_i² (theory sheet, section 5)."""
+    """Plateaus at ½Σ_{i>k} s_i² (docs/theory.md, section 5)."""
     values = (7.0, 4.0, 2.0, 1.0)
     cost = factorization(random_target((5, 4), values), CPU)
     for depth, sigma in ((2, 1e-9), (3, 1e-3)):

@@ -68,6 +68,14 @@ def test_no_two_files_import_each_other():
     TopologicalSorter(needs).prepare()  # raises CycleError with the circle
 
 
+def test_the_sections_that_are_cited_exist():
+    there = set(re.findall(r"^## (\d+)\. ", (ROOT / "docs" / "theory.md").read_text(), re.MULTILINE))
+    for path in [*FILES, *sorted((ROOT / "tests").glob("*.py"))]:
+        for found in re.findall(r"docs/theory\.md, sections? ([0-9, and]+)", path.read_text()):
+            cited = set(re.findall(r"\d+", found))
+            assert cited and cited <= there, f"{path} cites section {found} of docs/theory.md"
+
+
 def test_only_the_top_floor_prints():
     for path in FILES:
         if unit(path) == "cli":

@@ -167,7 +167,7 @@ def test_the_nearest_point_keeps_the_bulk_and_is_critical(hidden, rank):
 
 
 def test_distances_at_initialisation_follow_the_theory():
-    """L = 2, r modes, w → ∞: √(2r)·α from θ_0 to the nearest saddle (theory sheet, section 3)."""
+    """L = 2, r modes, w → ∞: √(2r)·α from θ_0 to the nearest saddle (docs/theory.md, section 3)."""
     sigma, width = 1e-4, 4000
     cost = HostCost(factorization(planted_matrix((5, 4), VALUES, 0), CPU))
     network = gaussian_network((4, width, 5), sigma, CPU)

@@ -85,7 +85,7 @@ def escape_times(depth, gamma, members=8):
 
 @pytest.mark.parametrize(("depth", "gamma"), [(3, 1.5), (3, 2.0), (4, 1.5), (4, 2.0), (5, 1.5)])
 def test_escape_times_grow_as_a_power_of_the_width(depth, gamma):
-    """T = n_0^(−(L−2)) / ((L−2)s_1) with n_0 ∝ α: T ∝ w^((γ−1)(L−2)/2) (theory sheet, section 4)."""
+    """T = n_0^(−(L−2)) / ((L−2)s_1) with n_0 ∝ α: T ∝ w^((γ−1)(L−2)/2) (docs/theory.md, section 4)."""
     expected = (gamma - 1) * (depth - 2) / 2
     slopes = np.polyfit(np.log(WIDTHS), np.log(escape_times(depth, gamma)).mean(1), 1)
     assert slopes[0] == pytest.approx(expected, abs=0.02)

@@ -148,7 +148,7 @@ def require_quadratic(cost: ConvexCost, what: str) -> QuadraticCost:
     return cost
 
 
-# ---- the four costs of this project (theory sheet, section 2) ------------------------------------
+# ---- the four costs of this project (docs/theory.md, section 2) ------------------------------------
 
 
 def factorization(target: np.ndarray, backend: Backend) -> QuadraticCost:

@@ -1,7 +1,7 @@
 """How a path leaves a saddle: along which direction, and how fast.
 
 Near a critical matrix A_c the amplitude a = uᵀ(A − A_c)v of the next mode, (s, u, v) the top of −∇C(A_c), follows
-ȧ = L a^(2−2/L) (s − b a) with b = ⟨uvᵀ, H uvᵀ⟩ (balanced, aligned growth: theory sheet, section 4), so that
+ȧ = L a^(2−2/L) (s − b a) with b = ⟨uvᵀ, H uvᵀ⟩ (balanced, aligned growth: docs/theory.md, section 4), so that
 
     s · (t_2 − t_1) = ∫ da / (L a^(2−2/L) (1 − a b/s))   from a(t_1) to a(t_2):
 

@@ -1,4 +1,4 @@
-"""The greedy low-rank path: what gradient flow does in the limit α → 0 (theory sheet, section 6).
+"""The greedy low-rank path: what gradient flow does in the limit α → 0 (docs/theory.md, section 6).
 
 From a critical matrix A_k of rank k one channel of size ε is opened in every layer along the top singular pair (u, v)
 of −∇C(A_k), and the flow is followed to the next critical point; then again, until ∇C = 0. Each orbit starts from

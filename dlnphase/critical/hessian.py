@@ -6,7 +6,7 @@ and G = ∇C(A):
     Ṗ_{l+1} = V_l P_l + W_l Ṗ_l,   Ṡ_{l-1} = Ṡ_l W_l + S_l V_l,   Ȧ = Ṗ_{L+1},   Ġ = H_C(Ȧ)
     (Hv)_l = S_lᵀ Ġ P_lᵀ + Ṡ_lᵀ G P_lᵀ + S_lᵀ G Ṗ_lᵀ
 
-at about four times the price of a gradient (derived by differentiating the gradient of theory sheet, section 1).
+at about four times the price of a gradient (derived by differentiating the gradient of docs/theory.md, section 1).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Visits along a path, and the transitions between them.
 
 A visit is a local minimum of ‖∇𝓛‖ along the path; its prominence, in decades of ‖∇𝓛‖, says how clear it
-is (theory sheet, section 5). The two ends of a path are open: a path may begin at its first saddle and
+is (docs/theory.md, section 5). The two ends of a path are open: a path may begin at its first saddle and
 end at its last, so beyond an end ‖∇𝓛‖ is taken to be large, and a start that the path leaves with a rising
 gradient, or an end that it reaches with a falling one, are visits like any other.
 

@@ -216,7 +216,7 @@ def stable_step(network: Network, cost: Cost, *, seed: int = 0, weight_decay: fl
 
     The limit is 2/λ_max. Two curvatures bound λ_max along the path: the Gauss–Newton part JᵀHJ measured at
     the start (power iteration, all members), and λ_H·L·s^(2−2/L) at a balanced network that has learned a
-    minimiser of top singular value s (theory sheet, section 4), λ_H the top curvature of the cost; s of a completion
+    minimiser of top singular value s (docs/theory.md, section 4), λ_H the top curvature of the cost; s of a completion
     is corrected for the entries that are not observed. A cost without a minimiser has s = 2(C(0) − inf C)/‖∇C(0)‖, that
     of a factorization of one mode; how far it will go is not known then. The step is half the limit of the larger one.
     Weight decay keeps what is learned smaller, and adds λ to every curvature.

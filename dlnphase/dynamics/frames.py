@@ -4,7 +4,7 @@ Rotating every space, W_l → O_l W_l O_{l-1}ᵀ, leaves the flow unchanged if t
 In floating point it matters: once a mode is learned, products of layers carry round-off of *its* size,
 while an unlearned mode lives on terms of size α^(L−1). In a frame whose axes are the singular directions
 of each space, graded from large to small, products are accurate entry by entry and the noise is gone
-(theory sheet, section 8).
+(docs/theory.md, section 8).
 
 The rotations are built from vectors x close to a unit vector e_i, by a formula whose small entries are
 accurate relatively, so that re-aligning an aligned frame does not spoil the grading it protects.

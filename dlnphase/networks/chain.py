@@ -122,7 +122,7 @@ class Network:
     def gradient(self, g: Tensor, prefixes: list[Tensor] | None = None, suffixes: list[Tensor] | None = None) -> Tensor:
         """Jᵀg: the gradient of the loss for ∇C(A) = g, flat, shape (B, P).
 
-        ∂𝓛/∂W_l = S_lᵀ g P_lᵀ (theory sheet, section 1).
+        ∂𝓛/∂W_l = S_lᵀ g P_lᵀ (docs/theory.md, section 1).
 
         Args:
             g: shape (B, d_out, d_in).

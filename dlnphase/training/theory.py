@@ -1,4 +1,4 @@
-"""What theory says about one run, beside what was measured (theory sheet, sections 3 and 4)."""
+"""What theory says about one run, beside what was measured (docs/theory.md, sections 3 and 4)."""
 
 from __future__ import annotations
 
