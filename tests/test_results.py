@@ -312,8 +312,7 @@ def test_a_result_that_is_replaced_while_it_is_read_is_read_again(tmp_path):
 
 
 def test_where_the_system_has_no_posix_locks_another_lock_stands_in(tmp_path, monkeypatch):
-    monkeypatch.setattr("dlnphase.results.outdir.fcntl", None)
-    monkeypatch.setattr("dlnphase.results.journal.fcntl", None)
+    monkeypatch.setattr("dlnphase.results.locks.fcntl", None)
     with OutputDirectory(tmp_path / "out", main="run.yaml") as out:
         with pytest.raises(InputError, match="in use by another"), OutputDirectory(tmp_path / "out", main="run.yaml"):
             pass

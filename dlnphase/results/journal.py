@@ -15,16 +15,12 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import IO
 
 from dlnphase.errors import RunError
-
-try:
-    import fcntl
-except ImportError:  # pragma: no cover - filelock stands in
-    fcntl = None  # type: ignore[assignment]
+from dlnphase.results.locks import locked
 
 JOURNAL = ".dlnphase.journal"
 STAGED = ".dlnphase-"  # temporary names begin with this …
@@ -71,7 +67,7 @@ def commit(
         except OSError as error:
             why = error.strerror or error
             raise RunError(f"{target}: cannot be written ({why}); what was there is kept") from error
-        with _locked(directory / journal):
+        with locked(directory / journal):
             try:
                 os.replace(directory / journal, directory / JOURNAL)
             except OSError as error:
@@ -95,7 +91,7 @@ def settle(directory: Path) -> None:
     """
     path = directory / JOURNAL
     try:
-        with _locked(path):
+        with locked(path):
             document = json.loads(path.read_text())
             main, files = document["main"], document["files"]
             if not all(_plain(name) and _plain(part) for name, part in files.items()) or main not in files:
@@ -143,26 +139,6 @@ def _finish(directory: Path, main: str, staged: Mapping[str, str]) -> None:
         raise RunError(
             f"{target}: saved, but not put in place ({why}); the next dlnphase command there will do it"
         ) from error
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock of a journal; FileNotFoundError when it has gone while it was waited for."""
-    descriptor = os.open(path, os.O_RDWR)
-    elsewhere: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
-    try:
-        if fcntl is not None:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        else:
-            import filelock
-
-            elsewhere = filelock.FileLock(path.with_name(f"{path.name}.lock"))
-        if os.stat(path).st_ino != os.fstat(descriptor).st_ino:
-            raise FileNotFoundError(path)
-        with elsewhere:
-            yield
-    finally:
-        os.close(descriptor)
 
 
 def _plain(name: object) -> bool:

@@ -25,11 +25,7 @@ from typing import Any, Literal
 
 from dlnphase.errors import InputError, RunError
 from dlnphase.results.journal import PART, remove_leftovers, settle
-
-try:
-    import fcntl
-except ImportError:  # pragma: no cover - filelock stands in
-    fcntl = None  # type: ignore[assignment]
+from dlnphase.results.locks import Taken, locked
 
 Mode = Literal["new", "overwrite", "resume"]
 LOCK = ".dlnphase.lock"
@@ -61,8 +57,7 @@ class OutputDirectory:
         self.main = self.path / main
         self.mode = mode
         self._made: list[Path] = []
-        self._lock: int | None = None
-        self._portable: Any = None
+        self._lock = contextlib.ExitStack()
 
     def __enter__(self) -> OutputDirectory:
         self._refuse_what_is_there()
@@ -147,73 +142,19 @@ class OutputDirectory:
             raise InputError(f"--out: {self.path} cannot be written ({error.strerror or error})") from None
 
     def _acquire(self) -> None:
-        path = self.path / LOCK
-        if fcntl is None:
-            self._acquire_elsewhere(path)
-            return
-        while True:
-            try:
-                descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-            except OSError as error:
-                raise InputError(f"--out: {self.path} cannot be written ({error.strerror or error})") from None
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                owner = os.read(descriptor, 64).decode(errors="replace").strip() or "unknown"
-                os.close(descriptor)
-                raise InputError(f"--out: {self.path} is in use by another dlnphase (process {owner})") from None
-            # The lock dies with its process. A file removed by its last owner is not the one others would lock.
-            with contextlib.suppress(FileNotFoundError):
-                if os.stat(path).st_ino == os.fstat(descriptor).st_ino:
-                    break
-            os.close(descriptor)
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, str(os.getpid()).encode())
-        self._lock = descriptor
-
-    def _acquire_elsewhere(self, path: Path) -> None:
-        """The lock of a system without POSIX locks, as filelock knows it."""
-        import filelock
-
-        lock = filelock.FileLock(path, timeout=0)
         try:
-            lock.acquire()
-        except filelock.Timeout:
-            raise InputError(f"--out: {self.path} is in use by another dlnphase") from None
+            self._lock.enter_context(locked(self.path / LOCK, own=True))
+        except Taken as taken:
+            raise InputError(f"--out: {self.path} is in use by another dlnphase (process {taken.owner})") from None
         except (OSError, NotImplementedError) as error:
-            raise InputError(f"--out: {self.path} cannot be locked ({error})") from None
-        self._portable = lock
+            why = getattr(error, "strerror", None) or error
+            raise InputError(f"--out: {self.path} cannot be locked ({why})") from None
 
     def _release(self) -> None:
-        if self._portable is not None:
-            self._portable.release()
-            self._portable = None
-        if self._lock is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(self.path / LOCK)
-            os.close(self._lock)
-            self._lock = None
+        self._lock.close()
         for directory in reversed(self._made):
             with contextlib.suppress(OSError):
                 directory.rmdir()  # only an empty directory goes
-
-
-def owner_of(lock: Path) -> str | None:
-    """The process that holds a lock of :class:`OutputDirectory`, as a word; None where nobody does."""
-    try:
-        descriptor = os.open(lock, os.O_RDONLY)
-    except OSError:
-        return None
-    try:
-        if fcntl is not None:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return None
-    except OSError:
-        pass
-    finally:
-        owner = os.read(descriptor, 64).decode(errors="replace").strip() or "unknown"
-        os.close(descriptor)
-    return owner
 
 
 def _link(source: Path, target: Path) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 
 from dlnphase.errors import InputError
 from dlnphase.results.files import read_npz
-from dlnphase.results.outdir import LOCK, owner_of
+from dlnphase.results.locks import owner_of
+from dlnphase.results.outdir import LOCK
 from dlnphase.results.train import STATE_FILE
 
 
