@@ -153,3 +153,8 @@ def test_the_names_of_the_settings_are_those_of_the_floors_below():
     assert set(rows["dtype"].parser.metavar.split("|")) == set(DTYPES)
     assert set(rows["representation"].parser.metavar.split("|")) == set(REPRESENTATIONS)
     assert set(rows["dynamics"].parser.metavar.split("|")) == set(DYNAMICS_NAMES)
+
+
+def test_a_misspelt_keyword_is_told_like_a_misspelt_key():
+    with pytest.raises(InputError, match="depht: unknown key, did you mean depth"):
+        TrainSettings(depht=3)

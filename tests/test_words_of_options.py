@@ -68,6 +68,7 @@ def test_values_complete_like_options(words, offered):
     [
         ("train --task completoin", "--task: found completoin, expected one of .*; did you mean completion\\?"),
         ("train --dynamics flwo", "--dynamics: found flwo, .*; did you mean flow\\?"),
+        ("train --dynamics GD", "--dynamics: found GD, .*; did you mean gd\\?"),
         ("plot x --kind loss,rnak", "--kind: found loss,rnak, .*; did you mean rank\\?"),
         ("train --device gpu", "--device: found gpu, expected auto, cpu, cuda or cuda:N"),
         ("train --lr 0.1", "--lr: found with --dynamics flow, .*"),

@@ -17,7 +17,7 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 from dlnphase.errors import InputError
 from dlnphase.settings.parse import Parser
@@ -74,6 +74,13 @@ class Settings:
 
     NAMED_BY_CONTENT: ClassVar[bool] = True
     RETIRED: ClassVar[frozenset[str]] = frozenset()
+
+    def __new__(cls, **given: Any) -> Self:
+        """Refuse a name that is no setting with the words of a configuration."""
+        for key in given:
+            if key not in options(cls):
+                raise InputError(f"{key}: unknown key{_suggest(key, list(options(cls)))}")
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         for name, row in options(type(self)).items():
@@ -164,9 +171,9 @@ def _shown(value: Any) -> str:
 def _nearest(value: Any, choices: tuple[str, ...]) -> str | None:
     """The word that a misspelt one was meant to be; of several, for the first that is none of the choices."""
     given = [value] if isinstance(value, str) else value if isinstance(value, (list, tuple)) else []
-    words = [word.strip().lower() for entry in given if isinstance(entry, str) for word in entry.split(",")]
+    words = [word.strip() for entry in given if isinstance(entry, str) for word in entry.split(",")]
     wrong = next((word for word in words if word not in choices), None)
-    return next(iter(difflib.get_close_matches(wrong, choices, 1, ALIKE)), None) if wrong else None
+    return next(iter(difflib.get_close_matches(wrong.lower(), choices, 1, ALIKE)), None) if wrong else None
 
 
 def resolve(
