@@ -1,7 +1,8 @@
 """Visits along a path, refinement to a critical point, certificates."""
 
 from dlnphase.critical.certify import KINDS, Certificate, Descent, certify
-from dlnphase.critical.matrix import HostCost, MatrixPoint, is_stable, merge_same, refine_matrix
+from dlnphase.critical.hostcost import HostCost
+from dlnphase.critical.matrix import MatrixPoint, is_stable, merge_same, refine_matrix
 from dlnphase.critical.visits import (
     MIN_PROMINENCE,
     Visit,

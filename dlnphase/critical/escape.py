@@ -16,7 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dlnphase.critical.matrix import HostCost, MatrixPoint
+from dlnphase.critical.hostcost import HostCost
+from dlnphase.critical.matrix import MatrixPoint
 
 EARLY, LEAVING = 0.01, 0.1  # the rate is taken while the mode grows between these parts of its final size
 TIE = 1e-6  # singular values that agree to this, relatively, are equal

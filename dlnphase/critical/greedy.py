@@ -21,7 +21,8 @@ import torch
 
 from dlnphase.costs.quadratic import Cost
 from dlnphase.critical.certify import TIE
-from dlnphase.critical.matrix import HostCost, MatrixPoint, is_stable, refine_matrix
+from dlnphase.critical.hostcost import HostCost
+from dlnphase.critical.matrix import MatrixPoint, is_stable, refine_matrix
 from dlnphase.dynamics.flow import MAX_STEPS, GradientFlow, solvable
 from dlnphase.dynamics.records import Record, Walk
 from dlnphase.dynamics.state import Fixed, State

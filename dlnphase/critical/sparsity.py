@@ -19,7 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from dlnphase.costs.quadratic import QuadraticCost
-from dlnphase.critical.matrix import HostCost, refine_matrix
+from dlnphase.critical.hostcost import HostCost
+from dlnphase.critical.matrix import refine_matrix
 from dlnphase.findings import Norms, Sparsity
 
 GAP = 1e-5  # relative duality gap asked for

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dlnphase.critical.hostcost import HostCost
 from dlnphase.critical.manifold import top_pair
-from dlnphase.critical.matrix import ZERO_MODE, HostCost, MatrixPoint
+from dlnphase.critical.matrix import ZERO_MODE, MatrixPoint
 
 MAX_SWEEPS = 200
 CHEAPER = 0.5  # another pair of layers is taken when it costs less than this part of cutting W_L and W_1

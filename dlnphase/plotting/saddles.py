@@ -183,12 +183,12 @@ def draw_rates(axes: Axes, result: DetectResult) -> None:
 def draw_run_costs(axes: Axes, result: Any) -> None:
     """Plateaus of a run of train: measured, at the critical point, and least cost of that rank where it is known."""
     rows = [(p.rank, p) for run, _ in members_of(result) for p in run.theory.plateaus]
-    for get, look, name, gid in (
-        (lambda p: p.refined, RING, "critical point", "critical"),
-        (lambda p: p.measured, DISC, "path, at its closest", "cost"),
-        (lambda p: p.predicted, CROSS, "theory: least cost of that rank", "predicted"),
+    for value, look, name, gid in (
+        ("refined", RING, "critical point", "critical"),
+        ("measured", DISC, "path, at its closest", "cost"),
+        ("predicted", CROSS, "theory: least cost of that rank", "predicted"),
     ):
-        _draw(axes, [(rank, get(p)) for rank, p in rows if get(p) is not None], look, name, gid)
+        _draw(axes, [(rank, y) for rank, p in rows if (y := getattr(p, value)) is not None], look, name, gid)
     _log_with_zero(axes, ZERO_COST * max(p.measured for _, p in rows))
     axes.set_ylabel("cost $C$")
     legend_above(axes)
