@@ -16,7 +16,18 @@ from dlnphase.errors import InputError
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
 # One stream per purpose. The numbers are part of every result ever written: append, never renumber.
-STREAMS = {"weights": 0, "task": 1, "noise": 2, "lanczos": 3, "search": 4, "bootstrap": 5, "held-out": 6, "null": 7}
+STREAMS = {
+    "weights": 0,
+    "task": 1,
+    "noise": 2,
+    "lanczos": 3,
+    "search": 4,
+    "bootstrap": 5,
+    "held-out": 6,
+    "null": 7,
+    "batches": 8,
+    "label-noise": 9,
+}
 
 
 @dataclass(frozen=True)

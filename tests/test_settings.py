@@ -99,7 +99,7 @@ def test_a_flag_that_says_what_the_configuration_says_replaces_nothing():
         ({"widht": "3"}, "--widht: unknown key, did you mean width?"),
         ({"observed": "0"}, "--observed: found 0"),
         ({"observed": "0.5", "task": "regression"}, "observed: found 0.5 with task regression"),
-        ({"lr": "0.1"}, "lr: found with dynamics flow, expected only with gd"),
+        ({"lr": "0.1"}, "lr: found with dynamics flow, expected only with gd or sgd or muon or adam"),
         ({"target": "a.csv", "noise": "2"}, "noise: found beside target"),
         ({"target": "a.csv", "data": "b.npz"}, "target: found beside data"),
         ({"init_weights": "w.npz", "gamma": "3"}, "gamma: found beside init-weights"),

@@ -12,7 +12,7 @@ from problems import LogCosh
 
 from dlnphase.backend import resolve_backend
 from dlnphase.critical.greedy import GreedyPath
-from dlnphase.dynamics import GradientDescent, GradientFlow
+from dlnphase.dynamics import Adam, Draws, GradientDescent, GradientFlow, HeavyBall, Muon
 from dlnphase.dynamics.state import State, pack, state_fields, unpack
 from dlnphase.errors import InputError
 from dlnphase.settings import TrainSettings
@@ -30,9 +30,14 @@ def flow(cost=None, options=None, **changes):
     return _walk(GradientFlow, cost, options or {}, changes)
 
 
-def descent(options=None, **changes):
+def descent(options=None, noise=None, **changes):
     usual = {"lr": 0.01, "max_steps": 300, "tol": 1e-3}
-    return _walk(GradientDescent, None, usual | (options or {}), {"gamma": 1.0} | changes)
+
+    def walk(start, cost, **options):
+        draws = None if noise is None else Draws(cost.observations, np.arange(start.batch), **noise)
+        return GradientDescent(start, cost, draws=draws, **options)
+
+    return _walk(walk, None, usual | (options or {}), {"gamma": 1.0} | changes)
 
 
 def greedy():
@@ -79,6 +84,17 @@ WALKS = {
     "descent with weight decay": (
         lambda: descent(options={"tol": 0.0, "weight_decay": 0.2, "max_steps": 200, "lr": 0.02}), {"unrecorded"}
     ),
+    "heavy ball with noise": (
+        lambda: descent(
+            options={"update": HeavyBall(0.8), "tol": 0.02}, noise={"batch_size": 9, "label_noise": 0.1}, seeds=3
+        ),
+        {"smaller"},
+    ),
+    "muon with noise": (
+        lambda: descent(options={"update": Muon(0.9), "max_steps": 240, "tol": 0.0}, noise={"batch_size": 7}),
+        {"unrecorded"},
+    ),
+    "adam": (lambda: descent(options={"update": Adam(0.9), "max_steps": 200}), {"unrecorded"}),
     "narrow": (lambda: flow(width=1, gamma=1.0, options={"method": "stiff"}), {"frames", "learned"}),
     "greedy": (greedy, {"orbit"}),
 }

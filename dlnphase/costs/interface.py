@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from dlnphase.backend import Backend
+from dlnphase.costs.observations import Observations
 
 
 @runtime_checkable
@@ -106,6 +107,11 @@ class ConvexCost:
     @property
     def curvature_bound(self) -> float | None:
         """An upper bound of the Hessian, wherever A is; None where none is known."""
+        return None
+
+    @property
+    def observations(self) -> Observations | None:
+        """The entries, samples or measurements that C is a sum over; None where they are not known."""
         return None
 
     @property

@@ -20,9 +20,12 @@ class LabelledSquares(QuadraticCost):
     @classmethod
     def of(cls, x: np.ndarray, y: np.ndarray, classes: int, backend: Backend) -> LabelledSquares:
         """From inputs (N, d_in) and classes 0 … k − 1 (N,)."""
-        plain = regression(x, np.eye(classes)[y], backend)
-        out = cls("classification", "right", plain.operator, plain.minimizer, plain.minimum, plain.resolution)
-        out.x, out.labels = backend.tensor(x), CrossEntropy(torch.as_tensor(y, device=backend.device))
+        plain = regression(x, np.eye(classes)[y], backend, keep=True)
+        assert plain.data is not None
+        out = cls(
+            "classification", "right", plain.operator, plain.minimizer, plain.minimum, plain.resolution, plain.data
+        )
+        out.x, out.labels = plain.data.design, CrossEntropy(torch.as_tensor(y, device=backend.device))
         return out
 
     def accuracy(self, a: Tensor) -> Tensor:

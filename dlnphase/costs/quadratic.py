@@ -22,6 +22,7 @@ from dlnphase.backend import Backend
 from dlnphase.costs.hessians import FORMS, Hessian
 from dlnphase.costs.interface import ConvexCost
 from dlnphase.costs.interface import Cost as Cost
+from dlnphase.costs.observations import Data, Observations, entries
 from dlnphase.costs.round_off import indistinct, resolved, snapped
 from dlnphase.errors import InputError
 
@@ -37,6 +38,7 @@ class QuadraticCost(ConvexCost):
         minimum: C_min.
         resolution: relative precision of the numbers it was given in, at least ε of the tensors' dtype; it stays with
             the cost when that is held in another dtype (None: that ε).
+        data: what it was made of, where that is kept.
     """
 
     minimizer: Tensor
@@ -50,13 +52,14 @@ class QuadraticCost(ConvexCost):
         minimizer: Tensor,
         minimum: float = 0.0,
         resolution: float | None = None,
+        data: Data | None = None,
     ) -> None:
         if structure not in FORMS:
             raise ValueError(f"structure {structure!r} is none of {tuple(FORMS)}")
         self.kind = kind
         self.hessian = FORMS[structure](operator)
         self.minimizer = minimizer
-        self.minimum = float(minimum)
+        self.minimum, self.data = float(minimum), data
         self.shape = (int(minimizer.shape[0]), int(minimizer.shape[1]))
         self.resolution = max(float(torch.finfo(minimizer.dtype).eps), resolution or 0.0)
 
@@ -68,12 +71,20 @@ class QuadraticCost(ConvexCost):
         hessian, minimizer = self.hessian.to(backend), self.minimizer.to(backend.device, backend.dtype)
         if hessian is self.hessian and minimizer is self.minimizer:
             return self
-        return QuadraticCost(self.kind, hessian.word, hessian.numbers, minimizer, self.minimum, self.resolution)
+        data = None if self.data is None else self.data.to(backend)
+        return QuadraticCost(self.kind, hessian.word, hessian.numbers, minimizer, self.minimum, self.resolution, data)
 
     @property
     def operator(self) -> Tensor:
         """The numbers of H: M, Σ, or H as a matrix."""
         return self.hessian.numbers
+
+    @property
+    def observations(self) -> Observations | None:
+        """The entries, where C looks at them one by one; else what was kept of the data."""
+        if self.data is not None:
+            return self.data.observations(self.resolution)
+        return None if self.hessian.seen is None else entries(self.operator, self.minimizer)
 
     @property
     def unique(self) -> bool:
@@ -180,8 +191,11 @@ def completion(target: np.ndarray, observed: np.ndarray, backend: Backend) -> Qu
     return QuadraticCost("completion", "mask", mask, backend.tensor(filled), resolution=known)
 
 
-def sensing(operators: np.ndarray, values: np.ndarray, backend: Backend) -> QuadraticCost:
-    """½Σ_m(⟨B_m, A⟩ − y_m)² for operators B of shape (M, d_out, d_in) and values y of shape (M,)."""
+def sensing(operators: np.ndarray, values: np.ndarray, backend: Backend, *, keep: bool = False) -> QuadraticCost:
+    """½Σ_m(⟨B_m, A⟩ − y_m)² for operators B of shape (M, d_out, d_in) and values y of shape (M,).
+
+    Keeps what the sum depends on; the measurements themselves only where ``keep`` says so.
+    """
     known = precision(operators, values)
     operators, values = _finite("operators", operators), _finite("values", values)
     if operators.ndim != 3 or values.shape != operators.shape[:1] or not len(values):
@@ -199,13 +213,14 @@ def sensing(operators: np.ndarray, values: np.ndarray, backend: Backend) -> Quad
         backend.tensor(solution.reshape(d_out, d_in)),
         _snap(minimum, 0.5 * float(values @ values), known),
         known,
+        Data(backend.tensor(operators), backend.tensor(values)) if keep else None,
     )
 
 
-def regression(x: np.ndarray, y: np.ndarray, backend: Backend) -> QuadraticCost:
+def regression(x: np.ndarray, y: np.ndarray, backend: Backend, *, keep: bool = False) -> QuadraticCost:
     """1/(2N) Σ_n ‖A x_n − y_n‖² for inputs X of shape (N, d_in) and outputs Y of shape (N, d_out).
 
-    Keeps Σ_xx = XᵀX/N, the least-squares matrix Â (least norm) and C_min; the data is not kept.
+    Keeps Σ_xx = XᵀX/N, the least-squares matrix Â (least norm) and C_min; the data only where ``keep`` says so.
     """
     known = precision(x, y)
     x, y = _finite("X", x), _finite("Y", y)
@@ -217,7 +232,8 @@ def regression(x: np.ndarray, y: np.ndarray, backend: Backend) -> QuadraticCost:
     minimum = 0.5 * float(np.sum((x @ solution - y) ** 2)) / len(x)
     scale = 0.5 * float(np.sum(y**2)) / len(x)
     moments, least = backend.tensor(x.T @ x / len(x)), backend.tensor(solution.T)
-    return QuadraticCost("regression", "right", moments, least, _snap(minimum, scale, known), known)
+    data = Data(backend.tensor(x), backend.tensor(y)) if keep else None
+    return QuadraticCost("regression", "right", moments, least, _snap(minimum, scale, known), known, data)
 
 
 def precision(*arrays: np.ndarray) -> float:

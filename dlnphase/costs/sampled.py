@@ -14,6 +14,7 @@ from torch import Tensor
 from dlnphase.backend import Backend
 from dlnphase.costs.interface import ConvexCost
 from dlnphase.costs.minimise import Found, minimise
+from dlnphase.costs.observations import Observations
 from dlnphase.costs.sampling import CHUNK, Sampling
 
 
@@ -95,6 +96,11 @@ class SampledCost(ConvexCost):
         metric = self.sampling.metric
         top = 1.0 if metric is None else float(torch.linalg.eigvalsh(metric)[-1])
         return self.loss.curvature_bound * top
+
+    @property
+    def observations(self) -> Observations:
+        """What is seen, with its losses."""
+        return Observations(self.sampling, self.loss, "entries" if self.sampling.metric is None else "samples")
 
     @property
     def metric(self) -> Tensor | None:

@@ -63,6 +63,20 @@ class Sampling(Protocol):
         ...
 
     @property
+    def count(self) -> int:
+        """How many entries, samples or measurements there are."""
+        ...
+
+    @property
+    def steepness(self) -> float:
+        """How much steeper than all of them one alone may be, weighed as much as all."""
+        ...
+
+    def spread(self, each: Tensor) -> Tensor:
+        """One number for each of them, shape (B, count), as what Z is multiplied with."""
+        ...
+
+    @property
     def metric(self) -> Tensor | None:
         """Σ with ‖Z‖² = weight⁻¹·tr(A Σ Aᵀ), where inputs differ in size; None where entries are seen as they are."""
         ...
@@ -114,6 +128,22 @@ class Entries:
     def per_matrix(self) -> int:
         """D."""
         return self.mask.numel()
+
+    @property
+    def count(self) -> int:
+        """|Ω|."""
+        return int(self.mask.count_nonzero())
+
+    @property
+    def steepness(self) -> float:
+        """|Ω|: no two entries are steep along one matrix."""
+        return float(self.count)
+
+    def spread(self, each: Tensor) -> Tensor:
+        """At the entries of Ω, row by row; 0 elsewhere."""
+        out = each.new_zeros((len(each), self.mask.numel()))
+        out[:, self.mask.flatten().nonzero().flatten()] = each
+        return out.view(-1, *self.shape)
 
     @property
     def metric(self) -> Tensor | None:
@@ -172,6 +202,20 @@ class Samples:
     def per_matrix(self) -> int:
         """N·d_out."""
         return int(self.x.shape[0]) * self.shape[0]
+
+    @property
+    def count(self) -> int:
+        """N."""
+        return int(self.x.shape[0])
+
+    @property
+    def steepness(self) -> float:
+        """max ‖x_n‖² over the largest eigenvalue of Σ."""
+        return float(self.x.square().sum(1).max() / torch.linalg.eigvalsh(self._metric)[-1])
+
+    def spread(self, each: Tensor) -> Tensor:
+        """The same for all outputs of a sample."""
+        return each.unsqueeze(-1)
 
     @property
     def metric(self) -> Tensor | None:

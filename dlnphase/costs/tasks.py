@@ -96,6 +96,7 @@ def planted_task(
     measurements: int | None = None,
     noise: float = 0.0,
     data_seed: int = 0,
+    keep: bool = False,
 ) -> Task:
     """A task of one of the four kinds around a planted matrix of the given singular values.
 
@@ -104,6 +105,7 @@ def planted_task(
         measurements: sensing: number M of measurements ⟨B_m, A*⟩ with B entries N(0, 1/M) (default round(observed·D));
             regression: number N of samples with inputs N(0, 1) (default 10·d_in).
         noise: standard deviation of Gaussian noise added to every number that training sees.
+        keep: whether the cost keeps measurements and samples, as dynamics with noise need them.
     """
     if not 0 < observed <= 1:
         raise InputError(f"observed: found {observed}, expected a fraction in (0, 1]")
@@ -129,12 +131,13 @@ def planted_task(
     if kind == "sensing":
         operators = rng.standard_normal((count, *shape)) / np.sqrt(count)
         values = np.einsum("mij,ij->m", operators, target) + noise * noise_rng.standard_normal(count)
-        return Task(sensing(operators, values, backend), factorization(target, backend), target, numbers=count)
+        cost = sensing(operators, values, backend, keep=keep)
+        return Task(cost, factorization(target, backend), target, numbers=count)
     if kind == "regression":
         x = rng.standard_normal((count, shape[1]))
         y = x @ target.T + noise * noise_rng.standard_normal((count, shape[0]))
         test = factorization(target, backend)
-        return Task(regression(x, y, backend), test, target, numbers=y.size, weight=1 / count)
+        return Task(regression(x, y, backend, keep=keep), test, target, numbers=y.size, weight=1 / count)
     raise InputError(f"task: found {kind}, expected one of {', '.join(TASKS)}")
 
 
@@ -184,13 +187,19 @@ def held_out(
 
 
 def regression_task(
-    x: np.ndarray, y: np.ndarray, backend: Backend, x_test: np.ndarray | None = None, y_test: np.ndarray | None = None
+    x: np.ndarray,
+    y: np.ndarray,
+    backend: Backend,
+    x_test: np.ndarray | None = None,
+    y_test: np.ndarray | None = None,
+    *,
+    keep: bool = False,
 ) -> Task:
-    """A user's data: inputs (N, d_in), outputs (N, d_out), and held-out pairs if there are any."""
+    """A user's data: inputs (N, d_in), outputs (N, d_out), held-out pairs if any; ``keep`` as for a planted task."""
     if (x_test is None) != (y_test is None):
         raise InputError("data: found only one of X_test and Y_test, expected both or none")
     test = None if x_test is None or y_test is None else regression(x_test, y_test, backend)
-    cost = regression(x, y, backend)
+    cost = regression(x, y, backend, keep=keep)
     if test is not None and test.shape != cost.shape:
         raise InputError(f"data: X_test and Y_test give a {test.shape} matrix, X and Y a {cost.shape} one")
     return Task(cost, test, notes=offsets(x, y), numbers=y.size, weight=1 / len(x))

@@ -1,4 +1,4 @@
-"""Gradient descent θ ← θ − η∇𝓛(θ): the discrete algorithm at a stated step."""
+"""Gradient descent θ ← θ − η∇𝓛(θ) and its relatives: discrete algorithms at a stated step, with and without noise."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ from torch import Tensor
 
 from dlnphase.backend import stream
 from dlnphase.costs.quadratic import Cost, QuadraticCost
+from dlnphase.dynamics.draws import Draws
 from dlnphase.dynamics.records import Record, Walk
 from dlnphase.dynamics.state import Fixed, Room, State
 from dlnphase.dynamics.step_control import DIVERGED, check_decay, excess_at_zero, excess_out_of_reach, yardstick
+from dlnphase.dynamics.updates import Update
 from dlnphase.errors import InputError
 from dlnphase.networks.chain import Network
 
 RECORD_CHANGE = 0.02  # record when the excess cost or the gradient norm changed by this fraction …
 RECORD_STRETCH = 1.05  # … or the step count grew by this factor
+NOISY_STRETCH = 1.005  # with noise, which always changes something, by this one alone
 STABILITY_MARGIN = 0.5
 LANCZOS_STEPS = 30
 
@@ -33,19 +36,24 @@ def gradient_descent(
     tol: float = 1e-8,
     record_every: int | None = None,
     weight_decay: float = 0.0,
+    update: Update | None = None,
+    draws: Draws | None = None,
 ) -> Iterator[Record]:
-    """Run gradient descent on a batch of networks with one fixed step.
+    """Run gradient descent, or a relative of it, on a batch of networks with one fixed step.
 
     Args:
         network: where to start; not modified.
-        lr: step η; record times are step·η.
+        lr: step η; record times are step·η (with momentum β step·η/(1 − β), see :meth:`Update.pace`).
         max_steps: steps before reason ``max_steps``.
         tol: stop when C − C_min is at most tol times its value at the start, or at A = 0 where that is less; 0 = never.
             C_min is the minimum over matrices that fit through the narrowest layer, where that is known.
         record_every: record every so many steps; None records when something changed by 2 %, or the step
-            count grew by 5 %.
+            count grew by 5 % (with noise: by 0.5 %).
         weight_decay: λ of C(A_θ) + (λ/2)‖θ‖², θ ← θ − η(∇𝓛 + λθ). What can be reached is not known beforehand then:
             ``tol`` has to be 0, and whoever receives the records ends the members.
+        update: what a gradient does; None: the plain step.
+        draws: where gradients are stochastic. What is recorded, and ``tol``, is of the whole cost; nothing is looked at
+            between two records then.
 
     Members that end leave the batch. The last state is always recorded: each state is evaluated before
     the step that leaves it.
@@ -54,8 +62,9 @@ def gradient_descent(
         InputError: for a step that is not a positive number, or ``tol`` beside weight decay.
     """
     descent = GradientDescent(
-        network, cost, lr=lr, max_steps=max_steps, tol=tol, record_every=record_every, weight_decay=weight_decay
-    )
+        network, cost, lr=lr, max_steps=max_steps, tol=tol, record_every=record_every, weight_decay=weight_decay,
+        update=update, draws=draws,
+    )  # fmt: skip
     yield from descent.records()
 
 
@@ -65,6 +74,7 @@ class GradientDescent(Walk):
 
     Attributes:
         network, members: under way, at the step of this number.
+        memory: of the update, see :class:`Update`.
         reasons: why some of them end there.
         first: their excess cost at the start.
         thresholds: the excess cost above ``offset`` at which each has converged; known with ``first``.
@@ -79,8 +89,12 @@ class GradientDescent(Walk):
     decay: Fixed[float]
     offset: Fixed[float]
     at_zero: Fixed[float]
+    update: Fixed[Update]
+    draws: Draws | None
     network: Network
+    memory: list[Tensor]
     gradient: Room[Tensor]
+    products: Room[tuple[list[Tensor], list[Tensor]]]
     members: np.ndarray
     reasons: list[str | None]
     told: bool
@@ -93,7 +107,8 @@ class GradientDescent(Walk):
 
     def __init__(
         self, network: Network, cost: Cost, *, lr: float, max_steps: int, tol: float = 1e-8,
-        record_every: int | None = None, weight_decay: float = 0.0,
+        record_every: int | None = None, weight_decay: float = 0.0, update: Update | None = None,
+        draws: Draws | None = None,
     ) -> None:  # fmt: skip
         check_decay(weight_decay, tol)
         if not (np.isfinite(lr) and lr > 0):
@@ -102,6 +117,8 @@ class GradientDescent(Walk):
         self.decay = weight_decay
         self.offset, self.at_zero = excess_out_of_reach(cost, network), excess_at_zero(cost, network)
         self.network, self.members = network.clone(), np.arange(network.batch)
+        self.update, self.draws = Update() if update is None else update, draws
+        self.memory = self.update.memory(self.network.theta)
         self.first, self.told, self.step, self.seen_step = None, False, 0, 0
         self.reasons = [None] * network.batch
         self.seen_excess = self.seen_norm = np.full(network.batch, np.inf)
@@ -128,7 +145,13 @@ class GradientDescent(Walk):
         keep = np.array([r is None for r in self.reasons])
         if keep.any() and not keep.all():
             index = torch.as_tensor(np.flatnonzero(keep), device=self.network.theta.device)
-            self.network, self.gradient = self.network.select(index), self.gradient[index]
+            self.network, self.memory = self.network.select(index), [part[index] for part in self.memory]
+            if self.draws is None:
+                self.gradient = self.gradient[index]
+            else:
+                self.draws = self.draws.select(np.flatnonzero(keep))
+                prefixes, suffixes = self.products
+                self.products = [p[index] for p in prefixes], [s[index] for s in suffixes]
             self.members, self.reasons = self.members[keep], [None] * len(index)
             if self.first is not None:
                 self.first, self.thresholds = self.first[keep], self.thresholds[keep]
@@ -136,22 +159,41 @@ class GradientDescent(Walk):
         return bool(keep.any())
 
     def _moved(self) -> Network:
-        return self.network.with_theta(self.network.theta.sub(self.gradient, alpha=self.lr))
+        net = self.network
+        if self.draws is not None:
+            self._differentiate(self.draws.gradient(self.products[0][-1], self.step))
+        theta = self.update.moved(net, self.gradient, self.memory, step=self.step, lr=self.lr, decay=self.decay)
+        return net.with_theta(theta)
 
     def _evaluate(self) -> Tensor:
-        """A; the gradient is kept for the step from there."""
-        net = self.network
-        prefixes, suffixes = net.prefixes(), net.suffixes()
-        self.gradient = net.gradient(self.cost.gradient(prefixes[-1]), prefixes, suffixes)
-        if self.decay:
-            self.gradient.add_(net.theta, alpha=self.decay)
-        return prefixes[-1]
+        """A; products, and without noise the gradient, are kept for the step from there."""
+        self.products = self.network.prefixes(), self.network.suffixes()
+        a = self.products[0][-1]
+        if self.draws is None:
+            self._differentiate(self.cost.gradient(a))
+        return a
+
+    def _differentiate(self, slope: Tensor) -> None:
+        """The gradient for this ∇C."""
+        self.gradient = self.network.gradient(slope, *self.products)
+        if self.decay and self.update.coupled:
+            self.gradient.add_(self.network.theta, alpha=self.decay)
+
+    def _norm(self) -> np.ndarray:
+        """‖∇𝓛‖ of the whole cost, weight decay included."""
+        whole = self.gradient
+        if self.decay and not self.update.coupled:
+            whole = whole.add(self.network.theta, alpha=self.decay)
+        return torch.linalg.vector_norm(whole, dim=-1).cpu().numpy().astype(float)
 
     def _look(self) -> list[Record]:
         """The record of where the members stand, if there is one to tell."""
         a, step = self._evaluate(), self.step
-        excess = self.cost.excess(a).cpu().numpy().astype(float)
-        norm = torch.linalg.vector_norm(self.gradient, dim=-1).cpu().numpy().astype(float)
+        if self.draws is not None:
+            if not self._due_by_count():
+                return []
+            self._differentiate(self.cost.gradient(a))
+        excess, norm = self.cost.excess(a).cpu().numpy().astype(float), self._norm()
         if self.first is None:
             self.first = np.maximum(excess, np.finfo(float).tiny)
             self.thresholds = self._thresholds(self.first)
@@ -160,7 +202,8 @@ class GradientDescent(Walk):
         if not (self._due(excess, norm) or any(self.reasons)):
             return []
         self.seen_excess, self.seen_norm, self.seen_step = excess, norm, step
-        return [_record(self.network, self.members, step, step * self.lr, excess, norm, a, self.reasons, penalty)]
+        time = step * self.update.pace(self.lr)
+        return [_record(self.network, self.members, step, time, excess, norm, a, self.reasons, penalty)]
 
     def _penalty(self) -> np.ndarray | None:
         """(λ/2)‖θ‖²; None without weight decay."""
@@ -181,8 +224,16 @@ class GradientDescent(Walk):
         tol, offset, zero = self.tol, self.offset, self.at_zero - self.offset
         return np.array([tol * yardstick(f - offset, zero) if tol > 0 else -np.inf for f in first])
 
+    def _due_by_count(self) -> bool:
+        """Whether a step with noise is to be recorded, whatever has changed."""
+        if self.record_every is not None:
+            return self.step % self.record_every == 0 or self.step >= self.max_steps
+        return self.step == 0 or self.step >= min(NOISY_STRETCH * self.seen_step, self.max_steps)
+
     def _due(self, excess: np.ndarray, norm: np.ndarray) -> bool:
         """Whether this step is to be recorded."""
+        if self.draws is not None:
+            return True
         if self.record_every is not None:
             return self.step % self.record_every == 0
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -231,8 +282,7 @@ def stable_step(network: Network, cost: Cost, *, seed: int = 0, weight_decay: fl
     slope = float(torch.linalg.matrix_norm(cost.gradient(zero)[0], 2))
     learned = 0.0
     if minimizer is not None or slope > 0:
-        # Without a minimiser, the size at which the slope at A = 0 would have used up the cost twice.
-        s = float(torch.linalg.svdvals(minimizer)[0]) if minimizer is not None else 2 * float(cost.excess(zero)) / slope
+        s = learned_size(cost, zero)
         learned = top * network.depth * s ** (2 - 2 / network.depth)
         if isinstance(cost, QuadraticCost) and cost.hessian.seen is not None and network.depth > 1:
             # Filled with zeros, a matrix seen on a fraction p shows s = p·s*; what is learned has p·L·s*^(2−2/L).
@@ -244,6 +294,20 @@ def stable_step(network: Network, cost: Cost, *, seed: int = 0, weight_decay: fl
     lr = STABILITY_MARGIN * 2 / curvature
     where = "at the start" if at_start >= learned else "once the target is learned"
     return lr, f"η = {lr:.4g}, half the stability limit 2/λ_max for λ_max = {curvature:.4g} {where}"
+
+
+def learned_size(cost: Cost, zero: Tensor) -> float:
+    """The largest singular value of what will be learned.
+
+    Without a minimiser, the size at which the slope at A = 0 would have used up the cost twice.
+
+    Args:
+        zero: A = 0, shape (1, d_out, d_in).
+    """
+    minimizer = getattr(cost, "minimizer", None)
+    if minimizer is not None:
+        return float(torch.linalg.svdvals(minimizer)[0])
+    return 2 * float(cost.excess(zero)) / float(torch.linalg.matrix_norm(cost.gradient(zero)[0], 2))
 
 
 def _cost_top(cost: Cost, at: torch.Tensor, seed: int) -> float:

@@ -45,6 +45,9 @@ _SHOWN = {
     "rtol": "rtol {:g}",
     "lr": "η = {}",
     "weight_decay": "weight decay {:g}",
+    "momentum": "β = {:g}",
+    "batch_size": "batches of {}",
+    "label_noise": "label noise {:g}",
 }
 
 
@@ -182,7 +185,7 @@ def _train_words(result: TrainResult) -> str:
         words.append("the limit α → 0")
     else:
         words.append(f"weights from a file (σ = {network.sigma:.3g})")
-    words.append({"flow": "gradient flow", "gd": "gradient descent", "greedy": "greedy path"}[config.dynamics])
+    words.append(config.in_words())
     if config.weight_decay:
         words.append(f"weight decay {config.weight_decay:g}")
     words.append(f"seed {config.seed}" + (f", {len(config.seeds)} starts" if len(config.seeds) > 1 else ""))

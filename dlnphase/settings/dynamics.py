@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from dlnphase.errors import InputError
 from dlnphase.settings.parse import auto_or, choice, integer, number, optional
 from dlnphase.settings.table import Settings, option
 
-DYNAMICS_NAMES = ("flow", "gd", "greedy")
+CONTINUOUS = ("flow", "greedy")
+NOISY = ("sgd", "muon", "adam")
+WORDS = {
+    "flow": "gradient flow",
+    "gd": "gradient descent",
+    "sgd": "stochastic gradient descent",
+    "muon": "Muon",
+    "adam": "Adam",
+    "greedy": "greedy path",
+}
+DYNAMICS_NAMES = tuple(WORDS)
+MOMENTA = {"gd": 0.0, "sgd": 0.0, "muon": 0.95, "adam": 0.9}  # β where none is given
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,9 +31,9 @@ class DynamicsSettings(Settings):
     dynamics: str = option(
         "flow",
         choice(*DYNAMICS_NAMES),
-        "gradient flow, gradient descent, or the greedy path of the limit alpha -> 0",
+        "gradient flow, a discrete algorithm, or the greedy path of the limit alpha -> 0",
         panel="Dynamics",
-        replaces=("rtol", "max_time", "lr", "max_steps"),
+        replaces=("rtol", "max_time", "lr", "max_steps", "momentum", "batch_size", "label_noise"),
     )
     rtol: float | None = option(
         None,
@@ -39,12 +52,37 @@ class DynamicsSettings(Settings):
     lr: float | str | None = option(
         None,
         auto_or(number(positive=True)),
-        "gd: step size; auto takes a stable one from the curvature",
+        "gd, sgd, muon, adam: step size; auto takes one from the curvature, or from the size of the target",
         panel="Dynamics",
         default_words="auto",
     )
+    momentum: float | None = option(
+        None,
+        number(0.0, below=1.0),
+        "gd, sgd: heavy ball; muon: of what it takes the polar factor; adam: beta_1",
+        panel="Dynamics",
+        default_words="gd and sgd 0, muon 0.95, adam 0.9",
+    )
+    batch_size: int | None = option(
+        None,
+        integer(1),
+        "sgd, muon, adam: entries, samples or measurements a step, drawn anew each time",
+        panel="Dynamics",
+        default_words="all",
+    )
+    label_noise: float | None = option(
+        None,
+        number(0.0),
+        "sgd, muon, adam: standard deviation of noise added to every label, anew each step",
+        panel="Dynamics",
+        default_words="0",
+    )
     max_steps: int | None = option(
-        None, integer(1, 10**12), "stop after so many steps", panel="Dynamics", default_words="flow 1e5, gd 1e6"
+        None,
+        integer(1, 10**12),
+        "stop after so many steps",
+        panel="Dynamics",
+        default_words="gd and sgd 1e6, others 1e5",
     )
     tol: float = option(
         1e-8,
@@ -60,18 +98,39 @@ class DynamicsSettings(Settings):
         panel="Dynamics",
     )
 
+    @property
+    def noisy(self) -> bool:
+        """Whether gradients are stochastic."""
+        return self.batch_size is not None or bool(self.label_noise)
+
+    def in_words(self) -> str:
+        """The dynamics, for captions."""
+        words = [WORDS[self.dynamics]]
+        words += [f"β = {self.momentum:g}"] if self.momentum else []
+        words += [f"batches of {self.batch_size}"] if self.batch_size is not None else []
+        words += [f"label noise {self.label_noise:g}"] if self.label_noise else []
+        return ", ".join(words)
+
     def _settle(self) -> None:
         super()._settle()
         if self.weight_decay and self.dynamics == "greedy":
-            raise InputError("weight-decay: found with dynamics greedy, expected only with flow or gd")
-        defaults = {"rtol": (1e-4, "flow", "greedy"), "lr": ("auto", "gd"), "max_time": (None, "flow", "greedy")}
-        for name, (default, *where) in defaults.items():
+            raise InputError("weight-decay: found with dynamics greedy, which follows the limit without it")
+        defaults: dict[str, tuple[Any, Iterable[str]]] = {
+            "rtol": (1e-4, CONTINUOUS),
+            "max_time": (None, CONTINUOUS),
+            "lr": ("auto", MOMENTA),
+            "momentum": (MOMENTA.get(self.dynamics), MOMENTA),
+            "batch_size": (None, NOISY),
+            "label_noise": (0.0, NOISY),
+        }
+        for name, (default, where) in defaults.items():
             value = getattr(self, name)
             if value is not None and self.dynamics not in where:
-                raise InputError(
-                    f"{name.replace('_', '-')}: found with dynamics {self.dynamics}, expected only with {where[0]}"
-                )
+                there = f"found with dynamics {self.dynamics}, expected only with {' or '.join(where)}"
+                raise InputError(f"{name.replace('_', '-')}: {there}")
             if value is None and self.dynamics in where:
                 self._set(name, default)
+        if self.momentum is not None and self.momentum >= 1:
+            raise InputError(f"momentum: found {self.momentum:g}, expected below 1")
         if self.max_steps is None:
-            self._set("max_steps", 1_000_000 if self.dynamics == "gd" else 100_000)
+            self._set("max_steps", 1_000_000 if self.dynamics in ("gd", "sgd") else 100_000)

@@ -14,6 +14,7 @@ import torch
 from dlnphase.backend import Backend, resolve_backend
 from dlnphase.costs.interface import ConvexCost
 from dlnphase.costs.tasks import Labels, Task, default_singular_values, matrix_task, planted_task, regression_task
+from dlnphase.dynamics.updates import Update
 from dlnphase.errors import InputError
 from dlnphase.findings import counted
 from dlnphase.networks.chain import Network, parameter_count
@@ -74,19 +75,22 @@ def build_backend(settings: MachineSettings) -> Backend:
     return resolve_backend(settings.device, settings.dtype, settings.threads)
 
 
-def build_task(settings: S, backend: Backend) -> tuple[Task, S]:
+def build_task(settings: S, backend: Backend, *, keep: bool = False) -> tuple[Task, S]:
     """The task, and the settings with everything resolved that only the task itself could tell.
+
+    Args:
+        keep: whether its cost keeps measurements and samples, as dynamics with noise need them.
 
     Raises:
         InputError: for a file that cannot be used, or a task too large for memory.
     """
     with np.errstate(over="ignore", invalid="ignore"):  # told right below, by name
-        task, settings = _build_task(settings, backend)
+        task, settings = _build_task(settings, backend, keep)
     _check_range(task.cost, settings, backend)
     return task, settings
 
 
-def _build_task(settings: S, backend: Backend) -> tuple[Task, S]:
+def _build_task(settings: S, backend: Backend, keep: bool) -> tuple[Task, S]:
     if isinstance(settings, CostSettings) and settings.cost is not None:
         return convex_task(settings, backend)
     if settings.target is not None:
@@ -103,9 +107,10 @@ def _build_task(settings: S, backend: Backend) -> tuple[Task, S]:
     if settings.data is not None:
         arrays = inputs.read_regression(settings.data)
         check_data(settings, arrays)
-        task = regression_task(arrays["X"], arrays["Y"], backend, arrays.get("X_test"), arrays.get("Y_test"))
+        test = arrays.get("X_test"), arrays.get("Y_test")
+        task = regression_task(arrays["X"], arrays["Y"], backend, *test, keep=keep)
         return task, replace(settings, task="regression")
-    return _planted(settings, backend)
+    return _planted(settings, backend, keep)
 
 
 def _gaps(settings: TaskSettings, table: Table) -> str:
@@ -117,7 +122,7 @@ def _gaps(settings: TaskSettings, table: Table) -> str:
     return "observed holds entries out" if settings.observed is not None else f"{settings.target} has no gaps"
 
 
-def _planted(settings: S, backend: Backend) -> tuple[Task, S]:
+def _planted(settings: S, backend: Backend, keep: bool) -> tuple[Task, S]:
     assert settings.task and settings.shape and settings.rank  # settled by TaskSettings
     _check_task_memory(settings)
     values = settings.singular_values or default_singular_values(settings.rank)
@@ -130,6 +135,7 @@ def _planted(settings: S, backend: Backend) -> tuple[Task, S]:
         measurements=settings.measurements,
         noise=settings.noise or 0.0,
         data_seed=settings.data_seed or 0,
+        keep=keep,
     )
     return task, replace(settings, singular_values=values)
 
@@ -171,24 +177,31 @@ def task_info(cost: ConvexCost) -> TaskInfo:
 
 
 def build_start(
-    settings: NetworkSettings, cost: ConvexCost, backend: Backend, seed: int, *, weight_decay: float = 0.0
+    settings: NetworkSettings,
+    cost: ConvexCost,
+    backend: Backend,
+    seed: int,
+    *,
+    weight_decay: float = 0.0,
+    update: Update | None = None,
 ) -> Start:
     """The starting networks, full or reduced, or the user's own.
 
     Args:
         weight_decay: λ that they will be trained with, on which it depends how far they may be reduced.
+        update: that they will be trained with, which may need full ones.
 
     Raises:
         InputError: for weights that do not fit the task, a scale outside the dtype, or networks too large for memory.
     """
     if settings.init_weights is not None:
-        return _start_from_file(settings, settings.init_weights, cost, backend, weight_decay)
+        return _start_from_file(settings, settings.init_weights, cost, backend, weight_decay, update)
     assert settings.depth and settings.width and settings.gamma is not None
     depth, width, gamma = settings.depth, settings.width, settings.gamma
     sigma, alpha = _scale(width, gamma, backend)
     chosen = choose_representation(
-        depth, width, cost.shape, sigma, cost, backend, **_wish(settings), seed=seed, member=settings.seeds[0],
-        batch=len(settings.seeds), weight_decay=weight_decay,
+        depth, width, cost.shape, sigma, cost, backend, **_wish(settings, depth, update), seed=seed,
+        member=settings.seeds[0], batch=len(settings.seeds), weight_decay=weight_decay,
     )  # fmt: skip
     network = initial_network(
         chosen, depth, width, cost.shape, sigma, backend, seed=seed, members=settings.seeds
@@ -221,7 +234,7 @@ def build_limit(settings: NetworkSettings, cost: ConvexCost, backend: Backend) -
 
 
 def _start_from_file(
-    settings: NetworkSettings, path: str, cost: ConvexCost, backend: Backend, weight_decay: float
+    settings: NetworkSettings, path: str, cost: ConvexCost, backend: Backend, weight_decay: float, update: Update | None
 ) -> Start:
     layers = inputs.read_weights(path)
     shape = (layers[-1].shape[1], layers[0].shape[2])
@@ -243,7 +256,7 @@ def _start_from_file(
     given = Network.from_weights([backend.tensor(w) for w in layers])
     sigma = float(given.theta.square().mean().sqrt())
     alpha = sigma * float(np.sqrt(np.mean(given.hidden)))
-    network, chosen = represent(given, cost, **_wish(settings), weight_decay=weight_decay)
+    network, chosen = represent(given, cost, **_wish(settings, given.depth, update), weight_decay=weight_decay)
     info = NetworkInfo(given.depth, None, None, sigma, alpha, **_how(chosen), full_hidden=given.hidden)
     return Start(network, info, np.arange(given.batch), _square_norm(given), _notes(chosen))
 
@@ -261,9 +274,13 @@ def _scale(width: int, gamma: float, backend: Backend) -> tuple[float, float]:
     return sigma, alpha
 
 
-def _wish(settings: NetworkSettings) -> dict[str, Any]:
-    order = settings.krylov_order
-    return {"representation": settings.representation, "order": order if isinstance(order, int) else None}
+def _wish(settings: NetworkSettings, depth: int, update: Update | None) -> dict[str, Any]:
+    """How the network is to be held: as asked for, and full where nothing else would move like it."""
+    order = settings.krylov_order if isinstance(settings.krylov_order, int) else None
+    reason = "" if update is None else update.needs_full(depth)
+    if reason and (settings.representation == "krylov" or order is not None):
+        raise InputError(f"representation: found krylov, but {reason}; expected full")
+    return {"representation": "full" if reason else settings.representation, "order": order}
 
 
 def _how(chosen: Representation) -> dict[str, Any]:

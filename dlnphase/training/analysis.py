@@ -18,6 +18,7 @@ from dlnphase.critical.bottleneck import is_least
 from dlnphase.critical.decay import Decay
 from dlnphase.critical.learning_coefficient import learning_coefficient
 from dlnphase.critical.visited import Path, Visited, matrix_rank, transitions, visited_points
+from dlnphase.dynamics import Update
 from dlnphase.findings import DecayTheory
 from dlnphase.networks.chain import Network
 from dlnphase.results.train import Member, NetworkInfo, Outcome, Plateau, Prediction, Regime, Spread, TaskInfo, Theory
@@ -53,6 +54,7 @@ class Context:
     Attributes:
         rtol: of a gradient flow, None for other dynamics.
         unreached: weights that the networks as they are held lack; None without weight decay.
+        update, lr: rule and step of a discrete algorithm, None for the others.
     """
 
     cost: ConvexCost
@@ -63,6 +65,17 @@ class Context:
     rtol: float | None = None
     noise: Question | None = None
     unreached: Unreached | None = None
+    update: Update | None = None
+    lr: float | None = None
+
+    @property
+    def flows(self) -> bool:
+        """Whether what is followed is gradient flow, or becomes it as steps become small."""
+        return self.update is None or self.update.flows
+
+    def growth(self, rate: float) -> float | None:
+        """The rate of what gradient flow lets grow at this one; None: the same."""
+        return None if self.update is None or self.lr is None else self.update.growth(rate, self.lr)
 
     @property
     def decay(self) -> float:
@@ -125,11 +138,14 @@ def analyse(path: MemberPath, member: int, square_norm: float, context: Context)
         for v in visited
         if v.point.converged
     )  # fmt: skip
-    regime, predictions = predict(
-        path, rows, movement * float(np.sqrt(square_norm)), context.network, context.task, context.decay
-    )
-    decay = None
-    if context.decay:
+    predictions: dict[str, Prediction]
+    regime, predictions, decay = None, {}, None
+    if context.flows:
+        regime, predictions = predict(
+            path, rows, movement * float(np.sqrt(square_norm)), context.network, context.task, context.decay,
+            context.growth,
+        )  # fmt: skip
+    if context.decay and context.flows:
         network, top = context.network, context.task.top_gradient
         decay = decay_theory(context.cost, context.decay, network.depth, network.alpha, top, end, end_rank)
     kept = np.array(sorted(path.matrices))

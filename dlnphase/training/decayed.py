@@ -13,7 +13,7 @@ they do is add to ‖θ‖² and to ‖∇‖.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from dlnphase.costs.interface import ConvexCost
 from dlnphase.critical import HostCost, refine_matrix
 from dlnphase.critical.decay import Decay
 from dlnphase.critical.matrix import is_decayed_minimum
-from dlnphase.dynamics import Record
+from dlnphase.dynamics import Record, Update
 from dlnphase.dynamics.state import Fixed, State
 from dlnphase.dynamics.step_control import yardstick
 from dlnphase.training.ends import Ends
@@ -37,18 +37,20 @@ class Unreached:
     Attributes:
         square_norm: of them at the start, shape (B,).
         rate: λ.
-        lr: step η of gradient descent, None for a flow.
+        lr: step η of a discrete algorithm, None for a flow.
+        update: of that algorithm.
     """
 
     square_norm: np.ndarray
     rate: float
     lr: float | None = None
+    update: Update = field(default_factory=Update)
 
     def share(self, time: np.ndarray, step: np.ndarray) -> np.ndarray:
         """What is left of each of them after this time, or after so many steps, as a share."""
         if self.lr is None:
             return np.asarray(np.exp(-self.rate * time))
-        return np.asarray((1 - self.lr * self.rate) ** np.asarray(step, dtype=float))
+        return self.update.left(self.lr, self.rate, step)
 
     def complete(self, record: Record) -> None:
         """Add what they are to a record."""

@@ -20,7 +20,7 @@ from dlnphase.costs.tasks import Task
 from dlnphase.critical.decay import Decay
 from dlnphase.critical.greedy import GreedyPath, GreedyPoint
 from dlnphase.critical.sparsity import end_of_path
-from dlnphase.dynamics import LARGEST_SOLVE, GradientDescent, GradientFlow, Record, Walk, stable_step
+from dlnphase.dynamics import LARGEST_SOLVE, GradientDescent, GradientFlow, Record, Update, Walk
 from dlnphase.dynamics.step_control import FIRST_STEP, SMALLEST_STEP
 from dlnphase.errors import InputError
 from dlnphase.findings import Sparsity
@@ -29,6 +29,7 @@ from dlnphase.results import Clock
 from dlnphase.results.train import COMPLETED_FILES, TRAJECTORY_FILE, Member, Outcome, TrainResult
 from dlnphase.settings import TrainSettings
 from dlnphase.setup.build import Start, build_backend, build_limit, build_start, build_task, few_threads, task_info
+from dlnphase.setup.descending import build_draws, build_update, choose_step
 from dlnphase.training.analysis import Context, analyse, combine
 from dlnphase.training.completed import completed_by
 from dlnphase.training.decayed import DecayedEnds, Unreached
@@ -49,7 +50,7 @@ class Run:
     Attributes:
         settings: resolved.
         backend, task, start: what it works on.
-        lr: step of gradient descent, None for the others.
+        lr, update: step and rule of a discrete algorithm, None for the others.
         notes: lines for people about choices that were made.
         points: the critical points of a greedy path, filled in as it reaches them.
     """
@@ -60,6 +61,7 @@ class Run:
     start: Start
     lr: float | None
     notes: tuple[str, ...]
+    update: Update | None = None
     points: list[GreedyPoint] = field(default_factory=list)
 
 
@@ -71,25 +73,25 @@ def prepare(settings: TrainSettings) -> Run:
 
 def _prepare(settings: TrainSettings) -> Run:
     backend = build_backend(settings)
-    task, settings = build_task(settings, backend)
+    task, settings = build_task(settings, backend, keep=settings.noisy)
+    update = None if settings.dynamics in ("flow", "greedy") else build_update(settings)
     if settings.dynamics == "greedy":
         start = build_limit(settings, task.cost, backend)
     else:
-        start = build_start(settings, task.cost, backend, settings.seed, weight_decay=settings.weight_decay)
+        start = build_start(
+            settings, task.cost, backend, settings.seed, weight_decay=settings.weight_decay, update=update
+        )
     if settings.dynamics == "flow" and settings.init_weights is not None:
         _check_times(settings.init_weights, start, task)
     notes = [*start.notes, *task.notes]
     lr: float | None = None
-    if settings.dynamics == "gd":
-        if settings.lr == "auto":
-            lr, words = stable_step(start.network, task.cost, seed=settings.seed, weight_decay=settings.weight_decay)
-            notes.append(f"step {words}")
-        else:
-            assert isinstance(settings.lr, float)
-            lr = settings.lr
+    if update is not None:
+        draws = build_draws(settings, task.cost, start.members, settings.seed)
+        lr, words = choose_step(settings, draws, start.network, task.cost, settings.seed)
+        notes += [f"step {words}"] if words else []
     if settings.dynamics == "flow" and task.shape[0] * task.shape[1] > LARGEST_SOLVE:
         notes.append(f"d_out·d_in is above {LARGEST_SOLVE}: the flow takes explicit steps alone, many on long plateaus")
-    return Run(settings, backend, task, start, lr, tuple(notes))
+    return Run(settings, backend, task, start, lr, tuple(notes), update)
 
 
 def _check_times(path: str, start: Start, task: Task) -> None:
@@ -172,6 +174,8 @@ def _going(run: Run) -> UnderWay:
     if settings.weight_decay:
         info = run.start.info
         decay, width = Decay(settings.weight_decay, info.depth), min(info.full_hidden or info.hidden)
+        if run.update is not None and not run.update.coupled:
+            tol = 0.0  # what it shrinks is not what it steps against: it settles at no minimum of the sum
         ends = DecayedEnds(run.task.cost, decay, width, tol, _unreached(run))
     else:
         ends = NarrowEnds(network, run.task.cost, tol)
@@ -183,7 +187,7 @@ def _unreached(run: Run) -> Unreached:
     held = run.start.network.theta.double().square().sum(1).cpu().numpy()
     reduced = run.start.info.representation != "full"
     lacking = np.maximum(run.start.square_norm - held, 0.0) if reduced else np.zeros(len(held))
-    return Unreached(lacking, run.settings.weight_decay, run.lr)
+    return Unreached(lacking, run.settings.weight_decay, run.lr, run.update or Update())
 
 
 def _follow(
@@ -212,9 +216,12 @@ def _walk(run: Run) -> Walk:
     s, network, cost = run.settings, run.start.network, run.task.cost
     assert s.max_steps is not None
     tol = 0.0 if s.weight_decay else s.tol  # with weight decay it is told from outside when a member is there
-    if s.dynamics == "gd":
+    if run.update is not None:
         assert run.lr is not None
-        return GradientDescent(network, cost, lr=run.lr, max_steps=s.max_steps, tol=tol, weight_decay=s.weight_decay)
+        return GradientDescent(
+            network, cost, lr=run.lr, max_steps=s.max_steps, tol=tol, weight_decay=s.weight_decay, update=run.update,
+            draws=build_draws(s, cost, run.start.members, s.seed),
+        )  # fmt: skip
     assert s.rtol is not None
     limits: dict[str, Any] = {"rtol": s.rtol, "max_time": s.max_time, "max_steps": s.max_steps, "tol": tol}
     if s.dynamics == "flow":
@@ -227,8 +234,9 @@ def _result(run: Run, recorder: Recorder, clock: Clock) -> TrainResult:
     rtol = run.settings.rtol if run.settings.dynamics == "flow" else None
     unreached = _unreached(run) if run.settings.weight_decay else None
     context = Context(
-        cost, test, run.start.info, task_info(cost), run.settings.tol, rtol, _noise_question(run), unreached
-    )
+        cost, test, run.start.info, task_info(cost), run.settings.tol, rtol, _noise_question(run), unreached,
+        update=run.update, lr=run.lr,
+    )  # fmt: skip
     seen = [i for i, path in enumerate(recorder.paths) if path.rows]
     if not seen:
         raise InputError("the first numbers of this run are already not finite: the start or the task is out of range")
@@ -303,7 +311,7 @@ def _advice(reason: str, run: Run) -> str:
     s = run.settings
     precise = "" if s.dtype == "float64" else "--dtype float64, or "
     if reason == "diverged":
-        if s.dynamics == "gd":
+        if run.update is not None:
             return f"the step η = {run.lr:g} is too large: try --lr auto, or --lr {run.lr / 4:.2g}"  # type: ignore[operator]
         if not isinstance(run.task.cost, QuadraticCost):
             return "a flow never climbs: dlnphase.check_cost tells whether the gradient is that of the cost"

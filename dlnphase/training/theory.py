@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ def predict(
     network: NetworkInfo,
     task: TaskInfo,
     decay: float = 0.0,
+    growth: Callable[[float], float | None] | None = None,
 ) -> tuple[str | None, dict[str, Prediction]]:
     """The regime that γ predicts as w → ∞, and the predictions that apply to this run.
 
@@ -31,13 +32,14 @@ def predict(
         rows: its rank transitions.
         movement: ‖θ_end − θ_0‖.
         decay: weight decay λ.
+        growth: of a discrete algorithm, see :meth:`dlnphase.dynamics.Update.growth`.
 
     Weights from a file have no γ, and get the predictions that need none.
     """
     out: dict[str, Prediction] = {}
     gamma, width, depth = network.gamma, network.width, network.depth
     if rows and rows[0].from_rank == 0:
-        out |= _escape(path, rows[0], network, task, decay)
+        out |= _escape(path, rows[0], network, task, decay, growth)
     if gamma is None or width is None:
         return None, out
     scale = float(width) ** ((1 - gamma) * (depth - 1))
@@ -63,16 +65,23 @@ def predict(
 
 
 def _escape(
-    path: MemberPath, row: RankTransition, network: NetworkInfo, task: TaskInfo, decay: float
-) -> dict[str, Prediction]:
+    path: MemberPath, row: RankTransition, network: NetworkInfo, task: TaskInfo, decay: float,
+    growth: Callable[[float], float | None] | None,
+) -> dict[str, Prediction]:  # fmt: skip
     """How the path leaves the origin: exponentially at rate s_1 for L = 2, after α^(−(L−2))/((L−2)s_1) for L ≥ 3.
 
     With weight decay at rate s_1 − λ for L = 2; for L ≥ 3 the size n of a layer obeys ṅ = s_1·n^(L−1) − λn, so that
     n^(−(L−2)) − s_1/λ grows by e^((L−2)λt) and reaches −s_1/λ after −ln(1 − λα^(−(L−2))/s_1)/((L−2)λ), if ever.
+    Momentum leaves at a rate of its own, and nothing is said of times then.
     """
     depth, alpha, top = network.depth, network.alpha, task.top_gradient
     if top <= 0 or alpha <= 0:
         return {}
+    own = None if growth is None else growth(top - decay)
+    if own is not None:
+        rate = _growth_rate(path, row.time) if depth == 2 else None
+        words = "rate of escape from the origin: ln z·(1−β)/η, z² = (1 + β + η(s_1 − λ))z − β, s_1 = ‖∇C(0)‖_op"
+        return {} if rate is None else {"growth_rate": Prediction(words, own, rate)}
     if depth > 2 and decay:
         held = decay * alpha ** -(depth - 2) / top
         if held >= 1:

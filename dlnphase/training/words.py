@@ -127,7 +127,19 @@ def _ending(result: TrainResult) -> str:
         "precision_floor": f"{they} met the floor of this precision",
         "interrupted": f"{they} {'were' if result.members else 'was'} interrupted",
     }[outcome.reason]
-    return f"{words} at {steps}, the cost at {relative:.1e} of its start."
+    return f"{words} at {steps}, the cost at {relative:.1e} of its start{_floor(result)}."
+
+
+def _floor(result: TrainResult) -> str:
+    """Why more steps would not help, where noise or steps of one size keep the cost up."""
+    config = result.config
+    if result.outcome.reason != "max_steps":
+        return ""
+    if config.label_noise or (config.batch_size is not None and result.task.minimum > 0):
+        return "; at a fixed step, noise in the gradient keeps it above a floor"
+    if config.dynamics == "muon":
+        return "; steps of one size keep it above a floor"
+    return ""
 
 
 def _decayed_goal(result: TrainResult) -> str:

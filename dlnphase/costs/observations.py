@@ -1,0 +1,161 @@
+"""A cost as the sum over what was observed that it is: gradients of parts of it, and of noisy labels.
+
+C(A) = Σ_i ℓ_i(A) over entries, samples or measurements. What algorithms with noise ask is Σ_i c_i ∇ℓ_i(A) for weights c
+of their own, and the same with labels y + ε: unbiased for ∇C where E c_i = 1, E ε = 0 and the slope is linear in y.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from dlnphase.backend import Backend
+from dlnphase.costs.sampling import Entries, Samples
+
+
+class Seen(Protocol):
+    """The part of :class:`dlnphase.costs.sampling.Sampling` that is needed here."""
+
+    @property
+    def count(self) -> int:
+        """How many entries, samples or measurements there are."""
+        ...
+
+    @property
+    def per_matrix(self) -> int:
+        """Numbers of Z for one matrix."""
+        ...
+
+    @property
+    def steepness(self) -> float:
+        """How much steeper than all of them one alone may be, weighed as much as all."""
+        ...
+
+    def predict(self, a: Tensor) -> Tensor:
+        """Z, shape (B, …)."""
+        ...
+
+    def pull_back(self, z: Tensor) -> Tensor:
+        """The transpose of :meth:`predict`, times the weight of each in the cost; shape (B, d_out, d_in)."""
+        ...
+
+    def spread(self, each: Tensor) -> Tensor:
+        """One number for each of them, shape (B, count), as what Z is multiplied with."""
+        ...
+
+
+class Slopes(Protocol):
+    """∂ℓ/∂Z of predictions."""
+
+    def slope(self, z: Tensor) -> Tensor:
+        """The shape of Z."""
+        ...
+
+
+@dataclass(frozen=True)
+class Squares:
+    """ℓ = ½(z − y)²; ``target`` y has the shape of Z without its batch."""
+
+    target: Tensor
+
+    def slope(self, z: Tensor) -> Tensor:
+        """z − y."""
+        return z - self.target
+
+
+class Measurements:
+    """Z_m = ⟨B_m, A⟩, shape (B, M), for operators of shape (M, d_out, d_in); each counts 1."""
+
+    def __init__(self, operators: Tensor) -> None:
+        self.count = self.per_matrix = int(operators.shape[0])
+        self._shape, self._flat = operators.shape[1:], operators.flatten(1)
+
+    @property
+    def steepness(self) -> float:
+        """M·max ‖B_m‖² over the largest eigenvalue of Σ B_m ⊗ B_m."""
+        largest = self._flat.square().sum(1).max()
+        return float(self.count * largest / torch.linalg.matrix_norm(self._flat, 2) ** 2)
+
+    def predict(self, a: Tensor) -> Tensor:
+        """⟨B_m, A⟩."""
+        return a.flatten(1) @ self._flat.T
+
+    def pull_back(self, z: Tensor) -> Tensor:
+        """Σ_m Z_m B_m."""
+        return (z @ self._flat).view(-1, *self._shape)
+
+    def spread(self, each: Tensor) -> Tensor:
+        """As they are."""
+        return each
+
+
+@dataclass(frozen=True)
+class Observations:
+    """What a cost is a sum over.
+
+    Attributes:
+        seen: entries, samples or measurements.
+        loss: of each, with its label.
+        what: they, in words.
+        linear: whether labels are numbers and slopes linear in them: noise in labels leaves gradients unbiased.
+    """
+
+    seen: Seen
+    loss: Slopes
+    what: str
+    linear: bool = False
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return self.seen.count
+
+    @property
+    def labels(self) -> int:
+        """How many numbers of noise a step takes; those of entries that are not observed are passed over."""
+        return self.seen.per_matrix
+
+    def gradient(self, a: Tensor, weights: Tensor | None, noise: Tensor | None) -> Tensor:
+        """Σ_i c_i ∇ℓ_i(A) with labels y + ε, shape (B, d_out, d_in).
+
+        Args:
+            weights: c, shape (B, count); None: 1.
+            noise: ε, shape (B, labels); None: 0.
+        """
+        z = self.seen.predict(a)
+        slope = self.loss.slope(z if noise is None else z - noise.reshape(z.shape))
+        return self.seen.pull_back(slope if weights is None else slope * self.seen.spread(weights))
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a quadratic cost was made of, where it keeps it: operators or inputs, and the values or outputs.
+
+    Attributes:
+        design: B of shape (M, d_out, d_in), or X of shape (N, d_in).
+        right: y of shape (M,), or Y of shape (N, d_out).
+    """
+
+    design: Tensor
+    right: Tensor
+
+    def to(self, backend: Backend) -> Data:
+        """The same on another device or in another dtype."""
+        return Data(self.design.to(backend.device, backend.dtype), self.right.to(backend.device, backend.dtype))
+
+    def observations(self, resolution: float) -> Observations:
+        """Measurements, or samples of a regression."""
+        if self.design.ndim == 3:
+            return Observations(Measurements(self.design), Squares(self.right), "measurements", linear=True)
+        samples = Samples(self.design, int(self.right.shape[1]), resolution)
+        return Observations(samples, Squares(self.right), "samples", linear=True)
+
+
+def entries(mask: Tensor, target: Tensor) -> Observations | None:
+    """The observed entries of a matrix; None where some count more than others."""
+    if not bool(((mask == 0) | (mask == 1)).all()):
+        return None
+    return Observations(Entries(mask), Squares(target), "entries", linear=True)

@@ -1,0 +1,71 @@
+"""From settings to a discrete algorithm: how it updates, where its noise comes from, how far it steps."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dlnphase.costs.interface import ConvexCost
+from dlnphase.dynamics import Adam, Draws, HeavyBall, Muon, Update, learned_size, stable_step
+from dlnphase.errors import InputError
+from dlnphase.networks.chain import Network
+from dlnphase.settings.dynamics import DynamicsSettings
+
+MUON_SHARE = 0.01  # of the size of a layer that has learned the largest mode, Muon's step where none is given
+ADAM_STEP = 1e-3  # Adam's, as torch has it
+
+
+def build_update(settings: DynamicsSettings) -> Update:
+    """The rule of a discrete algorithm."""
+    momentum = settings.momentum or 0.0
+    if settings.dynamics == "muon":
+        return Muon(momentum)
+    if settings.dynamics == "adam":
+        return Adam(momentum)
+    return HeavyBall(momentum) if momentum else Update()
+
+
+def build_draws(settings: DynamicsSettings, cost: ConvexCost, members: np.ndarray, seed: int) -> Draws | None:
+    """The noise of its gradients; None where they are those of the whole cost.
+
+    Raises:
+        InputError: for noise of a cost that does not say what it is a sum of, or that does not fit it.
+    """
+    if not settings.noisy:
+        return None
+    observations = cost.observations
+    if observations is None:
+        name = "label-noise" if settings.batch_size is None else "batch-size"
+        raise InputError(
+            f"{name}: found with a {cost.name} cost of {cost.kind} that does not say which entries, samples or "
+            "measurements it is a sum of; expected a task of this package"
+        )
+    draws = Draws(
+        observations, members, batch_size=settings.batch_size, label_noise=settings.label_noise or 0.0, seed=seed
+    )
+    return None if draws.batch_size is None and not draws.label_noise else draws
+
+
+def choose_step(
+    settings: DynamicsSettings, draws: Draws | None, network: Network, cost: ConvexCost, seed: int
+) -> tuple[float, str]:
+    """η, and why it is this in words; "" where the user gave it.
+
+    Heavy ball steps by (1 − β) of what gradient descent would, which moves it as fast; with batches of B of n, no batch
+    is steeper than the whole by more than a factor, which divides the step.
+    """
+    if isinstance(settings.lr, float):
+        return settings.lr, ""
+    if settings.dynamics == "adam":
+        return ADAM_STEP, f"η = {ADAM_STEP:g}, as is usual for Adam"
+    if settings.dynamics == "muon":
+        size = learned_size(cost, cost.like.new_zeros((1, *cost.shape))) ** (1 / network.depth)
+        lr = MUON_SHARE * size
+        return lr, f"η = {lr:.4g}, {MUON_SHARE:g} of the size {size:.4g} of a layer that has learned the largest mode"
+    lr, words = stable_step(network, cost, seed=seed, weight_decay=settings.weight_decay)
+    steeper = 1.0 if draws is None else draws.steeper
+    if steeper > 1:
+        lr, words = lr / steeper, f"{words}; a batch may be {steeper:.4g} times as steep, so η = {lr / steeper:.4g}"
+    share = 1 - (settings.momentum or 0.0)
+    if share < 1:
+        lr, words = lr * share, f"{words}; times 1 − β, η = {lr * share:.4g}"
+    return lr, words
