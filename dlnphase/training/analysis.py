@@ -138,16 +138,7 @@ def analyse(path: MemberPath, member: int, square_norm: float, context: Context)
         for v in visited
         if v.point.converged
     )  # fmt: skip
-    predictions: dict[str, Prediction]
-    regime, predictions, decay = None, {}, None
-    if context.flows:
-        regime, predictions = predict(
-            path, rows, movement * float(np.sqrt(square_norm)), context.network, context.task, context.decay,
-            context.growth,
-        )  # fmt: skip
-    if context.decay and context.flows:
-        network, top = context.network, context.task.top_gradient
-        decay = decay_theory(context.cost, context.decay, network.depth, network.alpha, top, end, end_rank)
+    theory = _theory(path, rows, movement * float(np.sqrt(square_norm)), end_rank, context)
     kept = np.array(sorted(path.matrices))
     matrices = np.stack([path.matrices[k] for k in kept])
     spectra = np.linalg.svd(matrices, compute_uv=False)
@@ -161,10 +152,25 @@ def analyse(path: MemberPath, member: int, square_norm: float, context: Context)
         test = context.test if isinstance(context.test, QuadraticCost) else None
         noise = noise_on(path, places, spectra, outcome.rank, context.noise, context.cost, test)
     return Analysis(
-        Member(member, outcome, tuple(rows), Theory(regime, plateaus, predictions, decay), modes, noise),
+        Member(member, outcome, tuple(rows), replace(theory, plateaus=plateaus), modes, noise),
         tuple(v.visit.index for v in visited),
         spectra,
     )
+
+
+def _theory(
+    path: MemberPath, rows: Sequence[RankTransition], movement: float, rank: int, context: Context
+) -> Theory:
+    """What gradient flow predicts, and what decay leaves of the modes; nothing for what follows no flow."""
+    if not context.flows:
+        return Theory(None, (), {})
+    network, task = context.network, context.task
+    regime, predictions = predict(path, rows, movement, network, task, context.decay, context.growth)
+    decay = None
+    if context.decay:
+        end, top = path.matrices[max(path.matrices)], task.top_gradient
+        decay = decay_theory(context.cost, context.decay, network.depth, network.alpha, top, end, rank)
+    return Theory(regime, (), predictions, decay)
 
 
 def _learning_coefficient(rank: int, context: Context) -> float | None:
