@@ -9,7 +9,7 @@ from dlnphase.backend import resolve_backend
 from dlnphase.costs.quadratic import completion, factorization
 from dlnphase.critical import HostCost
 from dlnphase.critical.bottleneck import minimum_near
-from dlnphase.detect.run import detect_sentence
+from dlnphase.detect.words import detect_sentence
 from dlnphase.results.train import save_train
 from dlnphase.training.words import train_sentence
 

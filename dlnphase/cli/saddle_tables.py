@@ -14,9 +14,9 @@ from rich.text import Text
 
 from dlnphase.cli.console import stdout_console
 from dlnphase.cli.tables import SHARES, explain, new_table, number, percent, show
-from dlnphase.detect.run import detect_sentence, visits_in_words
+from dlnphase.detect.words import detect_sentence, visits_in_words
 from dlnphase.findings import counted
-from dlnphase.results.detect import DetectResult, VisitInfo
+from dlnphase.results.detect import CurvatureInfo, DetectResult, VisitInfo
 
 if TYPE_CHECKING:
     from dlnphase.detect.proofs import Checked
@@ -35,9 +35,11 @@ def print_detect(console: Console, result: DetectResult, directory: Path) -> Non
     """Headline, visits, certificates, escapes, the comparison with the greedy path, one sentence, where it is saved."""
     path, task = result.path, result.task
     what = f"{task.words} {task.shape[0]}×{task.shape[1]}, L = {path.depth}"
+    if path.weight_decay:
+        what += f", weight decay {path.weight_decay:g}"
     console.print(Text(f"{what}: {visits_in_words(result)} on {counted(path.records, 'record')}", style="bold"))
     if result.visits:
-        tables = (_visits, _certificates, _answers, _escapes, _greedy, _proofs, _theorem)
+        tables = (_visits, _certificates, _decayed, _answers, _escapes, _greedy, _proofs, _theorem)
         for table in (make(result) for make in tables):
             if table is not None:
                 show(console, table)
@@ -106,7 +108,9 @@ def _visits(result: DetectResult) -> Table:
 def _certificates(result: DetectResult) -> Table:
     table = _table("Critical points", result)
     table.add_column("kind", no_wrap=True)
-    for name in ("cost", "‖∇𝓛‖", "λ min", "λ < 0", "order", "descent"):
+    decay = result.path.weight_decay > 0
+    symbol, what = ("μ", "C + (λ/2)‖θ‖²") if decay else ("λ", "𝓛")  # λ is the weight decay
+    for name in ("cost", "‖∇𝓛‖", f"{symbol} min", f"{symbol} < 0", "order", "descent"):
         table.add_column(name, justify="right", no_wrap=True)
     for v in result.visits:
         c, e = v.curvature, v.escape
@@ -115,17 +119,45 @@ def _certificates(result: DetectResult) -> Table:
             Text(v.kind, style=KIND_STYLE.get(v.kind, "")),
             _zero(v.critical_point.cost, _unit(result)),
             f"{v.critical_point.gradient_norm:.0e}",
-            "–" if c is None else "0" if c.negative_eigenvalues == 0 else number(c.min_eigenvalue),
+            "–" if c is None else _least(c),
             "–" if c is None else f"{'' if c.complete else '≥ '}{c.negative_eigenvalues}",
             "–" if e is None or e.order is None else str(e.order),
             "–" if e is None or e.descent is None else f"{e.descent:.4f}",
         )
     explain(
         table,
-        "λ: eigenvalues of the Hessian of 𝓛, the least and how many are below zero; order: the power of a step off the "
-        "point with which the cost falls; descent: the fall obtained over the fall predicted",
+        f"{symbol}: eigenvalues of the Hessian of {what}, the least and how many are below zero; order: the power of a "
+        "step off the point with which the cost falls; descent: the fall obtained over the fall predicted",
     )
     return table
+
+
+def _least(c: CurvatureInfo) -> str:
+    """The least eigenvalue; one that is zero to round-off as that."""
+    return "0" if c.negative_eigenvalues == 0 and c.zero_eigenvalues != 0 else number(c.min_eigenvalue)
+
+
+def _decayed(result: DetectResult) -> Table | None:
+    """What is minimised at the critical points of a path with weight decay, and whose zero eigenvalues are."""
+    if not result.path.weight_decay:
+        return None
+    what = "C + (λ/2)‖θ‖²"
+    table = _table("Weight decay", result, what, "(λ/2)‖θ‖²", "μ = 0", "rotations")
+    for v in result.visits:
+        point, c = v.critical_point, v.curvature
+        whole = None if point.penalty is None else point.cost + point.penalty
+        counts = ("–", "–") if c is None else (_count(c.zero_eigenvalues), _count(c.rotations))
+        table.add_row(*_first(result, v), number(whole, 6), number(point.penalty, 6), *counts)
+    explain(
+        table,
+        "μ = 0: eigenvalues that are zero; rotations: how many are, since turning hidden spaces changes nothing. Where "
+        "there are no more of them and none is negative, the point is a minimum",
+    )
+    return table
+
+
+def _count(value: int | None) -> str:
+    return "–" if value is None else str(value)
 
 
 def _answers(result: DetectResult) -> Table | None:
@@ -146,15 +178,17 @@ def _escapes(result: DetectResult) -> Table | None:
     left = [v for v in result.visits if v.escape is not None and v.escape.alignment is not None]
     if not left:
         return None
-    table = _table("How the saddles are left", result, "rate on the path", "s = ‖∇C‖", "aligned with its top pair")
+    rate = "s = ‖∇C‖ − λ" if result.path.weight_decay else "s = ‖∇C‖"
+    table = _table("How the saddles are left", result, "rate on the path", rate, "aligned with its top pair")
+    less = ", less weight decay" if result.path.weight_decay else ""
     for v in left:
         assert v.escape is not None
         aligned = f"{v.escape.alignment:.4f}"
         table.add_row(*_first(result, v), number(v.escape.rate), number(v.escape.predicted_rate), aligned)
     explain(
         table,
-        "s: the rate that theory gives the next mode, the largest singular value of −∇C there; aligned: the share "
-        "of the way out that lies along the pair of singular vectors that belongs to it",
+        f"s: the rate that theory gives the next mode, the largest singular value of −∇C there{less}; aligned: the "
+        "share of the way out that lies along the pair of singular vectors that belongs to it",
     )
     return table
 

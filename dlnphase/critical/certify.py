@@ -5,6 +5,10 @@ a saddle otherwise (Laurent and von Brecht 2018). Negative curvature proves a st
 the greedy path have none, and are proved by descent: open one new channel of size ε in every layer along the top
 singular pair (u, v) of −∇C(A_c). Then A = A_c + ε^L uvᵀ and the cost falls by s·ε^L to leading order,
 s = ‖∇C(A_c)‖_op. The decrease is obtained by evaluating the cost of the network with the channel opened.
+
+With weight decay every critical point has rotations of its hidden spaces for zero eigenvalues. Where there are no more
+of them, their number says which: none is negative at a local minimum (Morse and Bott), and one that is makes a strict
+saddle. A new channel gains (s − λ)ε² at L = 2 and nothing at L ≥ 3.
 """
 
 from __future__ import annotations
@@ -16,9 +20,10 @@ import numpy as np
 
 from dlnphase.critical.bottleneck import is_least
 from dlnphase.critical.curvature import Curvature, curvature_at, free_channel
+from dlnphase.critical.decayed_modes import is_least_with_decay
 from dlnphase.critical.hostcost import HostCost
 from dlnphase.critical.manifold import top_pair
-from dlnphase.critical.matrix import is_stable
+from dlnphase.critical.matrix import MatrixPoint, is_stable
 from dlnphase.critical.weights import Layers, ParameterPoint, natural_size
 
 KINDS = ("strict-saddle", "degenerate-saddle", "global-minimum", "local-minimum", "not-critical", "uncertified")
@@ -36,7 +41,7 @@ class Descent:
         order: 2 along negative curvature (and always for L = 2), else L.
         epsilon: ε, size of the new channel in every layer, or of the step along the eigenvector.
         predicted: s·ε^L, or ½|λ|ε².
-        obtained: C(A_c) − C after the step.
+        obtained: C(A_c) − C after the step, with weight decay of C + (λ/2)‖θ‖².
         measured_order: log₂ of the decrease at ε over that at ε/2.
     """
 
@@ -88,11 +93,12 @@ def certify(point: ParameterPoint, cost: HostCost, *, hidden: Sequence[int] | No
         return Certificate("not-critical", None, matrix.next_mode, 0, None, note)
     unit = point.unit / natural_size(cost, depth)
     curvature = curvature_at(point.weights, cost, ZERO_CURVATURE * unit, hidden=hidden)
+    if cost.decay is not None:
+        sizes = tuple(hidden) if hidden is not None else tuple(w.shape[0] for w in point.weights[:-1])
+        return _with_decay(point, cost, curvature, sizes)
     if matrix.next_mode == 0.0:
         return Certificate("global-minimum", curvature, 0.0, 0, None)
-    values = np.linalg.svd(cost.gradient(matrix.A), compute_uv=False)
-    ties = int((values >= (1 - TIE) * values[0]).sum())
-    note = f"{ties} equal leading modes: which one is learned next is not decided here" if ties > 1 else ""
+    ties, note = _ties(matrix, cost)
     strict = curvature.min_eigenvalue < -curvature.threshold
     descent = _along_eigenvector(point, cost, curvature) if strict and depth > 2 else _new_channel(point, cost)
     if descent is None and strict:
@@ -101,6 +107,44 @@ def certify(point: ParameterPoint, cost: HostCost, *, hidden: Sequence[int] | No
         kind = "strict-saddle" if strict else "degenerate-saddle"
         return Certificate(kind, curvature, matrix.next_mode, ties, descent, note)
     return _bottleneck(point, cost, curvature, ties, hidden)
+
+
+def _ties(matrix: MatrixPoint, cost: HostCost) -> tuple[int, str]:
+    """How many modes lead, and a note where it is more than one."""
+    values = np.linalg.svd(cost.gradient(matrix.A), compute_uv=False)
+    ties = int((values >= (1 - TIE) * values[0]).sum())
+    return ties, f"{ties} equal leading modes: which one is learned next is not decided here" if ties > 1 else ""
+
+
+def rotations(rank: int, hidden: Sequence[int]) -> int:
+    """Dimension of the orbit of a point with this many learned channels under rotations of its hidden spaces."""
+    return sum(rank * (n - rank) + rank * (rank - 1) // 2 for n in hidden)
+
+
+def _with_decay(point: ParameterPoint, cost: HostCost, curvature: Curvature, hidden: tuple[int, ...]) -> Certificate:
+    """The kind of a critical point of C(A_θ) + (λ/2)‖θ‖²."""
+    matrix, decay = point.point, cost.decay
+    assert decay is not None
+    if is_least_with_decay(matrix, cost, min(hidden)):
+        narrow = decay.depth == 2 and matrix.next_mode > 0
+        note = f"the least C + (λ/2)‖θ‖² that width {min(hidden)} allows" if narrow else ""
+        return Certificate("global-minimum", curvature, matrix.next_mode, 0, None, note)
+    if curvature.min_eigenvalue < -curvature.threshold:
+        grows = decay.depth == 2 and matrix.next_mode > decay.rate
+        ties, note = _ties(matrix, cost) if grows else (0, "")
+        descent = (_new_channel(point, cost) if grows else None) or _along_eigenvector(point, cost, curvature)
+        kind = "strict-saddle" if descent is not None and descent.obtained > 0 else "uncertified"
+        return Certificate(kind, curvature, matrix.next_mode, ties, descent, note)
+    if curvature.complete:
+        alone = curvature.zero_eigenvalues == rotations(matrix.rank, hidden)
+    else:  # layers make of A whatever they can at least cost: 𝓛 rises where C and that cost do among matrices
+        closed = decay.depth > 2 or matrix.rank == min(hidden)
+        alone = closed and is_stable(matrix, cost, strictly=True)
+    if alone:
+        note = "a minimum of C + (λ/2)‖θ‖², to rotations of hidden spaces; it is not known to be the least"
+        return Certificate("local-minimum", curvature, matrix.next_mode, 0, None, note)
+    note = "no negative eigenvalue, and more zeros than rotations of hidden spaces explain: a minimum or a saddle"
+    return Certificate("uncertified", curvature, matrix.next_mode, 0, None, note)
 
 
 def _bottleneck(
@@ -128,6 +172,7 @@ def _new_channel(point: ParameterPoint, cost: HostCost) -> Descent | None:
         return None
     matrix, depth = point.point, len(point.weights)
     s, u, v = top_pair(-cost.gradient(matrix.A))
+    s -= cost.first
     pair = np.outer(u, v)
     scale = cost.mode_size(matrix.A, pair, s, natural_size(cost, depth) ** depth)
     epsilon = float((CHANNEL * scale) ** (1 / depth))
@@ -161,8 +206,10 @@ def _along_eigenvector(point: ParameterPoint, cost: HostCost, curvature: Curvatu
 
 def _excess(weights: Layers, step: Layers, size: float, cost: HostCost) -> float:
     out: np.ndarray | None = None
+    square = 0.0
     for w, d in zip(weights, step, strict=True):
         layer = w + size * d
         out = layer if out is None else layer @ out
+        square += float(np.sum(layer**2))
     assert out is not None
-    return cost.excess(out)
+    return cost.excess(out) + (0.5 * cost.decay.rate * square if cost.decay is not None else 0.0)

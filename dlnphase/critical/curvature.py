@@ -8,6 +8,10 @@ the free directions are a symmetry, so the Hessian splits (derived; checked agai
   M_l = (W_L ⋯ W_{l+2})ᵀ G (W_{l-1} ⋯ W_1)ᵀ, whose eigenvalues are ± the singular values of M_l;
 - everything else is zero.
 
+With weight decay λ every eigenvalue is λ more. Critical points are balanced and the learned modes of G have size
+λ s^(2/L−1), so that singular values λ of M_l belong to the learned channels: turning them into free ones is a symmetry
+of the hidden space, at eigenvalue zero.
+
 At a minimal critical point of depth ≥ 3 every M_l vanishes and only the r learned channels are left to look at: a
 network of any width is certified at the price of one of width r, and multiplicities are counted, not estimated.
 """
@@ -41,6 +45,7 @@ class Curvature:
         residual: ‖Hv − λv‖ of the smallest eigenpair in the full network, where it can be written down there.
         threshold: eigenvalues above −threshold count as zero.
         direction: layers of the unit eigenvector in the full network, or None where there is no room for it.
+        zero_eigenvalues: with weight decay, how many are within the threshold of zero, where all were counted.
     """
 
     min_eigenvalue: float
@@ -49,12 +54,13 @@ class Curvature:
     residual: float
     threshold: float
     direction: Layers | None
+    zero_eigenvalues: int | None = None
 
 
 def curvature_at(
     weights: Layers, cost: HostCost, threshold: float, *, hidden: Sequence[int] | None = None, dense: int = DENSE
 ) -> Curvature:
-    """Smallest eigenvalue of the Hessian of 𝓛 at these weights, and the number of negative ones.
+    """Smallest eigenvalue of the Hessian of 𝓛, weight decay included, at these weights; the number of negative ones.
 
     Args:
         weights: W_1, …, W_L of a critical point.
@@ -65,24 +71,28 @@ def curvature_at(
     frames = touched_frames(weights)
     compressed = Network.from_weights([torch.as_tensor(frames[i + 1].T @ w @ frames[i]) for i, w in enumerate(weights)])
     sizes = list(hidden) if hidden is not None else [w.shape[0] for w in weights[:-1]]
-    smallest, vector, negative, complete, residual = 0.0, None, 0, True, 0.0
+    decay = cost.decay.rate if cost.decay is not None else 0.0
+    smallest, vector, negative, zero, complete, residual = decay, None, 0, 0, True, 0.0
     if compressed.theta.shape[1]:
-        pairs = smallest_eigenvalues(compressed, cost.cost, threshold, dense=dense)
-        smallest, negative, complete, residual = pairs.smallest, pairs.negative, pairs.complete, pairs.residual
+        pairs = smallest_eigenvalues(compressed, cost.cost, threshold + decay, dense=dense)
+        smallest, negative, complete, residual = pairs.smallest + decay, pairs.negative, pairs.complete, pairs.residual
+        zero = 0 if pairs.values is None else int((np.abs(pairs.values + decay) <= threshold).sum())
         parts = split(torch.as_tensor(pairs.vector)[None], compressed.dims)
         vector = [frames[i + 1] @ part[0].numpy() @ frames[i].T for i, part in enumerate(parts)]
     for space, (m_left, m_values, m_right) in enumerate(_free_blocks(weights, cost), start=1):
         free = sizes[space - 1] - frames[space].shape[1]
-        below = int((m_values > threshold).sum())
+        below = int((decay - m_values < -threshold).sum())
         negative += free * below
-        if free > 0 and below and -m_values[0] < smallest:
-            smallest = -float(m_values[0])
+        zero += free * int((np.abs(decay - m_values) <= threshold).sum())
+        if free > 0 and (below or decay) and decay - m_values[0] < smallest:
+            smallest = decay - float(m_values[0])
             vector = _free_direction(weights, frames, space, m_left, m_right)
-    if vector is None and smallest == 0.0:
+    if vector is None and smallest == decay:
         vector = _unit_anywhere(weights)
     if vector is not None:
         residual = max(residual, _residual(weights, cost, vector, smallest))
-    return Curvature(smallest, negative, complete, residual, threshold, vector)
+    counted = zero if decay and complete else None
+    return Curvature(smallest, negative, complete, residual, threshold, vector, counted)
 
 
 def touched_frames(weights: Layers) -> Layers:
@@ -148,4 +158,5 @@ def _unit_anywhere(weights: Layers) -> Layers:
 def _residual(weights: Layers, cost: HostCost, direction: Layers, value: float) -> float:
     network = Network.from_weights([torch.as_tensor(w) for w in weights])
     v = torch.cat([torch.as_tensor(np.ascontiguousarray(d)).flatten() for d in direction])[None]
-    return float(torch.linalg.norm(hessian_vector_product(network, cost.cost, v) - value * v))
+    decay = cost.decay.rate if cost.decay is not None else 0.0
+    return float(torch.linalg.norm(hessian_vector_product(network, cost.cost, v) + (decay - value) * v))

@@ -39,6 +39,11 @@ class Decay:
         """f(s) = λ s^(2/L−1), its derivatives by them."""
         return np.asarray(self.rate * s ** (2 / self.depth - 1))
 
+    @property
+    def first(self) -> float:
+        """What a new mode costs per size while it is small: λ at L = 2; for L ≥ 3 that is not linear, and 0 here."""
+        return self.rate if self.depth == 2 else 0.0
+
     def turned(self, s: np.ndarray, m: np.ndarray) -> np.ndarray:
         """The derivative of U f(S) Vᵀ as U (S + εM) Vᵀ moves, in the coordinates of M, shape (…, r, r)."""
         f = self.slope(s)

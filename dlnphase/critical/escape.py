@@ -6,7 +6,8 @@ Near a critical matrix A_c the amplitude a = uᵀ(A − A_c)v of the next mode, 
     s · (t_2 − t_1) = ∫ da / (L a^(2−2/L) (1 − a b/s))   from a(t_1) to a(t_2):
 
 the path itself gives a value for s, which for L = 2 is the rate of an exponential. For a cost that is not quadratic the
-last factor is −⟨∇C(A_c + a uvᵀ), uvᵀ⟩/s, the slope that is left at a.
+last factor is −⟨∇C(A_c + a uvᵀ), uvᵀ⟩/s, the slope that is left at a. Weight decay λ of two layers takes λ from s; of
+three or more it shuts new modes, and there is no such escape.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Escape:
     """How a path leaves.
 
     Attributes:
-        rate: s as the growth of the mode gives it; None where records or the clock do not resolve the growth.
+        rate: s, less λ, as the growth of the mode gives it; None where records or the clock do not resolve the growth.
         alignment: share of the way from the closest record that lies along the top singular pair (or tied pairs) of
             −∇C(A_c), when the mode has grown to ``LEAVING`` of its size: 1 is exactly along.
     """
@@ -50,7 +51,7 @@ def escape_of(time: np.ndarray, matrices: np.ndarray, point: MatrixPoint, cost: 
             d_out, d_in).
         point: the critical point visited.
     """
-    if point.next_mode == 0.0:
+    if point.next_mode == 0.0 or (cost.decay is not None and depth > 2):
         return None
     x, s, yt = np.linalg.svd(-cost.gradient(point.A), full_matrices=False)
     ties = int((s >= (1 - TIE) * s[0]).sum())
@@ -62,7 +63,8 @@ def escape_of(time: np.ndarray, matrices: np.ndarray, point: MatrixPoint, cost: 
     else:
         u, v = x[:, 0], yt[0]
     pair = np.outer(u, v)
-    size = cost.mode_size(point.A, pair, float(s[0]), 0.0)
+    top = float(s[0]) - cost.first
+    size = cost.mode_size(point.A, pair, top, 0.0)
     if size <= 0:
         return None
     amplitude = np.einsum("i,tij,j->t", u, moved, v)
@@ -75,7 +77,7 @@ def escape_of(time: np.ndarray, matrices: np.ndarray, point: MatrixPoint, cost: 
     if length == 0.0:
         return None
     alignment = float(np.linalg.norm(x[:, :ties].T @ way @ yt[:ties].T)) / length
-    slope = None if cost.is_quadratic else (lambda x: cost.slopes(point.A, pair, x * size) / float(s[0]))
+    slope = None if cost.is_quadratic else (lambda x: (cost.slopes(point.A, pair, x * size) - cost.first) / top)
     return Escape(_rate(time, amplitude, leave, size, depth, slope), alignment)
 
 

@@ -5,6 +5,9 @@ of −∇C(A_k), and the flow is followed to the next critical point; then again
 balanced factors of A_k (balancedness is conserved, and zero in the limit) in a network of k + 1 channels: by rotation
 and inclusion that is the orbit in a network of any width, and no round-off can open a further channel.
 
+With weight decay λ a new channel of two layers grows at rate s − λ, and the path ends where no mode has s > λ; its
+points are those of C + (λ/2)‖θ‖². For L ≥ 3 the origin is a local minimum whatever λ is: the path stays there.
+
 Times have no limit, every dwell time grows without bound as ε → 0: those recorded are those of this ε. The
 matrices visited do have one, and each orbit is run again from a smaller ε to see that it ends in the same matrix.
 """
@@ -21,11 +24,13 @@ import torch
 
 from dlnphase.costs.quadratic import Cost
 from dlnphase.critical.certify import TIE
+from dlnphase.critical.decay import Decay
 from dlnphase.critical.hostcost import HostCost
 from dlnphase.critical.matrix import MatrixPoint, is_stable, refine_matrix
 from dlnphase.dynamics.flow import MAX_STEPS, GradientFlow, solvable
 from dlnphase.dynamics.records import Record, Walk
 from dlnphase.dynamics.state import Fixed, State
+from dlnphase.dynamics.step_control import check_decay
 from dlnphase.errors import InputError
 from dlnphase.networks.chain import Network
 
@@ -35,6 +40,7 @@ OPENED = 1e-4  # size ε^L that a new mode starts with, relative to what it will
 NEARLY, CLOSE, ARRIVED = 1e-2, 1e-2, 1e-7
 CHECK, CHECK_RTOL = 3.0, 1e-3  # an orbit is checked by starting it from ε over this, followed with this tolerance
 SAME = 1e-6  # two matrices closer than this, relative to the larger, are the same critical point
+HELD = "with weight decay and three layers or more the origin is a local minimum: a start of vanishing size stays there"
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,7 @@ def greedy_path(
     max_steps: int = MAX_STEPS,
     check: bool = True,
     points: list[GreedyPoint] | None = None,
+    weight_decay: float = 0.0,
 ) -> Iterator[Record]:
     """Follow the greedy path from the origin; yields records of one member like any run, on the CPU in float64.
 
@@ -89,6 +96,7 @@ def greedy_path(
         max_time, max_steps: budgets of the whole path.
         check: run each orbit again from a smaller ε, to see that it ends in the same matrix.
         points: if given, the critical points are appended to it as they are reached, the origin first.
+        weight_decay: λ of C(A_θ) + (λ/2)‖θ‖²; ``tol`` has no use then, every end is a minimum of the sum.
 
     The last record of an orbit carries the critical point in words as its ``note``. The path ends as ``converged`` at a
     minimum (or, where none exists, when C is within tol of its infimum), or where the width leaves no channel to open.
@@ -98,7 +106,7 @@ def greedy_path(
     """
     path = GreedyPath(
         cost, depth, width=width, epsilon=epsilon, rtol=rtol, tol=tol, max_time=max_time, max_steps=max_steps,
-        check=check, points=points,
+        check=check, points=points, weight_decay=weight_decay,
     )  # fmt: skip
     yield from path.records()
 
@@ -134,14 +142,16 @@ class GreedyPath(Walk):
     def __init__(
         self, cost: Cost, depth: int, *, width: int | None = None, epsilon: float | None = None, rtol: float = 1e-4,
         tol: float = 1e-8, max_time: float | None = None, max_steps: int = MAX_STEPS, check: bool = True,
-        points: list[GreedyPoint] | None = None,
+        points: list[GreedyPoint] | None = None, weight_decay: float = 0.0,
     ) -> None:  # fmt: skip
         if depth < 2:
             raise InputError(f"depth: found {depth}, the greedy path needs at least 2 layers")
         epsilon = min(OPENED ** (1 / depth), 0.5) if epsilon is None else epsilon
         if not 0 < epsilon <= 0.5:
             raise InputError(f"epsilon: found {epsilon}, expected a number in (0, 0.5]")
-        self.cost, self.depth, self.epsilon, self.rtol, self.tol = HostCost(cost), depth, epsilon, rtol, tol
+        check_decay(weight_decay, 0.0)
+        decay = Decay(weight_decay, depth) if weight_decay else None
+        self.cost, self.depth, self.epsilon, self.rtol, self.tol = HostCost(cost, decay), depth, epsilon, rtol, tol
         self.max_steps, self.max_time, self.check = max_steps, np.inf if max_time is None else max_time, check
         smallest = min(cost.shape)
         self.channels = smallest if width is None else min(width, smallest)
@@ -152,7 +162,8 @@ class GreedyPath(Walk):
         """From the origin to the minimum; the check of an orbit belongs to its last round."""
         if not self.points:
             here = self._arrive(np.zeros(self.cost.shape), None)
-            self.threshold = self.tol * self.cost.excess(here.point.A)
+            # With weight decay the path ends at critical points alone.
+            self.threshold = -np.inf if self.cost.decay else self.tol * self.cost.excess(here.point.A)
             self.points.append(here)
             if self._final(here):
                 self.over = True
@@ -179,7 +190,7 @@ class GreedyPath(Walk):
         if not arrived:
             self.over = told.reasons[0] is not None
             return told
-        if not self.cost.attained and float(told.excess[0]) <= self.threshold:
+        if not self.cost.attained and self.cost.decay is None and float(told.excess[0]) <= self.threshold:
             told.note = f"no minimum exists: C is within tol of its infimum, at rank {self.points[-1].point.rank + 1}"
             told.reasons, self.over = ["converged"], True
             return told
@@ -187,7 +198,7 @@ class GreedyPath(Walk):
         here = self._arrive(a, self._same_from_smaller(before, a) if self.check else None)
         self.time, self.steps, self.evaluations = (float(told.time[0]), int(told.step[0]), int(told.evaluations[0]))
         self.points.append(here)
-        moved = self.cost.excess(before.A) - self.cost.excess(here.point.A)
+        moved = self._objective(before) - self._objective(here.point)
         final = self._final(here)
         stuck = not here.point.converged or moved <= 0
         told.note = here.note if here.point.converged else "the orbit ends near no critical point"
@@ -198,12 +209,20 @@ class GreedyPath(Walk):
     def _arrive(self, a: np.ndarray, independent: bool | None) -> GreedyPoint:
         point = refine_matrix(a, self.cost)
         s = np.linalg.svd(self.cost.gradient(point.A), compute_uv=False)
-        ties = int((s >= (1 - TIE) * s[0]).sum()) if point.next_mode > 0 else 0
+        ties = int((s >= (1 - TIE) * s[0]).sum()) if point.next_mode > 0 and not self._held else 0
         return GreedyPoint(point, ties, independent)
 
     def _final(self, here: GreedyPoint) -> bool:
         done = here.point.next_mode == 0 or self.cost.excess(here.point.A) <= self.threshold
-        return done or here.point.rank >= self.channels
+        return done or here.point.rank >= self.channels or self._held
+
+    @property
+    def _held(self) -> bool:
+        """Whether weight decay keeps every channel shut."""
+        return self.cost.decay is not None and self.depth > 2
+
+    def _objective(self, point: MatrixPoint) -> float:
+        return self.cost.objective(point.A, np.linalg.svd(point.A, compute_uv=False)[: point.rank])
 
     def _same_from_smaller(self, start: MatrixPoint, reached: np.ndarray) -> bool | None:
         """Whether the orbit from a smaller ε ends in the same matrix; None where it was cut short of an end."""
@@ -242,7 +261,8 @@ class GreedyPath(Walk):
         return Record(
             np.zeros(1, dtype=int), zero, zero.astype(int), zero.astype(int),
             np.array([self.cost.excess(here.point.A)]), zero, here.point.A[None], ["converged"],
-            lambda i: [np.zeros((n, m)) for m, n in pairwise(sizes)], here.note,
+            lambda i: [np.zeros((n, m)) for m, n in pairwise(sizes)], HELD if self._held else here.note,
+            penalty=zero if self.cost.decay else None,
         )  # fmt: skip
 
 
@@ -266,12 +286,12 @@ class _Orbit(State):
         self, cost: HostCost, start: MatrixPoint, depth: int, epsilon: float, rtol: float, threshold: float,
         max_steps: int, max_time: float | None,
     ) -> None:  # fmt: skip
-        method = "stiff" if solvable(cost.cost) else "stabilised"
+        method = "stiff" if solvable(cost.cost) and cost.decay is None else "stabilised"
         network = Network.from_weights([torch.as_tensor(w) for w in opened(start, cost, depth, epsilon)])
         # The new channel is far above round-off, and the directions that carry exactly nothing have no frame to align.
         self.flow = GradientFlow(
             network, cost.cost, rtol=rtol, tol=0.0, max_steps=max_steps, max_time=max_time, method=method,
-            align_frames=False,
+            align_frames=False, weight_decay=0.0 if cost.decay is None else cost.decay.rate,
         )  # fmt: skip
         self.cost, self.rank, self.threshold = cost, start.rank + 1, threshold
         self.largest, self.next_look = 0.0, np.inf
@@ -305,8 +325,8 @@ def opened(point: MatrixPoint, cost: HostCost, depth: int, epsilon: float) -> li
     k = point.rank
     u, s, vt = np.linalg.svd(point.A, full_matrices=False)
     x, g, yt = np.linalg.svd(-cost.gradient(point.A), full_matrices=False)
-    pair = np.outer(x[:, 0], yt[0])
-    size = cost.mode_size(point.A, pair, float(g[0]), float(g[0])) ** (1 / depth)
+    pair, slope = np.outer(x[:, 0], yt[0]), float(g[0]) - cost.first
+    size = cost.mode_size(point.A, pair, slope, slope) ** (1 / depth)
     channels = np.append(s[:k] ** (1 / depth), epsilon * size)
     left = np.column_stack([u[:, :k], x[:, 0]])
     right = np.vstack([vt[:k], yt[0]])

@@ -69,6 +69,7 @@ class Eigenpairs:
         complete: whether those are all there are.
         residual: largest ‖Hv − λv‖ of the eigenpairs used; a true eigenvalue lies within this of each λ.
         largest: ‖H‖, about: the unit that zero is told in.
+        values: all eigenvalues in increasing order, where ``complete``.
     """
 
     smallest: float
@@ -77,6 +78,7 @@ class Eigenpairs:
     complete: bool
     residual: float
     largest: float
+    values: np.ndarray | None = None
 
 
 def smallest_eigenvalues(network: Network, cost: Cost, threshold: float, *, dense: int = DENSE) -> Eigenpairs:
@@ -94,7 +96,8 @@ def smallest_eigenvalues(network: Network, cost: Cost, threshold: float, *, dens
     negative = int((values < -threshold).sum())
     used = max(negative, 1)
     residual = np.linalg.norm(matrix @ vectors[:, :used] - vectors[:, :used] * values[:used], axis=0).max()
-    return Eigenpairs(float(values[0]), vectors[:, 0], negative, True, float(residual), float(np.abs(values).max()))
+    largest = float(np.abs(values).max())
+    return Eigenpairs(float(values[0]), vectors[:, 0], negative, True, float(residual), largest, values)
 
 
 def lanczos(apply: Callable[[np.ndarray], np.ndarray], size: int, threshold: float) -> Eigenpairs:

@@ -31,10 +31,11 @@ class HostCost:
         settled: whether all minimisers agree on what the data can see of their rank (unique ones, and regressions).
         decay: weight decay, or None. With it what is minimised is C plus the least that weights of A cost, and flat
             coordinates are the entries of A: in no others is that a function of singular values.
+        first: what a new mode costs per size by weight decay, :attr:`Decay.first`; 0 without.
     """
 
     def __init__(self, cost: Cost, decay: Decay | None = None) -> None:
-        self.decay = decay
+        self.decay, self.first = decay, 0.0 if decay is None else decay.first
         given = getattr(cost, "minimizer", None)
         eps = float(torch.finfo(given.dtype if given is not None else torch.float64).eps)
         self.resolution = max(eps, float(getattr(cost, "resolution", 0.0)))
@@ -167,7 +168,8 @@ class HostCost:
         """How far A can go along a matrix before C stops falling: the size that a mode grows to; ∞ where it never does.
 
         Args:
-            slope, bend: −⟨∇C(A), pair⟩ > 0 and ⟨pair, H pair⟩ at A: for a quadratic cost the answer is slope/bend.
+            slope, bend: −⟨∇C(A), pair⟩ > 0, less what weight decay takes of it, and ⟨pair, H pair⟩ at A: for a
+                quadratic cost the answer is slope/bend.
         """
         if self.is_quadratic:
             return slope / bend if bend > 0 else np.inf
@@ -175,8 +177,9 @@ class HostCost:
         from scipy.optimize import brentq  # takes a while to load, and quadratic costs need none of it
 
         def rise(x: float) -> float:
-            return float(np.sum(self.gradient(a + x * pair) * pair))
+            return float(np.sum(self.gradient(a + x * pair) * pair)) + held
 
+        held = 0.0 if self.decay is None else -slope - float(np.sum(self.gradient(a) * pair))
         low, high = 0.0, slope / bend if bend > 0 else 1.0
         for _ in range(DOUBLINGS):
             if rise(high) > 0:

@@ -326,6 +326,7 @@ def judge_matrix(
         size, u, v = top_pair(host.flat_gradient(flat.matrix) if host.decay is None else g)
         pair = -np.outer(u, v)
         bend = float(np.sum(pair * host.flat_curvature(pair[None], flat.matrix)[0]))
+        size -= host.first
         reach = host.stretch(point, host.unflat(pair), size, bend)
         reach = size / bend if np.isinf(reach) and bend > 0 else reach  # it falls for ever: the first scale it shows
         units.append(reach * host.norm(host.unflat(pair)))

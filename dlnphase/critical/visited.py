@@ -42,12 +42,13 @@ class Path:
 
     Attributes:
         time, step, excess, gradient_norm: t, accepted steps, C − C_min and ‖∇𝓛‖, each of shape (T,); of a path with
-            weight decay the last two are those of C + (λ/2)‖θ‖².
+            weight decay the last is that of C + (λ/2)‖θ‖².
         matrices: A by record number, at least at every visit and at the end.
         width: of the narrowest layer; None where it is not known.
         between: what ‖∇𝓛‖ reaches at least between each record and the next, shape (T−1,), where that is known.
         tol: the part of its first excess, or of that of A = 0 where it is less, within which the path was followed to a
             minimum; None for one that was not.
+        penalty: (λ/2)‖θ‖², shape (T,); None without weight decay.
     """
 
     time: np.ndarray
@@ -58,6 +59,12 @@ class Path:
     tol: float | None = None
     between: np.ndarray | None = None
     width: int | None = None
+    penalty: np.ndarray | None = None
+
+    @property
+    def objective(self) -> np.ndarray:
+        """What is minimised, above C_min, shape (T,)."""
+        return self.excess if self.penalty is None else self.excess + self.penalty
 
 
 @dataclass(frozen=True)
@@ -103,7 +110,7 @@ def visited_points(
     gradient had time to fall.
     """
     visits = find_visits(
-        path.time, path.step, path.excess, path.gradient_norm, min_prominence=min_prominence, between=path.between
+        path.time, path.step, path.objective, path.gradient_norm, min_prominence=min_prominence, between=path.between
     )
     last = len(path.time) - 1
     if not visits and path.gradient_norm.max() <= STILL * host.scale:

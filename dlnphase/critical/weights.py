@@ -5,6 +5,8 @@ direction, so it converges slowly and to no definite rank. θ_c is built instead
 G = ∇C(A_c), θ is critical when each mode (x, y) of G is cut on the left in some layer a, xᵀW_L ⋯ W_a = 0,
 and on the right in an earlier one b < a, W_b ⋯ W_1 y = 0, while W_L ⋯ W_1 = A_c. Two such points are of use:
 
+With weight decay critical points are balanced and nothing is left of unused channels: there is the minimal one alone.
+
 minimal    W_l = E_l C_l E_{l-1}ᵀ with E_l an orthonormal frame of the r learned channels of hidden space l: nothing is
            left of the unused channels. This is the saddle of the greedy path, the one that is certified.
 nearest    only what has to go is removed (the cheapest pair of layers for each mode, W_L and W_1 unless another pair is
@@ -65,6 +67,8 @@ def refine_weights(weights: Layers, point: MatrixPoint, cost: HostCost) -> tuple
     """
     weights = [np.asarray(w, dtype=float) for w in weights]
     minimal = minimal_point(weights, point, cost)
+    if cost.decay is not None:  # nothing that is unused is critical, and the frames are the nearest there are
+        return minimal, minimal
     nearest = nearest_point(weights, point, cost)
     if minimal.distance <= nearest.distance:
         return minimal, minimal
@@ -93,10 +97,17 @@ def natural_unit(cost: HostCost, depth: int) -> float:
 
 
 def minimal_point(weights: Layers, point: MatrixPoint, cost: HostCost) -> ParameterPoint:
-    """The critical point with nothing outside its r learned channels, whose frames are those of the weights given."""
+    """The critical point with nothing outside its r learned channels, whose frames are those of the weights given.
+
+    With weight decay it is balanced: every layer is E_l S^(1/L) E_{l−1}ᵀ.
+    """
     depth, r = len(weights), point.rank
     u, s, v = _factors(point)
     frames = [v, *_hidden_frames(weights, u, s, v), u]
+    if cost.decay is not None and r:
+        frames = _nearest_frames(weights, frames, s)
+        built = [(frames[i + 1] * s ** (1 / depth)) @ frames[i].T for i in range(depth)]
+        return _finish(weights, built, point, cost, "minimal", frames[1:-1])
     cores = [frames[i + 1].T @ w @ frames[i] for i, w in enumerate(weights)]
     if r:
         cores = _refit(cores, np.diag(s))
@@ -275,6 +286,24 @@ def _hidden_frames(weights: Layers, u: np.ndarray, s: np.ndarray, v: np.ndarray)
     return frames
 
 
+def _nearest_frames(weights: Layers, frames: list[np.ndarray], s: np.ndarray) -> list[np.ndarray]:
+    """Hidden frames for which the balanced layers E_l S^(1/L) E_{l−1}ᵀ are nearest to the weights, one after the other.
+
+    ‖W − W_c‖² depends on E_l by −2⟨E_l, (W_l E_{l−1} + W_{l+1}ᵀE_{l+1}) S^(1/L)⟩: the best is its polar factor.
+    """
+    root, frames, before = s ** (1 / len(weights)), list(frames), -np.inf
+    for _ in range(MAX_SWEEPS):
+        reached = 0.0
+        for space in range(1, len(weights)):
+            pulled = (weights[space - 1] @ frames[space - 1] + weights[space].T @ frames[space + 1]) * root
+            x, pull, yt = np.linalg.svd(pulled, full_matrices=False)
+            frames[space], reached = x @ yt, reached + float(pull.sum())
+        if reached <= before * (1 + np.finfo(float).eps):
+            break
+        before = reached
+    return frames
+
+
 def _factors(point: MatrixPoint) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     u, s, vt = np.linalg.svd(point.A, full_matrices=False)
     return u[:, : point.rank], s[: point.rank], vt[: point.rank].T
@@ -303,7 +332,9 @@ def _finish(
 ) -> ParameterPoint:
     g = cost.gradient(_product(built))
     below, above = _ends(built)
-    squares = sum(float(np.sum((s.T @ g @ p.T) ** 2)) for s, p in zip(above, below, strict=True))
+    rate = cost.decay.rate if cost.decay is not None else 0.0
+    layers = zip(above, built, below, strict=True)
+    squares = sum(float(np.sum((s.T @ g @ p.T + rate * w) ** 2)) for s, w, p in layers)
     unit = natural_unit(cost, len(built))
     distance = float(np.sqrt(sum(float(np.sum((a - b) ** 2)) for a, b in zip(start, built, strict=True))))
     return ParameterPoint(built, point, float(np.sqrt(squares)) / unit, unit, distance, form, frames)

@@ -45,9 +45,10 @@ def _time_words(info: PathInfo, loss_scale: float) -> list[str]:
     """Whether its times are those of our gradient flow, where anything speaks against it."""
     out = []
     if info.not_flow:
+        hint = "; --weight-decay takes that of it in" if "weight decay" in info.not_flow else ""
         out.append(
             f"recorded with {info.optimizer} ({info.not_flow}): its time is steps × learning rate, and the path is not "
-            "that of gradient flow"
+            f"that of gradient flow{hint}"
         )
     if info.speed is not None and info.speed_range is not None and not info.ours:
         c, (low, high) = info.speed, info.speed_range

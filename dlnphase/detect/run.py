@@ -30,6 +30,8 @@ from dlnphase.critical import (
     minimal_point,
     refine_weights,
 )
+from dlnphase.critical.certify import rotations
+from dlnphase.critical.decay import Decay
 from dlnphase.critical.escape import Escape, escape_of
 from dlnphase.critical.greedy import GreedyPoint, greedy_path
 from dlnphase.critical.visited import Path, Visited, transitions, visited_points
@@ -37,7 +39,6 @@ from dlnphase.detect.notes import notes_on, unseen_ranks
 from dlnphase.detect.sources import Source, read_source
 from dlnphase.detect.trace import MemberTrace
 from dlnphase.errors import InputError
-from dlnphase.findings import counted
 from dlnphase.results import Clock
 from dlnphase.results.detect import (
     MATRICES,
@@ -117,8 +118,11 @@ def _detect(
 ) -> DetectResult:  # fmt: skip
     settings = source.settings
     stop = should_stop if should_stop is not None else _never
-    host = HostCost(source.task.cost)
+    decay = source.info.weight_decay
+    host = HostCost(source.task.cost, Decay(decay, source.info.depth) if decay else None)
     prover = None
+    if settings.prove and decay:
+        raise InputError(f"prove: found with weight decay {decay:g}, expected a path without")
     if settings.prove:
         from dlnphase.detect.proofs import Prover  # balls and their checks are loaded by those who ask for proofs
 
@@ -181,7 +185,7 @@ def _visits_of_all(
     for trace in source.traces:
         columns = (trace.time, trace.step, trace.excess, trace.gradient_norm, trace.matrices)
         width = min(source.info.hidden, default=None)
-        path = Path(*columns, tol=trace.tol, between=trace.between, width=width)
+        path = Path(*columns, tol=trace.tol, between=trace.between, width=width, penalty=trace.penalty)
         visited = visited_points(path, host, min_prominence=source.settings.min_prominence, should_stop=stop)
         if visited is None:
             return seen, rows
@@ -198,6 +202,7 @@ def _judge(item: _Seen, source: Source, host: HostCost, greedy: list[GreedyPoint
     path = slice(visit.index, item.until + 1)
     escape = escape_of(trace.time[path], trace.matrices[path], point, host, depth) if point.converged else None
     weights = trace.weights(visit.index) is not None
+    saddle = item.visited.saddle and not (host.decay and certificate is not None and certificate.descent is None)
     return VisitInfo(
         member=trace.member,
         rank=item.visited.rank,
@@ -216,10 +221,11 @@ def _judge(item: _Seen, source: Source, host: HostCost, greedy: list[GreedyPoint
             visited.form if visited is not None and weights else "matrix",
             accuracy(source.task.cost, point.A),
             accuracy(source.task.test, point.A),
+            None if host.decay is None else host.decay.value(np.array(_spectrum(point.A)[: point.rank])),
         ),
-        curvature=_curvature(certificate, source.true_sizes),
+        curvature=_curvature(certificate, point, source),
         kind=certificate.kind if certificate is not None else _plain_kind(point),
-        escape=_escape(point, certificate, escape, source.info) if item.visited.saddle else None,
+        escape=_escape(point, certificate, escape, source.info, host) if saddle else None,
         greedy=_compared(item, host, greedy) if point.converged else None,
         note=_note(item, certificate, host),
     )
@@ -262,15 +268,26 @@ def _plain_kind(point: MatrixPoint) -> str:
     return "global-minimum" if point.next_mode == 0 else "uncertified"
 
 
-def _curvature(certificate: Certificate | None, true_sizes: bool) -> CurvatureInfo | None:
+def _curvature(certificate: Certificate | None, point: MatrixPoint, source: Source) -> CurvatureInfo | None:
     if certificate is None or certificate.curvature is None:
         return None
-    c = certificate.curvature
-    return CurvatureInfo(c.min_eigenvalue, c.negative_eigenvalues, c.residual, c.complete and true_sizes)
+    c, turns = certificate.curvature, None
+    if c.zero_eigenvalues is not None:
+        turns = rotations(point.rank, source.info.hidden)
+    complete = c.complete and source.true_sizes
+    return CurvatureInfo(c.min_eigenvalue, c.negative_eigenvalues, c.residual, complete, c.zero_eigenvalues, turns)
+
+
+def _growth(point: MatrixPoint, certificate: Certificate | None, host: HostCost) -> float:
+    """The rate at which a saddle is left, in theory."""
+    if host.decay is None or host.decay.depth == 2:
+        return point.next_mode - host.first
+    curvature = certificate.curvature if certificate is not None else None
+    return 0.0 if curvature is None else -curvature.min_eigenvalue
 
 
 def _escape(
-    point: MatrixPoint, certificate: Certificate | None, escape: Escape | None, info: PathInfo
+    point: MatrixPoint, certificate: Certificate | None, escape: Escape | None, info: PathInfo, host: HostCost
 ) -> EscapeInfo | None:
     """How a saddle was left; the rate in the time of our flow, where a path is known to go c times as fast."""
     speed = 1.0 if info.ours or info.speed is None else info.speed
@@ -280,7 +297,7 @@ def _escape(
     return EscapeInfo(
         order=descent.order if descent is not None else None,
         rate=escape.rate / speed if escape is not None and escape.rate is not None else None,
-        predicted_rate=point.next_mode,
+        predicted_rate=_growth(point, certificate, host),
         alignment=escape.alignment if escape is not None else None,
         descent=descent.ratio if descent is not None else None,
         epsilon=descent.epsilon if descent is not None else None,
@@ -293,8 +310,9 @@ def _greedy(source: Source, up_to: int, stop: Callable[[], bool]) -> list[Greedy
     points: list[GreedyPoint] = []
     width = min(source.info.hidden, default=None)
     for _ in greedy_path(
-        source.task.cost, source.info.depth, width=width, rtol=GREEDY_RTOL, tol=GREEDY_TOL, check=False, points=points
-    ):
+        source.task.cost, source.info.depth, width=width, rtol=GREEDY_RTOL, tol=GREEDY_TOL, check=False, points=points,
+        weight_decay=source.info.weight_decay,
+    ):  # fmt: skip
         if stop() or (points and points[-1].point.rank >= up_to):
             break
     return points
@@ -331,44 +349,4 @@ def _matrices(seen: list[_Seen], greedy: list[GreedyPoint], source: Source) -> d
     }
 
 
-def detect_sentence(result: DetectResult) -> str:
-    """One sentence (or two) in words."""
-    if not result.complete:
-        return f"Interrupted after {visits_in_words(result)}."
-    parts = [_member_sentence(result, member) for member in result.path.members]
-    if len(parts) == 1:
-        return parts[0]
-    common = max(set(parts), key=parts.count)
-    return f"{parts.count(common)} of {len(parts)} paths: {common}"
-
-
-def visits_in_words(result: DetectResult) -> str:
-    """``1 visit``, ``3 visits``."""
-    return f"{counted(len(result.visits), 'visit')}"
-
-
-def _member_sentence(result: DetectResult, member: int) -> str:
-    visits = [v for v in result.visits if v.member == member]
-    saddles = [v for v in visits if v.kind in ("strict-saddle", "degenerate-saddle")]
-    minima = [v for v in visits if v.kind in ("global-minimum", "local-minimum")]
-    end = f"a {minima[-1].kind.replace('-', ' ')} of rank {minima[-1].rank}" if minima else "no minimum"
-    if not visits:
-        return "No visit: the gradient falls or rises all along without a clear minimum; no saddle is visited."
-    if not saddles:
-        others = [v for v in visits if v.kind == "uncertified"]
-        if others:
-            return f"{len(others)} critical point(s) visited that were not certified; the path ends at {end}."
-        return f"No saddle is visited: the path goes straight to {end}."
-    ranks = ", ".join(str(v.rank) for v in saddles)
-    kinds = sorted({v.kind.removesuffix("-saddle") for v in saddles})
-    one = len(saddles) == 1
-    words = f"The path visits {len(saddles)} {' and '.join(kinds)} saddle{'' if one else 's'} of rank {ranks}"
-    words += f", then reaches {end}." if minima else "; it has not reached a minimum."
-    compared = [v for v in visits if v.greedy is not None]
-    if compared:
-        same = sum(v.greedy.same for v in compared)  # type: ignore[union-attr]
-        words += f" {same} of {len(compared)} critical points are those of the greedy path of α → 0."
-    return words
-
-
-__all__ = ["DetectResult", "DetectSettings", "detect_saddles", "detect_sentence", "visits_in_words"]
+__all__ = ["DetectResult", "DetectSettings", "detect_saddles"]

@@ -5,6 +5,8 @@ or only the end-to-end matrices ``A`` (T, d_out, d_in); ``step`` (T,) if it like
 weights; from matrices under the assumption of balanced layers, which small initialisations approach and keep:
 
     ‖∇𝓛‖² = Σ_l ‖(AAᵀ)^((L−l)/2L) ∇C(A) (AᵀA)^((l−1)/2L)‖_F²
+
+With weight decay ‖∇𝓛‖ is that of C + (λ/2)‖θ‖²: λW_l is added to the gradient of every layer.
 """
 
 from __future__ import annotations
@@ -86,8 +88,6 @@ def read_source(settings: DetectSettings) -> Source:
 def _from_run(path: Path, settings: DetectSettings) -> Source:
     result = load_train(path)
     _agree_with_run(settings, result, path)
-    if result.config.weight_decay:
-        raise InputError(f"SOURCE: {path}: found a run with weight-decay, expected one without")
     if result.trajectory is None:
         raise InputError(f"SOURCE: {path}: {result.files.get('trajectory')} is missing beside {RUN_FILE}")
     task, _ = build_task(_beside_its_file(settings, result.config), resolve_backend("cpu"))
@@ -98,7 +98,7 @@ def _from_run(path: Path, settings: DetectSettings) -> Source:
     traces = tuple(_trace_of(result, member) for member in members)
     info = PathInfo(
         "dlnphase train", len(result.trajectory.t), members, result.network.depth, hidden, "recorded",
-        result.outcome.reason,
+        result.outcome.reason, weight_decay=result.config.weight_decay,
     )  # fmt: skip
     return Source(traces, task, info, settings, known)
 
@@ -122,6 +122,10 @@ def _agree_with_run(settings: DetectSettings, result: TrainResult, path: Path) -
             raise InputError(f"{name}: found {value} beside the run {path}, which tells its own times; drop it")
     if settings.loss_scale != 1.0:
         raise InputError(f"loss-scale: found {settings.loss_scale:g} beside the run {path}, expected 1")
+    if settings.weight_decay not in (None, config.weight_decay):
+        raise InputError(
+            f"weight-decay: found {settings.weight_decay:g}, but the run {path} has {config.weight_decay:g}; drop it"
+        )
     told: dict[str, Any] = {"depth": result.network.depth, "width": result.network.width}
     asked = {name: value for name in told if (value := getattr(settings, name)) is not None}
     if told["width"] is None and len(widths := set(_true_sizes(result.network)[0])) == 1:
@@ -166,7 +170,8 @@ def _trace_of(result: TrainResult, member: int) -> MemberTrace:
     t, step, excess, norm = (c[rows].astype(float) for c in columns)
     outcome = next((m.outcome for m in result.members if m.member == member), result.outcome)
     tol = result.config.tol if outcome.reason == "converged" else None
-    return MemberTrace(member, t, step, excess, norm, trajectory.A[rows].astype(float), weights, tol)
+    penalty = None if trajectory.penalty is None else trajectory.penalty[rows].astype(float)
+    return MemberTrace(member, t, step, excess, norm, trajectory.A[rows].astype(float), weights, tol, penalty=penalty)
 
 
 def _needs_task(name: str, settings: DetectSettings) -> None:
@@ -194,6 +199,9 @@ def _from_npz(path: Path, settings: DetectSettings) -> Source:
             raise InputError(f"{name}: found beside {path.name}, which holds its own times; drop it")
     arrays = read_npz(path, "SOURCE", words=WORDS)
     optimizer, not_flow = (str(arrays.pop(name, "")) for name in ("optimizer", "not_flow"))
+    if settings.weight_decay:  # what is taken in speaks against nothing
+        told = f"weight decay {settings.weight_decay:g}"
+        not_flow = "; ".join(words for words in not_flow.split("; ") if words != told)
     where = f"SOURCE: {path}"
     if "t" not in arrays:
         if "step" not in arrays or settings.lr is None:
@@ -263,28 +271,35 @@ def _from_weights(
         raise InputError(f"width: found {settings.width}, but {name} has {', '.join(map(str, sorted(widths)))}")
     _check_shape((layers[-1].shape[1], layers[0].shape[2]), task, where)
     t, step = rows
+    decay = _decay_of(settings)
     size = sum(int(np.prod(w.shape[1:])) for w in layers)
     parts = []
     for start in range(0, t.size, max(CHUNK // size, 1)):
         chunk = slice(start, start + max(CHUNK // size, 1))
         network = Network.from_weights([torch.as_tensor(w[chunk].astype(float)) for w in layers])
         a = network.product()
-        norm = torch.linalg.vector_norm(network.gradient(task.cost.gradient(a)), dim=1)
-        parts.append((task.cost.excess(a).numpy(), norm.numpy(), a.numpy()))
-    excess, gradient, matrices = (np.concatenate(p) for p in zip(*parts, strict=True))
-    excess = np.maximum(excess, 0.0)
-    trace = MemberTrace(0, t, step, excess, gradient, matrices, lambda i: [w[i].astype(float) for w in layers])
-    speed = speed_factor(t, excess, gradient) or followed_speed(trace, task.cost, rtol=FOLLOWED_RTOL)
+        slope = network.gradient(task.cost.gradient(a)) + decay * network.theta
+        held = 0.5 * decay * network.theta.square().sum(1)
+        norm = torch.linalg.vector_norm(slope, dim=1)
+        parts.append((task.cost.excess(a).numpy(), norm.numpy(), a.numpy(), held.numpy()))
+    excess, gradient, matrices, penalty = (np.concatenate(p) for p in zip(*parts, strict=True))
+    trace = MemberTrace(
+        0, t, step, np.maximum(excess, 0.0), gradient, matrices, lambda i: [w[i].astype(float) for w in layers],
+        penalty=penalty if decay else None,
+    )  # fmt: skip
+    followed_too = {"rtol": FOLLOWED_RTOL, "decay": decay}
+    speed = speed_factor(t, trace.objective, gradient) or followed_speed(trace, task.cost, **followed_too)
     hidden = tuple(w.shape[1] for w in layers[:-1])
     info = PathInfo(
         "weights", t.size, (0,), len(layers), hidden, "computed from the weights", spacing=_spacing(t),
         speed=None if speed is None else speed.value, speed_range=None if speed is None else (speed.low, speed.high),
+        weight_decay=decay,
     )  # fmt: skip
     factor = None if info.ours else info.speed
-    trace = replace(trace, between=least_between(t, excess, gradient, factor))
+    trace = replace(trace, between=least_between(t, trace.objective, gradient, factor))
     if settings.between is not False:
         far = far_apart(trace) if settings.between is None else np.ones(t.size - 1, dtype=bool)
-        trace, count, strayed = followed(trace, task.cost, far, rtol=FOLLOWED_RTOL, speed=factor)
+        trace, count, strayed = followed(trace, task.cost, far, speed=factor, **followed_too)
         info = replace(info, followed=count, strayed=strayed)
     return Source((trace,), task, info, settings)
 
@@ -306,31 +321,42 @@ def _from_matrices(
     width = min(task.shape) if settings.width is None else settings.width
     if settings.between:
         raise InputError("between: found with matrices alone, expected weights, from which the flow can be followed")
-    gradient = balanced_gradient(matrices, task.cost, settings.depth)
-    trace = MemberTrace(0, t, step, excess, gradient, matrices, _none, between=least_between(t, excess, gradient))
+    decay, s = _decay_of(settings), np.linalg.svd(matrices, compute_uv=False)
+    gradient = balanced_gradient(matrices, task.cost, settings.depth, decay)
+    penalty = 0.5 * decay * settings.depth * np.sum(s ** (2 / settings.depth), axis=1) if decay else None
+    trace = MemberTrace(0, t, step, excess, gradient, matrices, _none, penalty=penalty)
+    trace = replace(trace, between=least_between(t, trace.objective, gradient))
     hidden = (width,) * (settings.depth - 1)
     info = PathInfo(
         "matrices", t.size, (0,), settings.depth, hidden, "computed from A, layers taken as balanced",
-        spacing=_spacing(t),
+        spacing=_spacing(t), weight_decay=decay,
     )  # fmt: skip
     return Source((trace,), task, info, settings)
+
+
+def _decay_of(settings: DetectSettings) -> float:
+    """λ in units of our cost: a loss c times ours, beside (μ/2)‖θ‖², moves weights as ours beside (μ/2c)‖θ‖² does."""
+    return (settings.weight_decay or 0.0) / settings.loss_scale
 
 
 def _none(record: int) -> None:
     return None
 
 
-def balanced_gradient(matrices: np.ndarray, cost: ConvexCost, depth: int) -> np.ndarray:
-    """‖∇𝓛‖ of balanced networks with these end-to-end matrices (T, d_out, d_in), shape (T,)."""
+def balanced_gradient(matrices: np.ndarray, cost: ConvexCost, depth: int, decay: float = 0.0) -> np.ndarray:
+    """‖∇𝓛‖ of balanced networks with these end-to-end matrices (T, d_out, d_in) and weight decay λ, shape (T,)."""
     g = cost.gradient(torch.as_tensor(matrices)).numpy()
     u, s, vt = np.linalg.svd(matrices, full_matrices=True)
     d_out, d_in = matrices.shape[1:]
     left, right = np.zeros((len(s), d_out)), np.zeros((len(s), d_in))
     left[:, : s.shape[1]], right[:, : s.shape[1]] = s, s
-    squares = (np.swapaxes(u, 1, 2) @ g @ np.swapaxes(vt, 1, 2)) ** 2
+    turned = np.swapaxes(u, 1, 2) @ g @ np.swapaxes(vt, 1, 2)
+    modes = np.arange(s.shape[1])
     total = np.zeros(len(s))
     for layer in range(1, depth + 1):
-        weight_left = left ** (2 * (depth - layer) / depth) if layer < depth else np.ones_like(left)
-        weight_right = right ** (2 * (layer - 1) / depth) if layer > 1 else np.ones_like(right)
-        total += np.einsum("ti,tij,tj->t", weight_left, squares, weight_right)
+        weight_left = left ** ((depth - layer) / depth) if layer < depth else np.ones_like(left)
+        weight_right = right ** ((layer - 1) / depth) if layer > 1 else np.ones_like(right)
+        slope = weight_left[:, :, None] * turned * weight_right[:, None]
+        slope[:, modes, modes] += decay * s ** (1 / depth)
+        total += np.square(slope).sum((1, 2))
     return np.sqrt(total)

@@ -8,6 +8,8 @@ record to the next (:func:`followed`).
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -21,7 +23,7 @@ ROUND_OFF = 1e-12  # falls of the cost below this share of it are not told from 
 JUMP = 0.5  # records between which ln ‖∇𝓛‖ changes by more, or has to rise by more, may hide a burst
 QUIET = 1e-3  # stretches on which the excess cost falls by less than this share hold no burst, and are not followed
 
-Row = tuple[float, float, float, float, np.ndarray]  # time, step, C − C_min, ‖∇𝓛‖, A
+Row = tuple[float, float, float, float, float, np.ndarray]  # time, step, C − C_min, ‖∇𝓛‖, (λ/2)‖θ‖², A
 
 
 def least_between(
@@ -29,8 +31,9 @@ def least_between(
 ) -> np.ndarray:
     """What ‖∇𝓛‖ reaches at least between each record and the next, shape (T−1,); 0 where the cost does not fall.
 
-    A path whose speed c is known (``speed``) is brought to ours first. Where it is not, one that moves faster than
-    ours is slowed down by what dense records tell; for one that is slower the bound only loses strength.
+    ``excess`` is what the flow makes fall. A path whose speed c is known (``speed``) is brought to ours first. Where it
+    is not, one that moves faster than ours is slowed down by what dense records tell; for one that is slower the bound
+    only loses strength.
     """
     fall, lasted = excess[:-1] - excess[1:], np.diff(time)
     known = (fall > ROUND_OFF * excess[:-1]) & (lasted > 0)
@@ -52,7 +55,8 @@ def far_apart(trace: MemberTrace) -> np.ndarray:
 
 
 def followed(
-    trace: MemberTrace, cost: ConvexCost, which: np.ndarray, *, rtol: float, speed: float | None = None
+    trace: MemberTrace, cost: ConvexCost, which: np.ndarray, *, rtol: float, speed: float | None = None,
+    decay: float = 0.0,
 ) -> tuple[MemberTrace, int, int]:
     """The path with the flow from a record to the next filled in.
 
@@ -64,11 +68,12 @@ def followed(
         which: stretches to look at, shape (T−1,).
         rtol: of the integration.
         speed: how fast the path goes beside the flow, where it is not as fast.
+        decay: weight decay λ.
 
     Returns:
         The path, how many stretches were filled in, and on how many the flow strayed.
     """
-    fall = trace.excess[:-1] - trace.excess[1:] > QUIET * trace.excess[:-1]
+    fall = trace.objective[:-1] - trace.objective[1:] > QUIET * trace.objective[:-1]
     wanted = which & fall & (np.diff(trace.time) > 0)
     rows: list[Row] = []
     layers: list[int | Layers] = []  # a record of the source by its number, or the layers of one that was filled in
@@ -79,7 +84,7 @@ def followed(
         start = trace.weights(index) if index < len(wanted) and wanted[index] else None
         if start is None:
             continue
-        more = _stretch(trace, index, start, cost, rtol, speed)
+        more = _stretch(trace, index, start, cost, rtol, speed, decay)
         filled, strayed = filled + (more is not None), strayed + (more is None)
         for row, weights in more or []:
             rows.append(row)
@@ -91,15 +96,15 @@ def followed(
         held = layers[record]
         return trace.weights(held) if isinstance(held, int) else held
 
-    time, step, excess, norm = (np.array([row[k] for row in rows], dtype=float) for k in range(4))
-    matrices = np.stack([row[4] for row in rows])
-    between = least_between(time, excess, norm, speed)
-    path = MemberTrace(trace.member, time, step, excess, norm, matrices, weights_of, trace.tol, between)
-    return path, filled, strayed
+    time, step, excess, norm, held = (np.array([row[k] for row in rows], dtype=float) for k in range(5))
+    matrices = np.stack([row[5] for row in rows])
+    penalty = None if trace.penalty is None else held
+    path = MemberTrace(trace.member, time, step, excess, norm, matrices, weights_of, trace.tol, penalty=penalty)
+    return replace(path, between=least_between(time, path.objective, norm, speed)), filled, strayed
 
 
 def _stretch(
-    trace: MemberTrace, index: int, start: Layers, cost: ConvexCost, rtol: float, speed: float | None
+    trace: MemberTrace, index: int, start: Layers, cost: ConvexCost, rtol: float, speed: float | None, decay: float
 ) -> list[tuple[Row, Layers]] | None:
     """Records of the flow strictly between a record and the next; None where it does not lead there."""
     lasted = float(trace.time[index + 1] - trace.time[index])
@@ -108,12 +113,13 @@ def _stretch(
     network = Network.from_weights([torch.as_tensor(w) for w in start])
     out: list[tuple[Row, Layers]] = []
     end = trace.matrices[index]
-    for record in gradient_flow(network, cost, rtol=rtol, max_time=ours, tol=0.0):
+    for record in gradient_flow(network, cost, rtol=rtol, max_time=ours, tol=0.0, weight_decay=decay):
         share = float(record.time[0]) / ours
         end = record.A[0]
         if 0 < share < 1:
             when, step = float(trace.time[index]) + share * lasted, float(trace.step[index]) + share * steps
-            row = (when, step, float(record.excess[0]), float(record.gradient_norm[0]), end)
+            held = 0.0 if record.penalty is None else float(record.penalty[0])
+            row = (when, step, float(record.excess[0]), float(record.gradient_norm[0]), held, end)
             out.append((row, record.weights(0)))
     goal = trace.matrices[index + 1]
     near = np.linalg.norm(end - goal) <= ARRIVED * np.linalg.norm(goal - trace.matrices[index])
@@ -123,4 +129,5 @@ def _stretch(
 def _row(trace: MemberTrace, index: int) -> Row:
     columns = (trace.time, trace.step, trace.excess, trace.gradient_norm)
     time, step, excess, norm = (float(column[index]) for column in columns)
-    return time, step, excess, norm, trace.matrices[index]
+    held = 0.0 if trace.penalty is None else float(trace.penalty[index])
+    return time, step, excess, norm, held, trace.matrices[index]

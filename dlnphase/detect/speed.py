@@ -15,7 +15,7 @@ import torch
 
 from dlnphase.costs.interface import ConvexCost
 from dlnphase.detect.trace import Layers, MemberTrace
-from dlnphase.dynamics import gradient_flow
+from dlnphase.dynamics import Record, gradient_flow
 from dlnphase.networks.chain import Network
 from dlnphase.results.detect import SAME_SPEED
 
@@ -42,38 +42,41 @@ def speed_factor(time: np.ndarray, excess: np.ndarray, gradient_norm: np.ndarray
     """c of a path with dense records, or None where it is no constant, or cannot be told.
 
     Args:
-        time, excess, gradient_norm: t, C − C_min and ‖∇𝓛‖ at its records, each of shape (T,).
+        time, excess, gradient_norm: t, what its flow makes fall and ‖∇𝓛‖ at its records, each of shape (T,).
     """
     factors = _factors(time, excess, gradient_norm)
     return _constant(factors) if factors.size >= ENOUGH else None
 
 
-def followed_speed(trace: MemberTrace, cost: ConvexCost, *, rtol: float) -> Speed | None:
+def followed_speed(trace: MemberTrace, cost: ConvexCost, *, rtol: float, decay: float = 0.0) -> Speed | None:
     """c of a path whose records lie far apart, by the flow from some of them to the next; None as above.
 
     Args:
         trace: with weights.
         cost: what it was trained on.
         rtol: of the integration.
+        decay: weight decay λ.
     """
-    fallen = trace.excess[:-1] - trace.excess[1:]
-    clear = np.flatnonzero((fallen > CLEAR * trace.excess[:-1]) & (np.diff(trace.time) > 0))
+    fallen = trace.objective[:-1] - trace.objective[1:]
+    clear = np.flatnonzero((fallen > CLEAR * trace.objective[:-1]) & (np.diff(trace.time) > 0))
     chosen = clear[np.unique(np.linspace(0, len(clear) - 1, min(STRETCHES, len(clear))).round().astype(int))]
     factors = []
     for index in chosen:
         start = trace.weights(int(index))
-        needed = None if start is None else _flow_time(start, trace, int(index), cost, rtol)
+        needed = None if start is None else _flow_time(start, trace, int(index), cost, rtol, decay)
         if needed is not None:
             factors.append(needed / float(trace.time[index + 1] - trace.time[index]))
     return _constant(np.array(factors)) if len(factors) >= FEW else None
 
 
-def _flow_time(start: Layers, trace: MemberTrace, index: int, cost: ConvexCost, rtol: float) -> float | None:
+def _flow_time(
+    start: Layers, trace: MemberTrace, index: int, cost: ConvexCost, rtol: float, decay: float
+) -> float | None:
     """The time our flow takes from a record to the next; None where it does not lead there."""
     network = Network.from_weights([torch.as_tensor(w) for w in start])
-    goal, before = float(trace.excess[index + 1]), None
-    for record in gradient_flow(network, cost, rtol=rtol, tol=0.0, max_steps=FLOW_STEPS):
-        now = (float(record.time[0]), float(record.excess[0]), float(record.gradient_norm[0]))
+    goal, before = float(trace.objective[index + 1]), None
+    for record in gradient_flow(network, cost, rtol=rtol, tol=0.0, max_steps=FLOW_STEPS, weight_decay=decay):
+        now = (float(record.time[0]), objective_of(record), float(record.gradient_norm[0]))
         if now[1] <= goal:
             break
         before = now
@@ -81,14 +84,19 @@ def _flow_time(start: Layers, trace: MemberTrace, index: int, cost: ConvexCost, 
         return None
     needed = before[0] + (now[0] - before[0]) * (before[1] - goal) / (before[1] - now[1])
     for _ in range(2):  # C falls by ‖∇𝓛‖² a unit of time: two steps of Newton's method on the flow itself
-        *_, last = gradient_flow(network, cost, rtol=rtol, tol=0.0, max_time=needed)
-        ahead = (float(last.excess[0]) - goal) / float(last.gradient_norm[0]) ** 2
+        *_, last = gradient_flow(network, cost, rtol=rtol, tol=0.0, max_time=needed, weight_decay=decay)
+        ahead = (objective_of(last) - goal) / float(last.gradient_norm[0]) ** 2
         if not 0 < needed + ahead < np.inf:
             return None
         needed += ahead
     way = np.linalg.norm(trace.matrices[index + 1] - trace.matrices[index])
     missed = np.linalg.norm(last.A[0] - trace.matrices[index + 1])
     return needed if missed <= ARRIVED * way else None
+
+
+def objective_of(record: Record) -> float:
+    """What the flow makes fall, above C_min, of a record of one network."""
+    return float(record.excess[0] if record.penalty is None else record.excess[0] + record.penalty[0])
 
 
 def _constant(factors: np.ndarray) -> Speed | None:

@@ -32,6 +32,7 @@ class MemberTrace:
         matrices: A, (T, d_out, d_in).
         weights: record number → layers, or None where the source holds none.
         tol: what the run converged to, relative to its start; None where it did not, or nobody says.
+        penalty: (λ/2)‖θ‖², (T,), of a path with weight decay, whose ‖∇𝓛‖ is that of C + (λ/2)‖θ‖²; None without.
         between: what ‖∇𝓛‖ reaches at least between each record and the next, (T−1,); for records that lie far apart.
     """
 
@@ -44,3 +45,9 @@ class MemberTrace:
     weights: Callable[[int], Layers | None]
     tol: float | None = None
     between: np.ndarray | None = None
+    penalty: np.ndarray | None = None
+
+    @property
+    def objective(self) -> np.ndarray:
+        """What its flow makes fall, above C_min: (T,)."""
+        return self.excess if self.penalty is None else self.excess + self.penalty

@@ -45,6 +45,7 @@ class CriticalPoint:
 
     Attributes:
         accuracy, test_accuracy: shares of right answers, of a cost that knows them.
+        penalty: (λ/2)‖θ_c‖² = (λL/2)·Σ s_i^(2/L); None without weight decay.
     """
 
     cost: float
@@ -54,16 +55,24 @@ class CriticalPoint:
     form: str
     accuracy: float | None = None
     test_accuracy: float | None = None
+    penalty: float | None = None
 
 
 @dataclass(frozen=True)
 class CurvatureInfo:
-    """Smallest Hessian eigenvalue, how many are negative (``complete``: all of them counted), residual ‖Hv − λv‖."""
+    """Smallest Hessian eigenvalue, how many are negative (``complete``: all of them counted), residual ‖Hv − λv‖.
+
+    Attributes:
+        zero_eigenvalues: with weight decay, how many are zero to round-off; None without and where not all are counted.
+        rotations: how many of them rotations of the hidden spaces explain; None without weight decay.
+    """
 
     min_eigenvalue: float
     negative_eigenvalues: int
     residual: float
     complete: bool
+    zero_eigenvalues: int | None = None
+    rotations: int | None = None
 
 
 @dataclass(frozen=True)
@@ -74,7 +83,8 @@ class EscapeInfo:
         order: of the descent: 2 or L.
         rate: s as measured on the path (s_{k+1} in theory), in the time of our flow where the path is known to go c
             times as fast; None where the path does not resolve it.
-        predicted_rate: s = ‖∇C(A_c)‖_op.
+        predicted_rate: s = ‖∇C(A_c)‖_op; with weight decay s − λ at L = 2, and at L ≥ 3 minus the least eigenvalue of
+            the Hessian, since no new mode grows from nothing there.
         alignment: of the path with the top singular pair of −∇C(A_c) as it leaves; None where it does not leave.
         descent: decrease of the cost obtained over the decrease predicted to leading order.
         epsilon: size of the new channel (or step) it was obtained with.
@@ -171,6 +181,7 @@ class PathInfo:
         followed: stretches between two records that were filled in by the flow from the first to the second.
         strayed: stretches on which that flow did not lead to the second record, and which were left as they are.
         optimizer: what trained it, as a Recorder tells; "" where nobody does.
+        weight_decay: λ of C + (λ/2)‖θ‖², whose critical points are told; 0 without.
         not_flow: why, as a Recorder tells, its path is not that of gradient flow in the time steps × learning rate.
     """
 
@@ -188,6 +199,7 @@ class PathInfo:
     strayed: int = 0
     optimizer: str = ""
     not_flow: str = ""
+    weight_decay: float = 0.0
 
     @property
     def ours(self) -> bool:

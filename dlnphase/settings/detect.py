@@ -46,6 +46,13 @@ class DetectSettings(MachineSettings, CostSettings):
     loss_scale: float = option(
         1.0, number(positive=True), "how many times ours the loss is that SOURCE was trained on", panel="Saddles"
     )
+    weight_decay: float | None = option(
+        None,
+        number(0.0),
+        "lambda: the points of C + (lambda/2)|theta|^2, of a SOURCE trained with weight decay (divided by loss-scale)",
+        panel="Saddles",
+        default_words="that of a run, else 0",
+    )
     between: bool | None = option(
         None,
         boolean(),

@@ -113,8 +113,6 @@ class DynamicsSettings(Settings):
 
     def _settle(self) -> None:
         super()._settle()
-        if self.weight_decay and self.dynamics == "greedy":
-            raise InputError("weight-decay: found with dynamics greedy, which follows the limit without it")
         defaults: dict[str, tuple[Any, Iterable[str]]] = {
             "rtol": (1e-4, CONTINUOUS),
             "max_time": (None, CONTINUOUS),

@@ -48,14 +48,16 @@ def convex_task(settings: S, backend: Backend) -> tuple[Task, S]:
     return _entries(settings, backend)
 
 
-def note_on_minimum(cost: ConvexCost) -> tuple[str, ...]:
-    """A word where no minimum exists, or none was found."""
+def note_on_minimum(cost: ConvexCost, settings: CostSettings) -> tuple[str, ...]:
+    """A word where no minimum exists, or none was found; with weight decay there is one."""
     if cost.attained:
         return ()
     found = getattr(cost, "found", None)
     if found is not None and not found.known:
         return (f"no minimum was found: costs are told above {cost.minimum:.6g}, the lowest that was met",)
     what = "entries" if cost.metric is None else "samples"
+    if getattr(settings, "weight_decay", None):
+        return (f"all {what} can be got right: it is weight decay that keeps A finite",)
     grows = "A grows for ever as C falls to 0, unless weights decay"
     return (f"separable: all {what} can be got right, so C has no minimum, and {grows}",)
 
@@ -82,7 +84,7 @@ def _classification(settings: S, backend: Backend) -> tuple[Task, S]:
     notes = (
         names + (", …)" if count > 6 else ")"),
         *data.notes,
-        *note_on_minimum(training),
+        *note_on_minimum(training, settings),
         *offsets(data.x, np.ones((len(data.x), 1)) * 0),
     )
     labels = Labels(data.classes if rows == count else (), data.columns)
@@ -98,7 +100,7 @@ def _samples(settings: S, backend: Backend) -> tuple[Task, S]:
     test = None
     if "X_test" in arrays:
         test = huber_regression(arrays["X_test"], arrays["Y_test"], settings.huber_delta, backend, UNSOUGHT)
-    notes = (*note_on_minimum(cost), *offsets(arrays["X"], arrays["Y"]))
+    notes = (*note_on_minimum(cost, settings), *offsets(arrays["X"], arrays["Y"]))
     return Task(cost, test, notes=notes), replace(settings, task="regression")
 
 
@@ -131,7 +133,7 @@ def _entries(settings: S, backend: Backend) -> tuple[Task, S]:
     if rest.any():
         truth = matrix if target is None or settings.cost == "logistic" else target
         test = _entry_cost(settings, truth, rest, backend)
-    task = Task(cost, test, target, notes=(*notes, *note_on_minimum(cost)), labels=labels)
+    task = Task(cost, test, target, notes=(*notes, *note_on_minimum(cost, settings)), labels=labels)
     kind = "completion" if not seen.all() else "factorization"
     if settings.task not in (None, kind):
         raise InputError(f"task: found {settings.task}, but the data makes it a {kind}")

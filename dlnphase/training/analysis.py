@@ -16,6 +16,7 @@ from dlnphase.costs.quadratic import QuadraticCost
 from dlnphase.critical import HostCost, MatrixPoint, RankTransition, refine_matrix
 from dlnphase.critical.bottleneck import is_least
 from dlnphase.critical.decay import Decay
+from dlnphase.critical.decayed_modes import is_least_with_decay, plateau_cost
 from dlnphase.critical.learning_coefficient import learning_coefficient
 from dlnphase.critical.visited import Path, Visited, matrix_rank, transitions, visited_points
 from dlnphase.dynamics import Update
@@ -23,7 +24,7 @@ from dlnphase.findings import DecayTheory
 from dlnphase.networks.chain import Network
 from dlnphase.results.train import Member, NetworkInfo, Outcome, Plateau, Prediction, Regime, Spread, TaskInfo, Theory
 from dlnphase.training.answers import answers
-from dlnphase.training.decay_theory import SAME, decay_theory, least_objective, plateau_cost
+from dlnphase.training.decay_theory import decay_theory
 from dlnphase.training.decayed import Unreached
 from dlnphase.training.early import passes_early, with_dense_start
 from dlnphase.training.modes import modes_of
@@ -97,9 +98,10 @@ def analyse(path: MemberPath, member: int, square_norm: float, context: Context)
     cost = excess + context.cost.minimum
     tol = context.tol if path.reason == "converged" else None
     width = min(context.network.full_hidden or context.network.hidden)
-    records = Path(time, step, excess + penalty, gradient, path.matrices, tol, width=width)
+    held = penalty if context.decay else None
+    records = Path(time, step, excess, gradient, path.matrices, tol, width=width, penalty=held)
     visited = [v for v in visited_points(records, host) or () if v.counts]
-    rows = transitions(replace(records, excess=excess), context.cost.minimum, visited)
+    rows = transitions(records, context.cost.minimum, visited)
     saddles = [v.visit for v in visited if v.saddle]
     movement, ntk_change = _change(path, square_norm, context)
     evidence = Regime(len(saddles), max((v.prominence for v in saddles), default=0.0), movement, ntk_change)
@@ -194,14 +196,10 @@ def _expected_cost(rank: int, context: Context) -> float | None:
     return context.cost.minimum_at_rank(rank)
 
 
-def _decayed_end(end: MatrixPoint, host: HostCost, cost: ConvexCost, width: int) -> dict[str, Any]:
+def _decayed_end(end: MatrixPoint, host: HostCost, width: int) -> dict[str, Any]:
     """As :func:`_reached`, with weight decay; what is minimised is told with C_min."""
-    decay = host.decay
-    assert decay is not None
     value = host.objective(end.A, np.linalg.svd(end.A, compute_uv=False)[: end.rank])
-    least = least_objective(cost, decay.rate, decay.depth, width)
-    convex = decay.depth == 2 and end.next_mode == 0
-    known = convex or (least is not None and value - least <= SAME * max(least, value))
+    known = is_least_with_decay(end, host, width)
     return {"reached": "decayed-minimum" if known else "decayed-local-minimum", "reachable": value + host.minimum}
 
 
@@ -210,7 +208,7 @@ def _reached(end: Visited | None, host: HostCost, cost: ConvexCost, width: int) 
     if end is None:
         return {}
     if host.decay is not None:
-        return _decayed_end(end.point, host, cost, width)
+        return _decayed_end(end.point, host, width)
     if not cost.attained:
         return {"reached": "no-minimum", "reachable": cost.minimum}
     if not end.held:

@@ -18,7 +18,7 @@ from dlnphase.backend import Backend
 from dlnphase.costs.quadratic import QuadraticCost
 from dlnphase.costs.tasks import Task
 from dlnphase.critical.decay import Decay
-from dlnphase.critical.greedy import GreedyPath, GreedyPoint
+from dlnphase.critical.greedy import HELD, GreedyPath, GreedyPoint
 from dlnphase.critical.sparsity import end_of_path
 from dlnphase.dynamics import LARGEST_SOLVE, GradientDescent, GradientFlow, Record, Update, Walk
 from dlnphase.dynamics.step_control import FIRST_STEP, SMALLEST_STEP
@@ -84,6 +84,8 @@ def _prepare(settings: TrainSettings) -> Run:
     if settings.dynamics == "flow" and settings.init_weights is not None:
         _check_times(settings.init_weights, start, task)
     notes = [*start.notes, *task.notes]
+    if settings.dynamics == "greedy" and settings.weight_decay and start.info.depth > 2:
+        notes.append(HELD)
     lr: float | None = None
     if update is not None:
         draws = build_draws(settings, task.cost, start.members, settings.seed)
@@ -226,7 +228,9 @@ def _walk(run: Run) -> Walk:
     limits: dict[str, Any] = {"rtol": s.rtol, "max_time": s.max_time, "max_steps": s.max_steps, "tol": tol}
     if s.dynamics == "flow":
         return GradientFlow(network, cost, **limits, weight_decay=s.weight_decay)
-    return GreedyPath(cost, run.start.info.depth, points=run.points, width=s.width, **limits)
+    return GreedyPath(
+        cost, run.start.info.depth, points=run.points, width=s.width, **limits, weight_decay=s.weight_decay
+    )
 
 
 def _result(run: Run, recorder: Recorder, clock: Clock) -> TrainResult:

@@ -49,6 +49,8 @@ def _deed(members: Sequence[Member]) -> str:
     """What starts that took the same path did, in a verb; numbers are means over them."""
     regime, ranks = members[0].outcome.regime, _ranks(members[0])
     if members[0].theory.decay is not None and not ranks and all(_at_origin(m) for m in members):
+        if all(m.outcome.steps == 0 for m in members):
+            return "stayed at the origin, where weight decay holds it"
         return "went to the origin: every mode decays faster than it is learned"
     change = float(np.mean([m.outcome.evidence.ntk_change for m in members]))
     if regime == "saddle-to-saddle" and ranks:
