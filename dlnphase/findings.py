@@ -38,6 +38,29 @@ class RankTransition:
 
 
 @dataclass(frozen=True)
+class Sharpness:
+    """The largest eigenvalue of the Hessian of the loss in the weights along a path, beside the step.
+
+    Attributes:
+        start, end: at the start and at the end; of several starts their means.
+        largest: at any of the records looked at.
+        limit: at which the step becomes unstable; None for dynamics without such a limit.
+        formula: of it, ``2/η`` or with momentum ``2(1 + β)/η``.
+        above: share of the records looked at with a sharpness of at least ``limit``.
+        verdict: ``stable`` (always below it), ``edge-of-stability`` (it came up to the limit, and the path went on),
+            ``catapult`` (above it in the beginning alone), ``unstable`` (the run diverged); None without a limit.
+    """
+
+    start: float
+    largest: float
+    end: float
+    limit: float | None = None
+    formula: str = ""
+    above: float = 0.0
+    verdict: str | None = None
+
+
+@dataclass(frozen=True)
 class Dwells:
     """How long several starts stayed at a rank before they jumped away from it.
 

@@ -22,6 +22,7 @@ from dlnphase import settings as S
 from dlnphase.cli.app import COMMANDS, build_app
 from dlnphase.results.codec import type_hints
 from dlnphase.results.detect import DetectResult
+from dlnphase.results.observed import ARRAYS
 from dlnphase.results.plot import PlotResult
 from dlnphase.results.proof import ProofDocument
 from dlnphase.results.provenance import Provenance
@@ -69,6 +70,7 @@ HERE = {
     "TrainResult.mode_spread": "how each mode varies over several initialisations",
     "TrainResult.distributions": "dwell times, jumps and ranks at the end over several initialisations; null for one",
     "EndShare.rank": "at the end",
+    "TrainResult.sharpness": "how curved the loss was along the path, beside the step; null without a step",
     "EndShare.ended": "how many of those that did not diverge ended there",
     "TrainResult.noise": "where the path meets the noise in its data; null where none is known or was found",
     "Member.noise": "where its path meets the noise",
@@ -237,6 +239,14 @@ def results_page() -> str:
     arrays = [f.name for f in dataclasses.fields(Trajectory) if f.name != "weights"]
     out += [f"| `{a}` | {_cell(_described(Trajectory, a))} |" for a in arrays]
     out += [f"| `W1` … `WL` | {_cell(_described(Trajectory, 'weights'))} |", ""]
+    out += [
+        "## observed.npz", "",
+        "Of `dlnphase train` with `--record`, or with a step: R records of its path, those of several members after "
+        "each other. `member`, `t` and `step` have shape (R,); of the others the shape of one record is told.", "",
+        "| array | |", "|---|---|",
+    ]  # fmt: skip
+    out += [f"| `{name}` | {_cell(words)} |" for name, words in ARRAYS.items()]
+    out += ["| `W1` … `WL` | (n_l, n_(l−1)): the layers, with `--record weights` |", ""]
     out += [
         "## saddles.npz", "", "Of `dlnphase detect-saddles`: V visits.", "", "| array | |", "|---|---|",
         "| `member` | which initialisation a visit belongs to, shape (V,) |",

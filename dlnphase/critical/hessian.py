@@ -33,19 +33,11 @@ MEMORY = 1 << 30  # bytes that a Lanczos basis may take
 
 def hessian_vector_product(network: Network, cost: Cost, v: Tensor) -> Tensor:
     """Hv for flat directions v of shape (B, P); a network of one member serves any number of directions."""
-    w = network.weights
     n = v.shape[0]
     below, above = network.prefixes(), network.suffixes()
     a = below[-1]
     g = cost.gradient(a)
-    parts = split(v, network.dims)
-    below_dot = [torch.zeros((n, *below[0].shape[1:]), dtype=v.dtype, device=v.device)]
-    for layer in range(network.depth):
-        below_dot.append(parts[layer] @ below[layer] + w[layer] @ below_dot[layer])
-    above_dot = [torch.zeros((n, *above[-1].shape[1:]), dtype=v.dtype, device=v.device)]
-    for layer in range(network.depth - 1, 0, -1):
-        above_dot.append(above_dot[-1] @ w[layer] + above[layer] @ parts[layer])
-    above_dot.reverse()
+    below_dot, above_dot = moving_products(network, v, below, above)
     g_dot = cost.apply_curvature(below_dot[-1], a.expand(n, *a.shape[1:]))
     out = []
     for layer in range(network.depth):
@@ -56,6 +48,21 @@ def hessian_vector_product(network: Network, cost: Cost, v: Tensor) -> Tensor:
         term = turned if first else turned @ p.mT + (g if last else s.mT @ g) @ p_dot.mT
         out.append(term.flatten(1))
     return torch.cat(out, 1)
+
+
+def moving_products(
+    network: Network, v: Tensor, below: list[Tensor], above: list[Tensor]
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Derivatives of the products below and above each layer along flat directions v: Ṗ_1 … Ṗ_{L+1} and Ṡ_1 … Ṡ_L."""
+    w, n, parts = network.weights, v.shape[0], split(v, network.dims)
+    below_dot = [torch.zeros((n, *below[0].shape[1:]), dtype=v.dtype, device=v.device)]
+    for layer in range(network.depth):
+        below_dot.append(parts[layer] @ below[layer] + w[layer] @ below_dot[layer])
+    above_dot = [torch.zeros((n, *above[-1].shape[1:]), dtype=v.dtype, device=v.device)]
+    for layer in range(network.depth - 1, 0, -1):
+        above_dot.append(above_dot[-1] @ w[layer] + above[layer] @ parts[layer])
+    above_dot.reverse()
+    return below_dot, above_dot
 
 
 @dataclass(frozen=True)

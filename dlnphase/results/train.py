@@ -9,11 +9,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from dlnphase.errors import InputError
-from dlnphase.findings import DecayTheory, Distributions, Mode, ModeSpread, Noise, RankTransition, Sparsity
+from dlnphase.findings import DecayTheory, Distributions, Mode, ModeSpread, Noise, RankTransition, Sharpness, Sparsity
 from dlnphase.results.codec import memory_only
-from dlnphase.results.files import npz_bytes
+from dlnphase.results.files import npz_bytes, read_npz
 from dlnphase.results.journal import commit
 from dlnphase.results.matrixfile import Table
+from dlnphase.results.observed import OBSERVED_FILE, Observed
 from dlnphase.results.provenance import Provenance
 from dlnphase.results.reading import load_with_arrays, main_file
 from dlnphase.results.schema import result_text
@@ -248,6 +249,7 @@ class TrainResult(Tabular):
     shares of them did what and for how long, and ``members`` each of them.
     Of a user's matrix with gaps, ``completed`` holds what training saw as given, the rest as in A at the end (the
     mean of the members). ``completed_at_noise`` is the same of A where the path met the noise, before it fitted any.
+    ``observed`` is what was looked at along the path (``record``).
     """
 
     SCHEMA: ClassVar[str] = "dlnphase/train@1"
@@ -267,10 +269,12 @@ class TrainResult(Tabular):
     sparsity: Sparsity | None = None
     noise: Noise | None = None
     distributions: Distributions | None = None
+    sharpness: Sharpness | None = None
     files: dict[str, str] = field(default_factory=lambda: {"trajectory": TRAJECTORY_FILE})
     trajectory: Trajectory | None = memory_only()
     completed: Table | None = memory_only()
     completed_at_noise: Table | None = memory_only()
+    observed: Observed | None = memory_only()
 
     def headline(self) -> str:
         """``completion 10×10, L = 4, saddle-to-saddle, rank 3, converged at t = 33.09``."""
@@ -301,10 +305,12 @@ class TrainResult(Tabular):
 
 
 def save_train(result: TrainResult, directory: Path) -> None:
-    """Write run.yaml, trajectory.npz and the completed matrices, if any, as one; RunError when the disk refuses."""
+    """Write run.yaml and the arrays and matrices that belong to it as one; RunError when the disk refuses."""
     files: dict[str, str | bytes] = {RUN_FILE: result_text(result)}
     if result.trajectory is not None:
         files[result.files["trajectory"]] = npz_bytes(result.trajectory.arrays())
+    if result.observed is not None:
+        files[result.files["observed"]] = npz_bytes(result.observed.arrays())
     for part in COMPLETED_FILES:
         table: Table | None = getattr(result, part)
         if table is not None:
@@ -319,11 +325,14 @@ def load_train(source: Path | str) -> TrainResult:
         InputError: when it is not a run of dlnphase, or a file is damaged.
     """
     path = main_file(source, RUN_FILE)
-    return load_with_arrays(path, TrainResult, "trajectory", TRAJECTORY_FILE, Trajectory.from_arrays, _with_tables)
+    return load_with_arrays(path, TrainResult, "trajectory", TRAJECTORY_FILE, Trajectory.from_arrays, _with_parts)
 
 
-def _with_tables(result: TrainResult, directory: Path) -> TrainResult:
-    """With the completed matrices that lie in its directory."""
+def _with_parts(result: TrainResult, directory: Path) -> TrainResult:
+    """With what was looked at along the path and the completed matrices, as far as they lie in its directory."""
+    seen = directory / result.files.get("observed", OBSERVED_FILE)
+    if "observed" in result.files and seen.exists():
+        result = replace(result, observed=Observed.from_arrays(read_npz(seen), str(seen)))
     there = [(part, directory / name) for part, name in result.files.items() if part in COMPLETED_FILES]
     tables: dict[str, Any] = {part: Table.read(file, result.task.shape) for part, file in there if file.exists()}
     return replace(result, **tables)

@@ -113,6 +113,19 @@ def choice(*names: str) -> Parser:
     return Parser(convert, f"one of {', '.join(names)}", "|".join(names), choices=names)
 
 
+def words(*names: str) -> Parser:
+    """One or more of some words: a list, or a text with commas; each once, in the order given."""
+
+    def convert(value: Any) -> tuple[str, ...]:
+        given = [value] if isinstance(value, str) else list(value)
+        out = tuple(dict.fromkeys(word.strip().lower() for entry in given for word in entry.split(",")))
+        if not out or any(word not in names for word in out):
+            raise ValueError
+        return out
+
+    return Parser(convert, f"one or more of {', '.join(names)}", "|".join(names), choices=names)
+
+
 def boolean() -> Parser:
     """True or false."""
 

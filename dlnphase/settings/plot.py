@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from dlnphase.errors import InputError
 from dlnphase.settings.common import name_words
-from dlnphase.settings.parse import Parser, boolean, choice, optional
+from dlnphase.settings.parse import Parser, boolean, choice, optional, words
 from dlnphase.settings.table import Settings, option
 
 TRAIN_KINDS = ("loss", "singular-values", "rank", "path", "saddles", "convergence", "starts")
@@ -19,19 +19,6 @@ SWEEP_KINDS = ("distances", "exponents", "phase")
 KINDS = tuple(dict.fromkeys((*TRAIN_KINDS, *SWEEP_KINDS)))
 FORMATS = ("png", "svg", "pdf", "html", "csv")
 SMALLEST, LARGEST = 1.0, 60.0  # of a picture, in inches
-
-
-def _words(*names: str) -> Parser:
-    """One or more of some words: a list, or a text with commas; each once, in the order given."""
-
-    def convert(value: Any) -> tuple[str, ...]:
-        given = [value] if isinstance(value, str) else list(value)
-        out = tuple(dict.fromkeys(word.strip().lower() for entry in given for word in entry.split(",")))
-        if not out or any(word not in names for word in out):
-            raise ValueError
-        return out
-
-    return Parser(convert, f"one or more of {', '.join(names)}", "|".join(names), choices=names)
 
 
 def _paths() -> Parser:
@@ -84,11 +71,11 @@ class PlotSettings(Settings):
         panel="Plot", positional=True, repeatable=True,
     )  # fmt: skip
     kind: tuple[str, ...] = option(
-        ("auto",), _words("auto", "all", *KINDS), "what to draw (repeatable); auto picks what matters most",
+        ("auto",), words("auto", "all", *KINDS), "what to draw (repeatable); auto picks what matters most",
         panel="Plot", repeatable=True, default_words="auto",
     )  # fmt: skip
     format: tuple[str, ...] = option(
-        ("png",), _words(*FORMATS), "file format (repeatable)", panel="Plot", short="-f", repeatable=True,
+        ("png",), words(*FORMATS), "file format (repeatable)", panel="Plot", short="-f", repeatable=True,
         default_words="png",
     )  # fmt: skip
     terminal: bool = option(False, boolean(), "draw in the terminal instead of files", panel="Plot")

@@ -8,8 +8,11 @@ from dlnphase.errors import InputError
 from dlnphase.settings.common import MachineSettings, NetworkSettings
 from dlnphase.settings.costs import CostSettings
 from dlnphase.settings.dynamics import DynamicsSettings
-from dlnphase.settings.parse import number
+from dlnphase.settings.parse import number, words
 from dlnphase.settings.table import option
+
+# What can be looked at along a path besides A; critical/observables.py measures it.
+RECORDS = ("layers", "products", "norms", "balance", "sharpness", "hessian", "ntk", "weights")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,8 +25,15 @@ class TrainSettings(MachineSettings, DynamicsSettings, CostSettings, NetworkSett
         panel="Task", default_words="--noise, else looked for in a matrix of your own",
     )  # fmt: skip
 
+    record: tuple[str, ...] = option(
+        (), words(*RECORDS), "also look at these at a few dozen records of the path (repeatable): observed.npz",
+        panel="Dynamics", repeatable=True, default_words="none; sharpness beside steps",
+    )  # fmt: skip
+
     def _settle(self) -> None:
         super()._settle()
+        if self.record and self.dynamics == "greedy":
+            raise InputError("record: found with dynamics greedy, expected only with a path in time or steps")
         if self.noise and self.noise_level is not None:
             raise InputError("noise-level: found beside noise, which plants noise of a known level; drop one")
 

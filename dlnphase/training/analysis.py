@@ -22,6 +22,7 @@ from dlnphase.critical.visited import Path, Visited, matrix_rank, transitions, v
 from dlnphase.dynamics import Update
 from dlnphase.findings import DecayTheory
 from dlnphase.networks.chain import Network
+from dlnphase.networks.kernels import relative_change
 from dlnphase.results.train import Member, NetworkInfo, Outcome, Plateau, Prediction, Regime, Spread, TaskInfo, Theory
 from dlnphase.training.answers import answers
 from dlnphase.training.decay_theory import decay_theory
@@ -229,23 +230,8 @@ def _change(path: MemberPath, square_norm: float, context: Context) -> tuple[flo
         gone = 1 - context.unreached.share(path.column(0)[-1:], path.column(1)[-1:])
         moved = float(np.sqrt(moved**2 + lacking * gone[0] ** 2))
     with np.errstate(divide="ignore", invalid="ignore"):
-        return float(np.float64(moved) / np.sqrt(square_norm)), _ntk_change(first, last)
-
-
-def _ntk_change(first: Network, last: Network) -> float:
-    """‖K_1 − K_0‖_F/‖K_0‖_F from the factors of K, without forming it: ⟨A⊗B, C⊗D⟩ = ⟨A, C⟩⟨B, D⟩."""
-    before, after = first.ntk_factors(), last.ntk_factors()
-    # Both kernels in one unit: the squares of layers of very unlike sizes leave the range of numbers, ratios do not.
-    units = [max(float(pair[side].abs().max()) for pair in (*before, *after)) or 1.0 for side in (0, 1)]
-    before, after = ([(a / units[0], b / units[1]) for a, b in factors] for factors in (before, after))
-
-    def inner(x: list[tuple[torch.Tensor, torch.Tensor]], y: list[tuple[torch.Tensor, torch.Tensor]]) -> float:
-        return float(sum((a * c).sum() * (b * d).sum() for a, b in x for c, d in y))
-
-    whole = inner(before, before)
-    if whole == 0.0:
-        return float("inf")
-    return float(np.sqrt(max(inner(after, after) - 2 * inner(after, before) + whole, 0.0) / whole))
+        change = float(relative_change(first.ntk_factors(), last.ntk_factors()))
+        return float(np.float64(moved) / np.sqrt(square_norm)), change
 
 
 def _regime(evidence: Regime, transitions: int, reason: str) -> str | None:

@@ -29,6 +29,7 @@ from dlnphase.results import Clock, npz_bytes, read_npz, refuse_different, write
 from dlnphase.results.naming import content_digest
 from dlnphase.results.train import RUN_FILE, STATE_FILE, load_train
 from dlnphase.training.ends import Ends
+from dlnphase.training.observing import Observer
 from dlnphase.training.recording import Recorder
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class UnderWay(State):
     walk: Walk
     recorder: Recorder
     ends: Ends
+    observer: Observer
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,10 @@ from dlnphase.critical.sparsity import end_of_path
 from dlnphase.dynamics import LARGEST_SOLVE, GradientDescent, GradientFlow, Record, Update, Walk
 from dlnphase.dynamics.step_control import FIRST_STEP, SMALLEST_STEP
 from dlnphase.errors import InputError
-from dlnphase.findings import Sparsity
+from dlnphase.findings import Sharpness, Sparsity
 from dlnphase.networks.chain import split
 from dlnphase.results import Clock
+from dlnphase.results.observed import OBSERVED_FILE, Observed
 from dlnphase.results.train import COMPLETED_FILES, TRAJECTORY_FILE, Member, Outcome, TrainResult
 from dlnphase.settings import TrainSettings
 from dlnphase.setup.build import Start, build_backend, build_limit, build_start, build_task, few_threads, task_info
@@ -40,6 +41,7 @@ from dlnphase.training.modes import mean_modes
 from dlnphase.training.narrow import NarrowEnds
 from dlnphase.training.noise import Question, mean_noise
 from dlnphase.training.notebook import in_notebook, notebook_progress
+from dlnphase.training.observing import Observer, observed, refuse_lacking, sharpness_of
 from dlnphase.training.recording import MemberPath, Recorder, assemble
 
 
@@ -83,6 +85,7 @@ def _prepare(settings: TrainSettings) -> Run:
         )
     if settings.dynamics == "flow" and settings.init_weights is not None:
         _check_times(settings.init_weights, start, task)
+    refuse_lacking(settings.record, start.info)
     notes = [*start.notes, *task.notes]
     if settings.dynamics == "greedy" and settings.weight_decay and start.info.depth > 2:
         notes.append(HELD)
@@ -148,13 +151,13 @@ def _recorded(
     should_stop: Callable[[], bool] | None,
     keeper: Keeper | None,
     kept: Kept | None,
-) -> Recorder:
+) -> UnderWay:
     """The run itself: its records, up to its end or to where it was interrupted."""
     going = _going(run)
     if keeper is not None and kept is not None:
         keeper.resume(kept, going)
         if kept.over:
-            return going.recorder
+            return going
     try:
         with np.errstate(over="ignore", invalid="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)
@@ -165,7 +168,7 @@ def _recorded(
         if not going.recorder.begun:
             raise  # there is nothing to make a result of
     going.recorder.stop("interrupted")
-    return going.recorder
+    return going
 
 
 def _going(run: Run) -> UnderWay:
@@ -181,7 +184,13 @@ def _going(run: Run) -> UnderWay:
         ends = DecayedEnds(run.task.cost, decay, width, tol, _unreached(run))
     else:
         ends = NarrowEnds(network, run.task.cost, tol)
-    return UnderWay(_walk(run), Recorder(network.batch), ends)
+    return UnderWay(_walk(run), Recorder(network.batch), ends, Observer(network, wanted=bool(_looked_at(settings))))
+
+
+def _looked_at(settings: TrainSettings) -> tuple[str, ...]:
+    """The observables of a run: those asked for, and the sharpness beside every step η."""
+    always = () if settings.lr is None else ("sharpness",)
+    return tuple(dict.fromkeys((*settings.record, *always)))
 
 
 def _unreached(run: Run) -> Unreached:
@@ -203,6 +212,7 @@ def _follow(
         for record in records:
             going.ends.end(record)
         going.recorder.feed(records)
+        going.observer.feed(records)
         if on_record is not None:
             for record in records:
                 on_record(record)
@@ -233,7 +243,8 @@ def _walk(run: Run) -> Walk:
     )
 
 
-def _result(run: Run, recorder: Recorder, clock: Clock) -> TrainResult:
+def _result(run: Run, going: UnderWay, clock: Clock) -> TrainResult:
+    recorder = going.recorder
     cost, test = run.task.cost, run.task.test
     rtol = run.settings.rtol if run.settings.dynamics == "flow" else None
     unreached = _unreached(run) if run.settings.weight_decay else None
@@ -259,6 +270,7 @@ def _result(run: Run, recorder: Recorder, clock: Clock) -> TrainResult:
     trajectory = assemble(paths, numbers[seen], [a.visits for a in analyses], spectra, cost, test, decayed=decayed)
     modes, mode_spread = mean_modes([m.modes for m in members]) if len(members) > 1 else (members[0].modes, ())
     noise = mean_noise([m.noise for m in members])
+    looked_at = _looked_back(run, going, seen)
     own = run.settings.target is not None and run.settings.task == "completion"
     completed = completed_by(paths, members, noise, run.task) if own else {}
     return TrainResult(
@@ -277,10 +289,32 @@ def _result(run: Run, recorder: Recorder, clock: Clock) -> TrainResult:
         noise=noise,
         distributions=distributions_of(members),
         notes=run.notes + missing + tuple(p.note for p in run.points if p.ties > 1 or p.independent is False),
-        files={"trajectory": TRAJECTORY_FILE} | {part: COMPLETED_FILES[part] for part in completed},
+        files={"trajectory": TRAJECTORY_FILE}
+        | ({} if looked_at is None else {"observed": OBSERVED_FILE})
+        | {part: COMPLETED_FILES[part] for part in completed},
         trajectory=trajectory,
+        observed=looked_at,
+        sharpness=_sharpness(run, looked_at, outcome.reason),
         **completed,
     )
+
+
+def _looked_back(run: Run, going: UnderWay, seen: Sequence[int]) -> Observed | None:
+    """What the observables say of the members that have begun; None where none was asked for."""
+    names = _looked_at(run.settings)
+    if not names:
+        return None
+    numbers, decay, paths = run.start.members, run.settings.weight_decay, going.recorder.paths
+    parts = [observed(going.observer.members[i], paths[i], int(numbers[i]), names, run.task.cost, decay) for i in seen]
+    there = [part for part in parts if part is not None]
+    return Observed.joined(there) if there else None
+
+
+def _sharpness(run: Run, looked_at: Observed | None, reason: str) -> Sharpness | None:
+    """The sharpness beside the step; None without one."""
+    if looked_at is None or run.lr is None:
+        return None
+    return sharpness_of(looked_at, reason, run.lr)
 
 
 def _noise_question(run: Run) -> Question | None:

@@ -18,7 +18,7 @@ def train_sentence(result: TrainResult) -> str:
     """What happened, in words; the same for the terminal, notebooks and captions."""
     sparse = f" {result.sparsity.words}" if result.sparsity is not None and _fits(result) else ""
     end = f"{_ending(result)}{_answers(result)}{_test(result)}"
-    return f"{_story(result)}{_modes(result)} {end}{_noise(result)}{sparse}"
+    return f"{_story(result)}{_modes(result)} {end}{_sharpness(result)}{_noise(result)}{sparse}"
 
 
 # ---- the path ----------------------------------------------------------------------------------------
@@ -63,6 +63,9 @@ def _deed(members: Sequence[Member]) -> str:
         )
     if regime == "saddle-to-saddle":
         where = "a saddle" if members[0].theory.decay is None else "a critical point"  # it may be a minimum with decay
+        left = [p.rank for p in members[0].theory.plateaus]
+        if left and left[-1] != members[0].outcome.rank:
+            return f"left {where} of rank {left[-1]} and came near no other critical point"
         return f"stayed at {where} of rank {members[0].outcome.rank}"
     if regime == "lazy":
         return f"hardly moved (NTK changed by {change:.2g} of itself): no saddle visited"
@@ -227,6 +230,19 @@ def _test(result: TrainResult) -> str:
     if ratio < 1e-3:
         return f" The entries it never saw are recovered (test cost {ratio:.1e} of its start)."
     return f" The entries it never saw are not recovered (test cost {ratio:.2g} of its start): another exact fit."
+
+
+def _sharpness(result: TrainResult) -> str:
+    """How sharp the path was beside its step."""
+    seen = result.sharpness
+    if seen is None:
+        return ""
+    mean = " on average" if result.members else ""
+    words = f" Sharpness {seen.end:.3g} at the end{mean}, {seen.largest:.3g} at most"
+    if seen.limit is None or seen.verdict is None:
+        return words + "."
+    share = f", at or above it in {100 * seen.above:.2g} % of the records looked at" if seen.above else ""
+    return f"{words} · {seen.formula} = {seen.limit:.3g}: {seen.verdict.replace('-', ' ')}{share}."
 
 
 # ---- the noise ---------------------------------------------------------------------------------------
