@@ -29,6 +29,7 @@ RUNS = {
     "batch of descents": ["-w", "20", "--dynamics", "gd", "--seeds", "3", "-g", "1", "--max-steps", "2000"],
     "single precision": ["-w", "20", "--dtype", "float32", "--tol", "1e-5"],
     "greedy": ["--dynamics", "greedy"],
+    "looked at": ["-w", "20", "--record", "sharpness,weights"],
 }
 FILES = ["run.yaml", "trajectory.npz"]
 
@@ -37,7 +38,12 @@ def result(folder):
     """What a run has left, without what tells when it was made."""
     document = yaml.safe_load(Path(folder, "run.yaml").read_text())
     del document["provenance"]
-    return document, Path(folder, "trajectory.npz").read_bytes()
+    return document, [path.read_bytes() for path in sorted(Path(folder).glob("*.npz"))]
+
+
+def files_of(flags):
+    """What a run with these flags leaves."""
+    return ["observed.npz", *FILES] if {"gd", "--record"} & set(flags) else FILES
 
 
 def names(folder):
@@ -71,14 +77,14 @@ def test_a_run_that_dies_twice_goes_on_to_the_same_bits(run, monkeypatch, flags)
     with monkeypatch.context() as patch:
         seen = dies_at(patch, None, every=10**9)
         assert run(*QUIET, *flags, "--out", "whole")[0] == 0
-    assert names("whole") == FILES and seen.rounds > 20
+    assert names("whole") == files_of(flags) and seen.rounds > 20
     for number, resume in ((seen.rounds // 3, []), (seen.rounds // 3, ["--resume"])):
         with monkeypatch.context() as patch:
             dies_at(patch, number)
             assert run(*QUIET, *flags, "--out", "torn", *resume)[0] == 1
         assert names("torn") == [STATE_FILE, RECORDS_FILE]
     assert run(*QUIET, *flags, "--out", "torn", "--resume")[0] == 0
-    assert result("torn") == result("whole") and names("torn") == FILES
+    assert result("torn") == result("whole") and names("torn") == files_of(flags)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +99,7 @@ def test_a_run_is_on_disk_before_it_is_analysed(run, monkeypatch, flags, resume)
     with monkeypatch.context() as patch:
         patch.setattr(module, "_follow", dying)  # nothing is run again
         assert run(*QUIET, *flags, "--out", "torn", *resume)[0] == 0
-    assert result("torn") == result("whole") and names("torn") == FILES
+    assert result("torn") == result("whole") and names("torn") == files_of(flags)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from dlnphase.errors import InputError
 from dlnphase.settings.common import MachineSettings, NetworkSettings
 from dlnphase.settings.costs import CostSettings
 from dlnphase.settings.dynamics import DynamicsSettings
-from dlnphase.settings.parse import number, words
+from dlnphase.settings.parse import number, optional, words
 from dlnphase.settings.table import option
 
 # What can be looked at along a path besides A; critical/observables.py measures it.
@@ -25,9 +25,9 @@ class TrainSettings(MachineSettings, DynamicsSettings, CostSettings, NetworkSett
         panel="Task", default_words="--noise, else looked for in a matrix of your own",
     )  # fmt: skip
 
-    record: tuple[str, ...] = option(
-        (), words(*RECORDS), "also look at these at a few dozen records of the path (repeatable): observed.npz",
-        panel="Dynamics", repeatable=True, default_words="none; sharpness beside steps",
+    record: tuple[str, ...] | None = option(
+        None, optional(words(*RECORDS)),
+        "also look at these at a few dozen records of the path (repeatable): observed.npz", panel="Dynamics", repeatable=True, default_words="none; sharpness beside steps",
     )  # fmt: skip
 
     def _settle(self) -> None:

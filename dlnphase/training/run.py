@@ -85,7 +85,7 @@ def _prepare(settings: TrainSettings) -> Run:
         )
     if settings.dynamics == "flow" and settings.init_weights is not None:
         _check_times(settings.init_weights, start, task)
-    refuse_lacking(settings.record, start.info)
+    refuse_lacking(settings.record or (), start.info)
     notes = [*start.notes, *task.notes]
     if settings.dynamics == "greedy" and settings.weight_decay and start.info.depth > 2:
         notes.append(HELD)
@@ -190,7 +190,7 @@ def _going(run: Run) -> UnderWay:
 def _looked_at(settings: TrainSettings) -> tuple[str, ...]:
     """The observables of a run: those asked for, and the sharpness beside every step η."""
     always = () if settings.lr is None else ("sharpness",)
-    return tuple(dict.fromkeys((*settings.record, *always)))
+    return tuple(dict.fromkeys((*(settings.record or ()), *always)))
 
 
 def _unreached(run: Run) -> Unreached:
