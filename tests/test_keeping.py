@@ -135,7 +135,7 @@ def test_resume_alone_takes_the_settings_from_what_is_there(run, monkeypatch, na
     code, _, err = run("train", "--out", "torn", "--resume", "--threads", "2")  # no setting that counts as another run
     assert code == 2 and "was begun where threads = 1, and here threads = 2" in err
     assert run("train", "--out", "torn", "--resume", "-q")[0] == 0
-    assert result("torn") == result("whole") and names("torn") == FILES
+    assert result("torn") == result("whole") and names("torn") == files_of(flags)
     code, _, err = run("train", "--out", "torn", "--resume")
     assert code == 0 and "nothing left to do" in err
 

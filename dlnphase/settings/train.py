@@ -27,7 +27,8 @@ class TrainSettings(MachineSettings, DynamicsSettings, CostSettings, NetworkSett
 
     record: tuple[str, ...] | None = option(
         None, optional(words(*RECORDS)),
-        "also look at these at a few dozen records of the path (repeatable): observed.npz", panel="Dynamics", repeatable=True, default_words="none; sharpness beside steps",
+        "also look at these at a few dozen records of the path (repeatable): observed.npz", panel="Dynamics",
+        repeatable=True, default_words="none; sharpness beside steps",
     )  # fmt: skip
 
     def _settle(self) -> None:
