@@ -222,6 +222,18 @@ def test_a_step_just_beyond_the_limit_is_at_the_edge_of_stability():
     assert late.min() < seen.limit < late.max()
 
 
+def test_momentum_moves_the_limit_and_muon_has_none():
+    """Heavy ball stays at a curvature between 2/η and 2(1 + β)/η; at the same step plain descent cannot."""
+    result = dlnphase.train(TrainSettings(**DEEP, dynamics="gd", momentum=0.5, lr=1.2 * LIMIT, max_steps=5000))
+    seen = result.sharpness
+    assert result.outcome.reason == "converged" and seen.formula == "2(1 + β)/η"
+    assert seen.limit == pytest.approx(3 / (1.2 * LIMIT))
+    assert seen.end == pytest.approx(2 / LIMIT, rel=0.01) and 2 / (1.2 * LIMIT) < seen.end < seen.limit
+    muon = dlnphase.train(TrainSettings(**DEEP, dynamics="muon", max_steps=50))
+    assert muon.sharpness.limit is None and muon.sharpness.verdict is None
+    assert train_sentence(muon).count("Sharpness") == 1
+
+
 def test_a_run_that_diverges_was_unstable():
     result = dlnphase.train(TrainSettings(**DEEP, dynamics="gd", lr=4 * LIMIT, max_steps=3000))
     assert result.outcome.reason == "diverged" and result.sharpness.verdict == "unstable"

@@ -312,9 +312,9 @@ def _looked_back(run: Run, going: UnderWay, seen: Sequence[int]) -> Observed | N
 
 def _sharpness(run: Run, looked_at: Observed | None, reason: str) -> Sharpness | None:
     """The sharpness beside the step; None without one."""
-    if looked_at is None or run.lr is None:
+    if looked_at is None or run.lr is None or run.update is None:
         return None
-    return sharpness_of(looked_at, reason, run.lr)
+    return sharpness_of(looked_at, reason, run.lr, run.settings.momentum if run.update.flows else None)
 
 
 def _noise_question(run: Run) -> Question | None:
