@@ -40,8 +40,8 @@ def descent(options=None, noise=None, **changes):
     return _walk(walk, None, usual | (options or {}), {"gamma": 1.0} | changes)
 
 
-def greedy():
-    return lambda: GreedyPath(LogCosh(DIAGONAL[:2, :2]), 2, tol=1e-4, check=False)
+def greedy(decay=0.0):
+    return lambda: GreedyPath(LogCosh(DIAGONAL[:2, :2]), 2, tol=1e-4, check=False, weight_decay=decay)
 
 
 def _walk(walk, cost, options, changes):
@@ -97,6 +97,7 @@ WALKS = {
     "adam": (lambda: descent(options={"update": Adam(0.9), "max_steps": 200}), {"unrecorded"}),
     "narrow": (lambda: flow(width=1, gamma=1.0, options={"method": "stiff"}), {"frames", "learned"}),
     "greedy": (greedy, {"orbit"}),
+    "greedy with weight decay": (lambda: greedy(0.3), {"orbit"}),
 }
 
 

@@ -23,6 +23,7 @@ from dlnphase.errors import InputError
 from dlnphase.networks.chain import Network
 from dlnphase.networks.sampling import balanced_network, gaussian_network
 from dlnphase.plotting.sources import caption_lines, read_sources
+from dlnphase.results.train import save_train
 from dlnphase.settings import TrainSettings
 from dlnphase.training.run import _going, prepare
 from dlnphase.training.words import train_sentence
@@ -378,6 +379,16 @@ def test_what_no_gradient_reaches_decays(tmp_path):
     seen = np.interp(path.t[inner], other.t, np.log(other.penalty))
     assert np.abs(seen - np.log(path.penalty[inner])).max() < 10 * error + 2e-2
     assert other.penalty[0] == pytest.approx(path.penalty[0], rel=1e-12)
+    for name, result in (("full", full), ("reduced", reduced)):
+        (tmp_path / name).mkdir()
+        save_train(result, tmp_path / name)
+    found = [dlnphase.detect_saddles(str(tmp_path / name)).visits for name in ("full", "reduced")]
+    size = np.sqrt(sum(np.sum(w**2) for w in np.load(tmp_path / "start.npz").values()))
+    for visits in found:
+        assert [v.kind for v in visits] == ["local-minimum", "global-minimum"]
+        assert visits[0].distance == pytest.approx(size, rel=1e-9)  # at t = 0, from the origin
+    late = [v[-1].distance * np.exp(0.1 * v[-1].time.closest) for v in found]
+    assert late[1] == pytest.approx(late[0], rel=0.02)
 
 
 def test_any_width_ends():

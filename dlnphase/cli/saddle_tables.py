@@ -16,7 +16,7 @@ from dlnphase.cli.console import stdout_console
 from dlnphase.cli.tables import SHARES, explain, new_table, number, percent, show
 from dlnphase.detect.words import detect_sentence, visits_in_words
 from dlnphase.findings import counted
-from dlnphase.results.detect import CurvatureInfo, DetectResult, VisitInfo
+from dlnphase.results.detect import DetectResult, VisitInfo
 
 if TYPE_CHECKING:
     from dlnphase.detect.proofs import Checked
@@ -119,7 +119,7 @@ def _certificates(result: DetectResult) -> Table:
             Text(v.kind, style=KIND_STYLE.get(v.kind, "")),
             _zero(v.critical_point.cost, _unit(result)),
             f"{v.critical_point.gradient_norm:.0e}",
-            "–" if c is None else _least(c),
+            "–" if c is None else number(c.least),
             "–" if c is None else f"{'' if c.complete else '≥ '}{c.negative_eigenvalues}",
             "–" if e is None or e.order is None else str(e.order),
             "–" if e is None or e.descent is None else f"{e.descent:.4f}",
@@ -130,11 +130,6 @@ def _certificates(result: DetectResult) -> Table:
         "step off the point with which the cost falls; descent: the fall obtained over the fall predicted",
     )
     return table
-
-
-def _least(c: CurvatureInfo) -> str:
-    """The least eigenvalue; one that is zero to round-off as that."""
-    return "0" if c.negative_eigenvalues == 0 and c.zero_eigenvalues != 0 else number(c.min_eigenvalue)
 
 
 def _decayed(result: DetectResult) -> Table | None:

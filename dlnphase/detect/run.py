@@ -37,7 +37,7 @@ from dlnphase.critical.greedy import GreedyPoint, greedy_path
 from dlnphase.critical.visited import Path, Visited, transitions, visited_points
 from dlnphase.detect.notes import notes_on, unseen_ranks
 from dlnphase.detect.sources import Source, read_source
-from dlnphase.detect.trace import MemberTrace
+from dlnphase.detect.trace import Layers, MemberTrace
 from dlnphase.errors import InputError
 from dlnphase.results import Clock
 from dlnphase.results.detect import (
@@ -201,7 +201,8 @@ def _judge(item: _Seen, source: Source, host: HostCost, greedy: list[GreedyPoint
     visited, nearest, certificate = _certified(item, source, host)
     path = slice(visit.index, item.until + 1)
     escape = escape_of(trace.time[path], trace.matrices[path], point, host, depth) if point.converged else None
-    weights = trace.weights(visit.index) is not None
+    weights = trace.weights(visit.index)
+    beyond = _beyond(trace, visit.index, weights, source.info)
     saddle = item.visited.saddle and not (host.decay and certificate is not None and certificate.descent is None)
     return VisitInfo(
         member=trace.member,
@@ -210,8 +211,8 @@ def _judge(item: _Seen, source: Source, host: HostCost, greedy: list[GreedyPoint
         cost=float(trace.excess[visit.index]) + host.minimum,
         gradient_norm=float(trace.gradient_norm[visit.index]),
         prominence=visit.prominence,
-        distance=visited.distance if visited is not None and weights else None,
-        nearest_distance=nearest.distance if nearest is not None and weights else None,
+        distance=float(np.hypot(visited.distance, beyond)) if visited is not None and weights else None,
+        nearest_distance=float(np.hypot(nearest.distance, beyond)) if nearest is not None and weights else None,
         matrix_distance=point.distance,
         critical_point=CriticalPoint(
             point.cost,
@@ -229,6 +230,14 @@ def _judge(item: _Seen, source: Source, host: HostCost, greedy: list[GreedyPoint
         greedy=_compared(item, host, greedy) if point.converged else None,
         note=_note(item, certificate, host),
     )
+
+
+def _beyond(trace: MemberTrace, index: int, weights: Layers | None, info: PathInfo) -> float:
+    """The norm of what a reduced network lacks of the weights at a record; weight decay tells it, and takes it to 0."""
+    if weights is None or trace.penalty is None or tuple(w.shape[0] for w in weights[:-1]) == info.hidden:
+        return 0.0
+    whole = 2 * float(trace.penalty[index]) / info.weight_decay
+    return float(np.sqrt(max(whole - sum(float(np.sum(w**2)) for w in weights), 0.0)))
 
 
 def _note(item: _Seen, certificate: Certificate | None, host: HostCost) -> str:

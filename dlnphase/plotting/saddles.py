@@ -159,23 +159,26 @@ def draw_curvature(axes: Axes, result: DetectResult) -> None:
         # A smallest eigenvalue within its residual of zero is zero.
         points(axes, chosen, _eigenvalue, {**DISC, "marker": marker}, kind.replace("-", " "), gid=kind)
     axes.axhline(0, color="black", linewidth=0.6)
-    lowest = min((_eigenvalue(v) or 0.0 for v in result.visits), default=0.0)
-    if lowest == 0:  # nothing but zeros: no scale to read off
+    values = [0.0, *(_eigenvalue(v) or 0.0 for v in result.visits)]
+    lowest, highest = min(values), max(values)
+    if lowest == highest:  # nothing but zeros: no scale to read off
         axes.set_ylim(-1, 1)
         axes.set_yticks([0], ["0"])
     else:
-        axes.set_ylim(1.25 * lowest, -0.35 * lowest)
-    axes.set_ylabel(r"smallest eigenvalue of $\nabla^2\mathcal{L}$")
+        axes.set_ylim(min(1.25 * lowest, -0.35 * highest), max(-0.35 * lowest, 1.25 * highest))
+    more = r"+\lambda" if result.path.weight_decay else ""
+    axes.set_ylabel(rf"smallest eigenvalue of $\nabla^2\mathcal{{L}}{more}$")
     legend_above(axes)
 
 
 def draw_rates(axes: Axes, result: DetectResult) -> None:
     """How fast each saddle is left: the rate on the path inside ‖∇C‖ at the critical point."""
     left = [(v.rank, v.escape) for v in result.visits if v.escape is not None]
-    name = r"theory: $s = \|\nabla C(A_c)\|_{\mathrm{op}}$"
+    less = r"-\lambda" if result.path.weight_decay else ""
+    name = rf"theory: $s = \|\nabla C(A_c)\|_{{\mathrm{{op}}}}{less}$"
     _draw(axes, [(rank, e.predicted_rate) for rank, e in left], RING, name, "predicted")
     _draw(axes, [(rank, e.rate) for rank, e in left if e.rate is not None], DISC, "rate on the path", "rate")
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.1 * max(rate for _, e in left for rate in (e.predicted_rate, e.rate or 0.0)))
     axes.set_ylabel("rate of escape")
     legend_above(axes)
 
@@ -215,10 +218,7 @@ def _draw(axes: Axes, xy: Sequence[tuple[float, float]], look: dict[str, Any], l
 
 
 def _eigenvalue(visit: VisitInfo) -> float | None:
-    c = visit.curvature
-    if c is None:
-        return None
-    return 0.0 if c.negative_eigenvalues == 0 else c.min_eigenvalue
+    return None if visit.curvature is None else visit.curvature.least
 
 
 def _log_with_zero(axes: Axes, zero: float) -> None:

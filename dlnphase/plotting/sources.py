@@ -199,6 +199,7 @@ def _train_words(result: TrainResult) -> str:
 def _detect_words(result: DetectResult) -> str:
     path, config = result.path, result.config
     words = [task_words(config, result.task.shape, result.task.words), f"L = {path.depth}"]
+    words += [f"weight decay {path.weight_decay:g}"] if path.weight_decay else []
     words.append(f"{counted(path.records, 'record')} of {Path(config.sources[0]).name}")
     words.append(f"visits of at least {config.min_prominence:g} decades")
     return ", ".join(words)

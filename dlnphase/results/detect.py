@@ -74,6 +74,11 @@ class CurvatureInfo:
     zero_eigenvalues: int | None = None
     rotations: int | None = None
 
+    @property
+    def least(self) -> float:
+        """The smallest eigenvalue, 0 where it is that to round-off; without weight decay there always are zeros."""
+        return 0.0 if self.negative_eigenvalues == 0 and self.zero_eigenvalues != 0 else self.min_eigenvalue
+
 
 @dataclass(frozen=True)
 class EscapeInfo:

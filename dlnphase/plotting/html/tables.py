@@ -8,7 +8,7 @@ from typing import Any
 
 from dlnphase.findings import Exponent, StartShare
 from dlnphase.plotting.timeline import members_of
-from dlnphase.results.detect import DetectResult, VisitInfo
+from dlnphase.results.detect import CurvatureInfo, DetectResult, VisitInfo
 from dlnphase.results.sweep import SweepResult
 from dlnphase.results.train import TrainResult
 
@@ -239,20 +239,26 @@ def _certificates(result: DetectResult) -> Table:
                 v.kind.replace("-", " "),
                 _cost(v.critical_point.cost, unit),
                 number(v.critical_point.gradient_norm, 1),
-                "–" if c is None else "0" if c.negative_eigenvalues == 0 else number(c.min_eigenvalue),
+                "–" if c is None else number(c.least),
                 "–" if c is None else f"{'' if c.complete else '≥ '}{c.negative_eigenvalues}",
+                *([_zeros(c)] if result.path.weight_decay else []),
                 number(None if c is None else c.residual, 1),
                 "–" if e is None or e.order is None else str(e.order),
                 number(None if e is None else e.descent, 5),
             ]
         )
-    names = ("kind", "cost", "‖∇𝓛‖", "smallest eigenvalue", "negative", "residual", "order of descent", "descent")
+    zeros = ("zero, by rotations",) if result.path.weight_decay else ()
+    names = ("kind", "cost", "‖∇𝓛‖", "smallest eigenvalue", "negative", *zeros, "residual", "order of descent")
     words = (
         "Certified to round-off: the refined point's gradient, the smallest eigenvalue of its Hessian with its "
         "residual ‖Hv − λv‖, and a descent that was made: its decrease over the one predicted to leading order."
     )
-    columns, rows = _with_answers(_columns(result, *names), rows, [v.critical_point for v in result.visits])
+    columns, rows = _with_answers(_columns(result, *names, "descent"), rows, [v.critical_point for v in result.visits])
     return Table("Certificates of the critical points", columns, rows, words)
+
+
+def _zeros(c: CurvatureInfo | None) -> str:
+    return "–" if c is None or c.zero_eigenvalues is None else f"{c.zero_eigenvalues}, {c.rotations}"
 
 
 def _escapes(result: DetectResult) -> Table:
@@ -261,7 +267,8 @@ def _escapes(result: DetectResult) -> Table:
         for v in result.visits
         if v.escape is not None and v.escape.alignment is not None
     ]
-    names = ("rate on the path", "theory: ‖∇C(A_c)‖", "alignment with its top singular pair")
+    less = " − λ" if result.path.weight_decay else ""
+    names = ("rate on the path", f"theory: ‖∇C(A_c)‖{less}", "alignment with its top singular pair")
     return Table("How the saddles are left", _columns(result, *names), rows)
 
 
