@@ -37,6 +37,9 @@ _SHOWS = {
 # what some figures need beside a source that they show; the others show any
 _NEEDS: dict[str, Callable[[Sequence[Source]], bool]] = {
     "convergence": lambda sources: len(runs_of(sources)) > 1 and bool(detections_of(sources)),
+    "sharpness": lambda sources: _any("sharpness", "sharp", sources),
+    "observed": lambda sources: _any("observed", "looked_at", sources),
+    "difference": lambda sources: _any("difference", "comparable", sources),
     "starts": lambda sources: any(len(s.result.members) > 1 for s in runs_of(sources)),
 }
 # the main figures of each kind of source
@@ -134,6 +137,11 @@ def report(settings: PlotSettings, sources: Sequence[Source]) -> tuple[bytes, tu
 def module_of(kind: str) -> Any:
     """The module that draws a kind of figure."""
     return importlib.import_module(f"dlnphase.plotting.{kind.replace('-', '_')}")
+
+
+def _any(kind: str, name: str, sources: Sequence[Source]) -> bool:
+    """Whether the module of a figure finds something to show, by a function of it."""
+    return bool(getattr(module_of(kind), name)(sources))
 
 
 def _each(

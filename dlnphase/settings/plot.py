@@ -13,7 +13,10 @@ from dlnphase.settings.common import name_words
 from dlnphase.settings.parse import Parser, boolean, choice, optional, words
 from dlnphase.settings.table import Settings, option
 
-TRAIN_KINDS = ("loss", "singular-values", "rank", "path", "saddles", "convergence", "starts")
+TRAIN_KINDS = (
+    "loss", "singular-values", "rank", "path", "saddles", "convergence", "starts", "sharpness", "observed",
+    "difference",
+)  # fmt: skip
 DETECT_KINDS = ("path", "saddles")
 SWEEP_KINDS = ("distances", "exponents", "phase")
 KINDS = tuple(dict.fromkeys((*TRAIN_KINDS, *SWEEP_KINDS)))

@@ -1,0 +1,104 @@
+"""What was looked at along a path: a panel for each array of observed.npz, records running to the right."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dlnphase.errors import InputError
+from dlnphase.plotting.data import Data, data_of
+from dlnphase.plotting.sources import Source, caption_lines, runs_of
+from dlnphase.plotting.style import FAINT, Look, captioned, letters, line_style, new_figure, panel_grid
+from dlnphase.plotting.timeaxis import apply_axis, choose_axis
+from dlnphase.plotting.timeline import Arrangement, axis_words, logarithmic
+from dlnphase.results.observed import ARRAYS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+NAMES = {
+    "layer_singular_values": "singular values of $W_l$",
+    "product_singular_values": "of $W_l\\cdots W_1$, $W_L\\cdots W_{L-l+1}$",
+    "layer_norms": "$\\|W_l\\|_F$",
+    "balancedness": "$\\|D_l\\|_F$",
+    "sharpness": "largest eigenvalue of $\\nabla^2\\mathcal{L}$",
+    "hessian_extremes": "ends of $\\nabla^2\\mathcal{L}$",
+    "hessian_eigenvalues": "eigenvalues of $\\nabla^2\\mathcal{L}$",
+    "ntk_trace": "$\\mathrm{tr}\\,K$",
+    "ntk_change": "$\\|K-K_0\\|/\\|K_0\\|$",
+    "ntk_rate": "$\\|\\dot K\\|/\\|K\\|$",
+    "gradient_covariance": "tr of gradient covariance",
+}
+SIGNED = ("hessian_extremes", "hessian_eigenvalues")  # of either sign: on a linear axis
+NUMBERED = ("layer_singular_values", "layer_norms", "balancedness")  # a colour per layer
+
+
+def looked_at(sources: Sequence[Source]) -> list[Source]:
+    """The runs among the sources that looked at something that is drawn."""
+    return [s for s in runs_of(sources) if s.result.observed is not None and _arrays(s)]
+
+
+def figure(sources: Sequence[Source], look: Look, arrangement: Arrangement) -> Figure:
+    """Every array of every run that has some."""
+    runs = runs_of(_needed(sources), need="observed")
+    panels = [(source, name) for source in runs for name in _arrays(source)]
+    rows, columns = panel_grid(len(panels))
+    fig, axes = new_figure(look, rows, columns, height=0.85)
+    for ax, (source, name) in zip(axes, panels, strict=False):
+        kind = choose_axis([source.result], arrangement.time)
+        _draw(ax, source, name)
+        apply_axis(ax, kind, [source.result])
+        ax.set_title(source.label)
+        ax.set_ylabel(NAMES[name])
+    for ax in axes[len(panels) :]:
+        ax.set_visible(False)
+    shown = axes[: len(panels)]
+    letters(shown)
+    words = [*axis_words([ax.get_xscale() for ax in shown], [arrangement.time])]
+    words += ["One colour per layer, W_1 the first."] if any(name in NUMBERED for _, name in panels) else []
+    captioned(fig, look, [*caption_lines(runs), *words])
+    return fig
+
+
+def data(sources: Sequence[Source]) -> Data:
+    """Every number; ``index`` counts the entries of one record from 1, in the order of the array."""
+    rows = []
+    for source in _needed(sources):
+        seen, its = source.result.observed, []
+        for name in _arrays(source):
+            flat = seen.values[name].reshape(len(seen.t), -1)
+            for member, t, step, numbers in zip(
+                seen.member.tolist(), seen.t.tolist(), seen.step.tolist(), flat.tolist(), strict=True
+            ):
+                its += [(member, t, step, name, k, v) for k, v in enumerate(numbers, 1)]
+        rows.append((source, its))
+    return data_of(rows, "member", "t", "step", "quantity", "index", "value")
+
+
+def _arrays(source: Source) -> list[str]:
+    """Those that are drawn, in order: no weights, and no residuals."""
+    return [name for name in ARRAYS if name in NAMES and name in source.result.observed.values]
+
+
+def _needed(sources: Sequence[Source]) -> list[Source]:
+    runs = looked_at(sources)
+    if not runs:
+        raise InputError("kind: observed shows runs with --record, found none")
+    return runs
+
+
+def _draw(axes: Axes, source: Source, name: str) -> None:
+    """One array on one axes: a line per entry and start."""
+    seen = source.result.observed
+    values = seen.values[name]
+    for member in dict.fromkeys(seen.member.tolist()):
+        rows = seen.rows_of(member)
+        for place in np.ndindex(values.shape[1:]):
+            number = place[0] if name in NUMBERED else 0
+            colour = FAINT if name == "hessian_eigenvalues" else line_style(number)["color"]
+            axes.plot(seen.t[rows], values[(rows, *place)], color=colour, linewidth=0.8, gid=name)
+    if name not in SIGNED:
+        logarithmic(axes, values)

@@ -1,0 +1,77 @@
+"""The largest eigenvalue of the Hessian along a path, beside the curvature at which its step becomes unstable."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dlnphase.errors import InputError
+from dlnphase.plotting.data import Data, data_of
+from dlnphase.plotting.sources import Source, runs_of
+from dlnphase.plotting.style import THEORY, Look, line_style
+from dlnphase.plotting.timeline import Arrangement, logarithmic, timeline_figure
+from dlnphase.results.observed import Observed
+from dlnphase.results.train import TrainResult
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+WORDS = "Measured at the points, in the weights as they are held."
+
+
+def sharp(sources: Sequence[Source]) -> list[Source]:
+    """The runs among the sources that looked at their sharpness."""
+    return [s for s in runs_of(sources) if (o := s.result.observed) is not None and "sharpness" in o.values]
+
+
+def figure(sources: Sequence[Source], look: Look, arrangement: Arrangement) -> Figure:
+    """Sharpness against time, every run that looked at it."""
+    runs = runs_of(_needed(sources), need="sharpness")
+    label = r"largest eigenvalue of $\nabla^2\mathcal{L}$"
+    return timeline_figure(runs, look, arrangement, draw, overlay=True, ylabel=label, words=[WORDS])
+
+
+def data(sources: Sequence[Source]) -> Data:
+    """Every record that was looked at, with the limit."""
+    rows = []
+    for source in _needed(sources):
+        seen, told = source.result.observed, source.result.sharpness
+        limit = None if told is None else told.limit
+        records = zip(seen.member.tolist(), seen.t.tolist(), seen.step.tolist(), seen.values["sharpness"], strict=True)
+        rows.append((source, [(*record, limit) for record in records]))
+    return data_of(rows, "member", "t", "step", "sharpness", "limit")
+
+
+def _needed(sources: Sequence[Source]) -> list[Source]:
+    runs = sharp(sources)
+    if not runs:
+        raise InputError(
+            "kind: sharpness shows runs with a step (--dynamics gd) or with --record sharpness, found none"
+        )
+    return runs
+
+
+def draw(axes: Axes, source: Source, position: int | None, time: str) -> None:
+    """One run on one axes: a line per start, and the limit of its step."""
+    result: TrainResult = source.result
+    seen = result.observed
+    assert isinstance(seen, Observed)
+    look, values = line_style(position or 0), seen.values["sharpness"]
+    name = source.label if position is not None else "sharpness"
+    for member in dict.fromkeys(seen.member.tolist()):
+        rows = seen.rows_of(member)
+        axes.plot(
+            seen.t[rows], values[rows], color=look["color"], linewidth=0.8, marker=".", markersize=3, gid="sharpness",
+            label=name if member == seen.member[0] else None,
+        )  # fmt: skip
+    told = result.sharpness
+    if told is not None and told.limit is not None:
+        words = told.formula.replace("β", r"\beta").replace("η", r"\eta")
+        label = f"theory: limit of the step, ${words}$" if position in (None, 0) else None
+        own = THEORY if position is None else {**THEORY, "color": look["color"]}
+        axes.axhline(told.limit, **own, label=label, gid="limit")
+    before = axes.dataLim.intervaly if position else ()
+    logarithmic(axes, np.concatenate([before, values, *([] if told is None or told.limit is None else [[told.limit]])]))
