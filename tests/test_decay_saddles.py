@@ -19,6 +19,7 @@ from dlnphase.critical.decay import Decay
 from dlnphase.critical.decayed_modes import decayed_size, is_least_with_decay, largest_decay
 from dlnphase.critical.greedy import greedy_path
 from dlnphase.detect.sources import balanced_gradient, read_source
+from dlnphase.detect.speed import followed_speed
 from dlnphase.detect.words import detect_sentence
 from dlnphase.dynamics import gradient_flow
 from dlnphase.errors import InputError
@@ -157,6 +158,24 @@ def test_the_origin_is_told_as_the_least_where_decay_outweighs_the_cost():
         starts = 1.5 * rng.standard_normal((10, 27))
         ends = [minimize(whole, x, (decay,), jac=True).fun for x in starts]
         assert min(ends) >= most * (1 - 1e-9) if known else decay > 0.5 * border or min(ends) < 0.9 * most
+
+
+def test_zeros_that_no_rotation_explains_leave_the_kind_open():
+    """Two equal modes, one learned: it may be any of a continuum, and a minimum is not claimed."""
+    host = HostCost(factorization(2 * np.eye(2), CPU), Decay(0.3, 3))
+    root = np.cbrt(decayed_size(2.0, 0.3, 3)) * np.diag([1.0, 0.0])
+    point = refine_matrix(root @ root @ root, host, rank=1)
+    certificate = certify(refine_weights([root] * 3, point, host)[0], host)
+    assert certificate.curvature.negative_eigenvalues == 0
+    assert certificate.curvature.zero_eigenvalues > rotations(1, (2, 2))
+    assert certificate.kind == "uncertified" and "more zeros" in certificate.note
+
+
+def test_nearness_is_told_in_units_of_what_a_mode_will_be():
+    """s = 1 and λ = 0.9: the mode grows to 0.1, and at 0.1 the origin is as far as that."""
+    host = HostCost(factorization(np.diag([1.0, 0.0]), CPU), Decay(0.9, 2))
+    point = refine_matrix(np.diag([0.1, 0.0]), host, rank=0)
+    assert point.nearness == pytest.approx(1.0) and not point.converged
 
 
 # ---- runs of ours ------------------------------------------------------------------------------------
@@ -328,6 +347,15 @@ def test_a_shallow_path_in_every_form_it_may_come_in(target_file, tmp_path):
     at = int(np.searchsorted(trace.time, 5.0 - 1e-9))
     assert trace.gradient_norm[at] == pytest.approx(norm, rel=1e-12)
     assert trace.penalty[at] == pytest.approx(0.35 * sum(np.sum(w**2) for w in layers), rel=1e-12)
+
+
+def test_the_speed_of_a_path_with_decay_is_that_of_its_own_flow(target_file, tmp_path):
+    """Records too far apart for a difference: the flow with decay leads from one to the next in the time between."""
+    np.savez(tmp_path / "path.npz", **path_of_sgd(2, 0.01, 0.7, steps=1200, every=30))
+    settings = DetectSettings(source=str(tmp_path / "path.npz"), target=target_file, weight_decay=0.7, between=False)
+    source = read_source(settings)
+    speed = followed_speed(source.traces[0], source.task.cost, rtol=1e-4, decay=0.7)
+    assert speed is not None and speed.value == pytest.approx(1.0, abs=0.02)
 
 
 def test_the_gradient_of_balanced_layers_has_the_decay_of_each():
