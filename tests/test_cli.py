@@ -247,7 +247,8 @@ def test_an_interrupt_saves_what_is_done(tmp_path, signum):
     finally:
         process.kill()
     assert process.returncode == 130 and "interrupted" in err and "Traceback" not in err
-    kept = ["run.yaml", "state.npz", "state.records", "trajectory.npz"]  # the state: --resume goes on from there
+    # gd looks at its sharpness; from the state --resume goes on
+    kept = ["observed.npz", "run.yaml", "state.npz", "state.records", "trajectory.npz"]
     assert sorted(p.name for p in (tmp_path / "a").iterdir()) == kept
     assert yaml.safe_load((tmp_path / "a" / "run.yaml").read_text())["outcome"]["reason"] == "interrupted"
 

@@ -19,7 +19,7 @@ def _ask(code_or_module, **environment):
     ("line", "words"),
     [
         ("dlnphase sw", {"sweep-gamma"}),
-        ("dlnphase train --re", {"--representation", "--resume"}),
+        ("dlnphase train --re", {"--record", "--representation", "--resume"}),
         ("dlnphase --inst", {"--install-completion"}),
     ],
 )
