@@ -127,6 +127,26 @@ def test_train_adds_the_dynamics(tmp_path):
     assert small.final_cost.values == tuple(m.outcome.cost for m in one.members)
 
 
+def test_weight_decay_acts_on_the_dynamics_alone(run):
+    """L = 2: every mode ends at (s − λ)₊, whatever γ; distances stay those of the cost."""
+    s, decay = np.array([4.0, 1.5, 0.5]), 1.0
+    flags = ["sweep-gamma", "--gammas", "0.7,2", "--widths", "20", "--dim", "3", "-L", "2", "--seeds", "2"]
+    flags += ["--jobs", "1", "--singular-values", ",".join(map(str, s))]
+    code, out, err = run(*flags, "--weight-decay", decay, "--train", "--out", "decayed")
+    assert code == 0, err
+    words = " ".join(out.split())
+    assert "Weight decay, λ = 1, at w = 20" in words and "distances and slopes are those of C alone" in words
+    assert run(*flags, "--out", "plain")[0] == 0
+    for cell, plain in zip(load_sweep("decayed").cells, load_sweep("plain").cells, strict=True):
+        assert cell.distance_to_minimum.values == pytest.approx(plain.distance_to_minimum.values, rel=1e-12)
+        assert cell.distance_to_saddle.values == pytest.approx(plain.distance_to_saddle.values, rel=1e-12)
+        assert plain.decay is None
+        assert [mode.measured for mode in cell.decay.modes] == pytest.approx(np.maximum(s - decay, 0.0), abs=1e-3)
+        assert cell.decay.leaves == pytest.approx(s[0]) and cell.matrix_rank.values == (2.0, 2.0)
+    code, out, err = run(*flags, "--weight-decay", decay)
+    assert code == 2 and out == "" and err.count("\n") == 1 and "weight-decay: found 1 without train" in err
+
+
 def test_distances_are_measured_in_float64_whatever_the_dtype(result):
     single = sweep_gamma(SweepSettings(**{**SMALL, "widths": "1e4"}, jobs=1, dtype="float32"))
     assert single.cells == tuple(result.cell(gamma, 10**4) for gamma in (0.7, 1.0, 1.5))

@@ -9,11 +9,12 @@ from rich.table import Table
 from rich.text import Text
 
 from dlnphase.cli.tables import REGIME_STYLE, explain, new_table, number, regime_text, show
-from dlnphase.findings import Exponent, counted
+from dlnphase.findings import DecayTheory, Exponent, counted
 from dlnphase.results.sweep import Cell, MinimumCell, SaddleCell, SweepResult
 from dlnphase.sweep.run import sweep_sentence
 
 COARSE = 0.01  # truncation from which a reader is told
+MAX_MODES = 5  # columns of modes under weight decay
 WIDE = 96  # columns from which the phase table has room for the ranks seen
 BOUND = {"at least": "≥ ", "at most": "≤ "}  # theory that is a bound
 MARKS = {"agrees": ("✓", "green"), "drifts": ("↗", "yellow"), "differs": ("✗", "red"), "open": ("", "")}
@@ -41,6 +42,9 @@ def print_sweep(console: Console, result: SweepResult, directory: Path) -> None:
         show(console, _distances(widest))
     if any(c.reasons is not None for c in widest):
         show(console, _dynamics(widest))
+    decayed = [(c, c.decay) for c in widest if c.decay is not None]
+    if decayed:
+        show(console, _decayed(decayed, result.config.depth))
     console.print("\n" + sweep_sentence(result))
     for note in result.notes:
         console.print(Text(f"Note: {note}.", style="dim"))
@@ -180,4 +184,30 @@ def _dynamics(cells: list[Cell]) -> Table:
         "seen: the regime the paths tell; escape: time out of rank 0; moved, NTK: relative change of θ and of the "
         "tangent kernel; nuclear, test: nuclear norm of A and test cost at the end",
     )
+    return table
+
+
+def _decayed(cells: list[tuple[Cell, DecayTheory]], depth: int) -> Table:
+    """What weight decay leaves: a column per mode of a factorization, theory above, a row per γ below."""
+    cell, theory = cells[0]
+    modes, deep = theory.modes[:MAX_MODES], depth > 2
+    table = new_table(f"Weight decay, λ = {theory.decay:g}, at w = {cell.width:g}, mean over the starts")
+    for name in ("γ", "leaves while λ <", "left", *(f"mode of {mode.size:.4g}" for mode in modes)):
+        table.add_column(name, justify="right", no_wrap=True)
+    if modes:
+        rows = (("λ_0", "pays"), ("λ_max", "largest")) if deep else ()
+        for name, key in (*rows, ("decayed", "decayed")):
+            table.add_row(name, "", "", *(number(getattr(mode, key)) for mode in modes), end_section=key == "decayed")
+    for cell, theory in cells:
+        left = sum(rank > 0 for rank in cell.matrix_rank.values) if cell.matrix_rank is not None else 0
+        ends = [number(mode.measured) for mode in theory.modes[:MAX_MODES]]
+        table.add_row(f"{cell.gamma:g}", number(theory.leaves, 3), f"{left}/{cell.seeds}", *ends)
+    bound = "s_1·α^(L−2), to a factor of order 1" if deep else "s_1"
+    words = f"leaves while λ <: up to which decay lets a start leave the origin, {bound}; left: starts that end with a mode"
+    if modes:
+        words += "; decayed: size of the mode at the minimum that has it, below it the sizes at the end"
+        words += "; up to λ_0 it costs less than no mode, above λ_max there is none" if deep else ""
+    if len(theory.modes) > MAX_MODES:
+        words += f"; the first {MAX_MODES} of {len(theory.modes)} modes"
+    explain(table, words)
     return table

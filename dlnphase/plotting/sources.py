@@ -213,7 +213,8 @@ def _sweep_words(result: Any) -> str:
     seeds = len(config.seeds) if isinstance(config.seeds, tuple) else config.seeds
     gammas = f"{len(config.gammas)} values of γ" if len(config.gammas) > 1 else f"γ = {config.gammas[0]:g}"
     task = task_words(config, shape, config.task or "task") if config.shape else str(config.task)
-    return f"{task}, L = {config.depth}, {span}, {gammas}, {counted(seeds, 'start')} per cell"
+    decay = f", weight decay {config.weight_decay:g} in what is followed" if config.weight_decay else ""
+    return f"{task}, L = {config.depth}, {span}, {gammas}, {counted(seeds, 'start')} per cell{decay}"
 
 
 def _read(path: Path) -> list[Source]:

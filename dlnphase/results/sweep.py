@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from dlnphase.errors import InputError
-from dlnphase.findings import Crossing, Distributions, Exponent
+from dlnphase.findings import Crossing, DecayTheory, Distributions, Exponent
 from dlnphase.results.codec import encode
 from dlnphase.results.journal import write_atomic
 from dlnphase.results.provenance import Provenance
@@ -123,6 +123,7 @@ class Cell:
         parameter_movement: ‖θ_end − θ_0‖/‖θ_0‖; ntk_change: ‖K_end − K_0‖/‖K_0‖.
         matrix_rank, nuclear_norm: of the end-to-end matrix reached; final_cost, test_cost: of it.
         distributions: of dwell times, jumps and ranks at the end; None with one start.
+        decay: what theory says weight decay leaves, beside what the starts came to; None without.
     """
 
     gamma: float
@@ -146,6 +147,7 @@ class Cell:
     final_cost: Measured | None = None
     test_cost: Measured | None = None
     distributions: Distributions | None = None
+    decay: DecayTheory | None = None
 
     OPTIONAL: ClassVar[int] = 10  # fields before what only --train fills in
 

@@ -58,6 +58,12 @@ class SweepSettings(MachineSettings, TaskSettings):
         "stop at this share of C - C_min at the start, or at A = 0 if that is less",
         panel="Dynamics",
     )
+    weight_decay: float = option(
+        0.0,
+        number(0.0),
+        "with --train: add (lambda/2)|theta|^2 to the cost that the flow follows",
+        panel="Dynamics",
+    )
     task: str | None = option(
         None, choice(*TASK_NAMES), "kind of task", panel="Task", default_words="factorization",
         replaces=("observed", "measurements", "target", "data"),
@@ -101,6 +107,12 @@ class SweepSettings(MachineSettings, TaskSettings):
             raise InputError(f"widths: found {max(self.widths)}, expected at most 1e12")
         if self.scheduler is not None and self.jobs is not None:
             raise InputError(f"jobs: found {self.jobs} beside scheduler {self.scheduler}, expected one of them")
+
+        if self.weight_decay and not self.train:
+            raise InputError(
+                f"weight-decay: found {self.weight_decay:g} without train, expected with it: distances are those of C, "
+                "which it does not change"
+            )
 
     @property
     def cells(self) -> tuple[tuple[float, int], ...]:

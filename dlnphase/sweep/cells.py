@@ -186,9 +186,10 @@ def _follow(job: Job, gamma: float) -> dict[str, Any]:
         rtol=settings.rtol,
         max_steps=settings.max_steps,
         tol=settings.tol,
+        weight_decay=settings.weight_decay,
     )
     task = Task(job.task.cost.to(backend), None if job.task.test is None else job.task.test.to(backend))
-    start = build_start(given, task.cost, backend, settings.seed)
+    start = build_start(given, task.cost, backend, settings.seed, weight_decay=settings.weight_decay)
     result = train(Run(given, backend, task, start, None, start.notes))
     members = result.members or (Member(settings.seeds[0], result.outcome, result.rank_transitions, result.theory),)
     ends = _final_matrices(result, [m.member for m in members])
@@ -211,6 +212,7 @@ def _follow(job: Job, gamma: float) -> dict[str, Any]:
         "final_cost": measured([o.cost for o in outcomes]),
         "test_cost": measured(tests) if tests else None,
         "distributions": result.distributions,
+        "decay": result.theory.decay,
     }
 
 

@@ -64,7 +64,7 @@ def prepare(settings: SweepSettings) -> Plan:
     with few_threads(settings.threads):
         backend = build_backend(settings)
         task, settings = build_task(settings, resolve_backend("cpu", "float64"))
-        return Plan(settings, backend, task, _notes(task, settings.depth))
+        return Plan(settings, backend, task, _notes(task, settings.depth, settings.weight_decay))
 
 
 def sweep_gamma(
@@ -220,10 +220,12 @@ def _no_crossing(result: SweepResult) -> str:
     return "do not cross between these γ: no critical γ."
 
 
-def _notes(task: Task, depth: int) -> tuple[str, ...]:
+def _notes(task: Task, depth: int, decay: float) -> tuple[str, ...]:
     """How this task differs from a full-rank factorization, where every constant is known."""
     cost = require_quadratic(task.cost, "distances need")
     notes = ["distances are attained values with certificates: upper bounds on d_m and d_s"]
+    if decay:
+        notes.append(f"the flow follows C and weight decay {decay:g}; distances and slopes are those of C alone")
     dead = sorted({m.dead for m in facts_of(cost, depth).saddles})
     if cost.kind == "regression":
         notes.append(
