@@ -9,6 +9,7 @@ Matrices in function space are vectorised row by row.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import pairwise
 
 import torch
@@ -210,16 +211,26 @@ def parameter_count(dims: Sequence[int]) -> int:
 
 def split(theta: Tensor, dims: Sequence[int]) -> tuple[Tensor, ...]:
     """Views of a flat (B, P) tensor as layers of shapes (B, n_l, n_{l-1})."""
-    sizes = [a * b for a, b in zip(dims[1:], dims[:-1], strict=True)]
-    batch = theta.shape[:-1]
-    return tuple(
-        part.view(*batch, rows, cols)
-        for part, rows, cols in zip(theta.split(sizes, -1), dims[1:], dims[:-1], strict=True)
-    )
+    batch, shapes, sizes = theta.shape[:-1], *_shapes(tuple(dims))
+    parts = torch.split_with_sizes(theta, sizes, -1)  # in C++, where Tensor.split is Python
+    return tuple(part.view(*batch, *shape) for part, shape in zip(parts, shapes, strict=True))
+
+
+@lru_cache(256)
+def _shapes(dims: tuple[int, ...]) -> tuple[list[tuple[int, int]], list[int]]:
+    """Shapes and sizes of the layers."""
+    shapes = list(zip(dims[1:], dims[:-1], strict=True))
+    return shapes, [rows * columns for rows, columns in shapes]
 
 
 def _identity(like: Tensor, n: int) -> Tensor:
-    return torch.eye(n, dtype=like.dtype, device=like.device).expand(like.shape[0], n, n)
+    return _eye(n, like.dtype, like.device).expand(like.shape[0], n, n)
+
+
+@lru_cache(64)
+def _eye(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Made once; whoever gets it only reads."""
+    return torch.eye(n, dtype=dtype, device=device)
 
 
 __all__ = ["Network", "kronecker_sum", "parameter_count", "split"]
