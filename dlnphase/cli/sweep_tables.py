@@ -203,7 +203,7 @@ def _decayed(cells: list[tuple[Cell, DecayTheory]], depth: int) -> Table:
         ends = [number(mode.measured) for mode in theory.modes[:MAX_MODES]]
         table.add_row(f"{cell.gamma:g}", number(theory.leaves, 3), f"{left}/{cell.seeds}", *ends)
     bound = "s_1·α^(L−2), to a factor of order 1" if deep else "s_1"
-    words = f"leaves while λ <: up to which decay lets a start leave the origin, {bound}; left: starts that end with a mode"
+    words = f"leaves while λ <: up to which a start leaves the origin, {bound}; left: starts that end with a mode"
     if modes:
         words += "; decayed: size of the mode at the minimum that has it, below it the sizes at the end"
         words += "; up to λ_0 it costs less than no mode, above λ_max there is none" if deep else ""
