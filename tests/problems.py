@@ -187,7 +187,9 @@ class Stated:
     right: np.ndarray
 
 
-def stated_cost(task: str, shape: tuple[int, int], backend: Backend, seed: int = 0, noise: float = 0.3) -> Stated:
+def stated_cost(
+    task: str, shape: tuple[int, int], backend: Backend, seed: int = 0, noise: float = 0.3, keep: bool = False
+) -> Stated:
     """A noisy cost of each kind, with value and gradient summed term by term from the definition."""
     rng = np.random.default_rng(seed)
     d_out, d_in = shape
@@ -205,12 +207,12 @@ def stated_cost(task: str, shape: tuple[int, int], backend: Backend, seed: int =
         count = target.size + 3
         rows = rng.standard_normal((count, *shape)) / np.sqrt(count)
         right = np.array([(b * target).sum() for b in rows]) + noise * rng.standard_normal(count)
-        cost = sensing(rows, right, backend)
+        cost = sensing(rows, right, backend, keep=keep)
     else:
         count = 3 * d_in
         x = rng.standard_normal((count, d_in)) * rng.uniform(0.5, 1.5, d_in)
         y = x @ target.T + noise * rng.standard_normal((count, d_out))
-        cost = regression(x, y, backend)
+        cost = regression(x, y, backend, keep=keep)
         rows = np.stack([np.outer(np.eye(d_out)[i], x[n]) for n in range(count) for i in range(d_out)])
         rows, right = rows / np.sqrt(count), y.ravel() / np.sqrt(count)
 

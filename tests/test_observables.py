@@ -7,12 +7,15 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from convex_problems import COSTS, DELTA, MASK, TARGET, WORDS, X
 from problems import stated_cost
+from torch.nn import functional as F
 
 import dlnphase
 from dlnphase.backend import resolve_backend
 from dlnphase.critical.observables import OBSERVABLES, Scene, observe
 from dlnphase.critical.sharpness import spectrum_ends, stability_limit
+from dlnphase.dynamics.draws import Draws
 from dlnphase.dynamics.records import Record
 from dlnphase.dynamics.state import pack, unpack
 from dlnphase.errors import InputError
@@ -137,6 +140,44 @@ def test_the_kernel_and_its_rate_are_those_of_autograd(scene):
         ahead, behind = (dense_kernel((theta - side * h * slope).detach(), DIMS) for side in (1, -1))
         rate = torch.linalg.matrix_norm(ahead - behind) / (2 * h) / torch.linalg.matrix_norm(kernel)
         assert seen["ntk_rate"][k] == pytest.approx(float(rate), rel=1e-6)
+
+
+def each_loss(task):
+    """A cost, and the losses ℓ_i of its observations as a function of A, written out from the definition."""
+    if task in COSTS:
+        cost = COSTS[task][0]
+        words = torch.as_tensor(WORDS)
+        if task == "cross-entropy":
+            return cost, lambda a: F.cross_entropy(torch.as_tensor(X) @ a.mT, words, reduction="none") / len(X)
+        goal, mask = torch.as_tensor(TARGET)[MASK], torch.as_tensor(MASK)
+        return cost, lambda a: F.huber_loss(a[mask], goal, delta=DELTA, reduction="none")
+    stated = stated_cost(task, (3, 4), CPU, keep=True)
+    group = 3 if task == "regression" else 1  # numbers of one sample
+    rows, right = torch.as_tensor(stated.design), torch.as_tensor(stated.right)
+    return stated.cost, lambda a: 0.5 * (rows @ a.flatten() - right).square().view(-1, group).sum(1)
+
+
+@pytest.mark.parametrize("task", [*TASKS, "cross-entropy", "huber"])
+def test_the_covariance_of_gradients_is_that_of_autograds_one_by_one(task):
+    cost, losses = each_loss(task)
+    dims = (cost.shape[1], 6, 5, cost.shape[0])
+    scene = Scene(networks(dims=dims), networks(1, dims=dims), cost)
+    got = observe(scene, ("covariance",))["gradient_covariance"]
+    for k in range(3):
+        theta = scene.networks.theta[k].clone().requires_grad_()
+        parts = losses(Network(theta[None], dims).product()[0])
+        gradients = torch.stack([len(parts) * torch.autograd.grad(p, theta, retain_graph=True)[0] for p in parts])
+        assert got[k] == pytest.approx(float(gradients.var(0, correction=0).sum()), rel=1e-10)
+
+
+def test_the_covariance_is_that_of_the_batches_a_run_draws():
+    """Batches of B without replacement have (n − B)/(B(n − 1)) of it; 4,000 of them tell it to some per cent."""
+    cost, network, size = stated_cost("completion", (3, 4), CPU).cost, networks(1), 3
+    (whole,) = observe(Scene(network, network, cost), ("covariance",))["gradient_covariance"]
+    draws = Draws(cost.observations, np.array([0]), batch_size=size)
+    found = torch.stack([network.gradient(draws.gradient(network.product(), k))[0] for k in range(4000)])
+    count = cost.observations.count
+    assert float(found.var(0).sum()) == pytest.approx(whole * (count - size) / (size * (count - 1)), rel=0.05)
 
 
 def test_weight_decay_adds_to_every_curvature(scene):

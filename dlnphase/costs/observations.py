@@ -6,6 +6,7 @@ of their own, and the same with labels y + ε: unbiased for ∇C where E c_i = 1
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -44,6 +45,10 @@ class Seen(Protocol):
 
     def spread(self, each: Tensor) -> Tensor:
         """One number for each of them, shape (B, count), as what Z is multiplied with."""
+        ...
+
+    def squares(self, z: Tensor, left: Tensor, right: Tensor) -> Tensor:
+        """Σ_i ⟨left·G_i·right, G_i⟩ of the G_i that :meth:`pull_back` gives of each alone, shape (B,)."""
         ...
 
 
@@ -91,6 +96,12 @@ class Measurements:
         """As they are."""
         return each
 
+    def squares(self, z: Tensor, left: Tensor, right: Tensor) -> Tensor:
+        """G = z_m B_m of each: Σ_m z_m² ⟨left·B_m·right, B_m⟩."""
+        operators = self._flat.view(-1, *self._shape)
+        sizes = [((a @ operators @ b) * operators).sum((-2, -1)) for a, b in zip(left, right, strict=True)]
+        return (z.square() * torch.stack(sizes)).sum(-1)
+
 
 @dataclass(frozen=True)
 class Observations:
@@ -128,6 +139,22 @@ class Observations:
         z = self.seen.predict(a)
         slope = self.loss.slope(z if noise is None else z - noise.reshape(z.shape))
         return self.seen.pull_back(slope if weights is None else slope * self.seen.spread(weights))
+
+    def gradient_covariance(self, a: Tensor, factors: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+        """Trace of the covariance of n∇_θ ℓ_i for one i at random: n Σ_i ‖∇_θ ℓ_i‖² − ‖∇_θ C‖², shape (B,).
+
+        A batch of B of them has (n − B)/(B(n − 1)) of that (drawing without replacement).
+
+        Args:
+            a: A, shape (B, d_out, d_in).
+            factors: (S_l S_lᵀ, P_lᵀ P_l) of each layer, see :meth:`dlnphase.networks.chain.Network.ntk_factors`: a
+                gradient G in A is S_lᵀ G P_lᵀ in W_l, of squared norm ⟨S_l S_lᵀ G P_lᵀ P_l, G⟩.
+        """
+        slope = self.loss.slope(self.seen.predict(a))
+        whole = self.seen.pull_back(slope)
+        each = torch.stack([self.seen.squares(slope, left, right) for left, right in factors]).sum(0)
+        mean = torch.stack([((left @ whole @ right) * whole).sum((-2, -1)) for left, right in factors]).sum(0)
+        return (self.count * each - mean).clamp_min(0.0)
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,10 @@ class Sampling(Protocol):
         """One number for each of them, shape (B, count), as what Z is multiplied with."""
         ...
 
+    def squares(self, z: Tensor, left: Tensor, right: Tensor) -> Tensor:
+        """Σ_i ⟨left·G_i·right, G_i⟩ of the G_i that :meth:`pull_back` gives of each alone, shape (B,)."""
+        ...
+
     @property
     def metric(self) -> Tensor | None:
         """Σ with ‖Z‖² = weight⁻¹·tr(A Σ Aᵀ), where inputs differ in size; None where entries are seen as they are."""
@@ -144,6 +148,11 @@ class Entries:
         out = each.new_zeros((len(each), self.mask.numel()))
         out[:, self.mask.flatten().nonzero().flatten()] = each
         return out.view(-1, *self.shape)
+
+    def squares(self, z: Tensor, left: Tensor, right: Tensor) -> Tensor:
+        """G = z_ij e_i e_jᵀ of each entry: Σ z_ij² left_ii right_jj."""
+        diagonals = left.diagonal(dim1=-2, dim2=-1).unsqueeze(-1) * right.diagonal(dim1=-2, dim2=-1).unsqueeze(-2)
+        return ((self.mask * z).square() * diagonals).sum((-2, -1))
 
     @property
     def metric(self) -> Tensor | None:
@@ -216,6 +225,11 @@ class Samples:
     def spread(self, each: Tensor) -> Tensor:
         """The same for all outputs of a sample."""
         return each.unsqueeze(-1)
+
+    def squares(self, z: Tensor, left: Tensor, right: Tensor) -> Tensor:
+        """G = z_n x_nᵀ/N of each sample: Σ_n (z_nᵀ left z_n)(x_nᵀ right x_n)/N²."""
+        above, below = ((z @ left) * z).sum(-1), ((self.x @ right) * self.x).sum(-1)
+        return (above * below).sum(-1) * self.weight**2
 
     @property
     def metric(self) -> Tensor | None:

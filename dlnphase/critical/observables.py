@@ -126,6 +126,13 @@ def _ntk_velocity(network: Network, velocity: Tensor) -> Factors:
     return out
 
 
+def _covariance(scene: Scene) -> Arrays:
+    observations = scene.cost.observations
+    assert observations is not None  # refused otherwise before the run
+    net = scene.networks
+    return {"gradient_covariance": observations.gradient_covariance(net.product(), net.ntk_factors()).numpy()}
+
+
 def _weights(scene: Scene) -> Arrays:
     return {f"W{k}": w.numpy() for k, w in enumerate(scene.networks.weights, 1)}
 
@@ -146,6 +153,7 @@ OBSERVABLES: dict[str, Observable] = {
     "sharpness": Observable(_sharpness, "largest eigenvalue of the Hessian of the loss in the weights"),
     "hessian": Observable(_hessian, "both ends of that Hessian's spectrum, all of it where the network is small"),
     "ntk": Observable(_ntk, "tangent kernel: trace, change since the start, rate of change along −∇𝓛"),
+    "covariance": Observable(_covariance, "trace of the covariance of gradients, each of one entry or sample"),
     "weights": Observable(_weights, "the layers themselves"),
 }
 

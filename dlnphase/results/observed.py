@@ -25,6 +25,7 @@ ARRAYS = {
     "ntk_trace": "(): tr K of the tangent kernel K",
     "ntk_change": "(): ‖K − K_0‖_F/‖K_0‖_F",
     "ntk_rate": "(): ‖dK/dt‖_F/‖K‖_F while θ moves along −∇𝓛, whatever the dynamics",
+    "gradient_covariance": "(): n Σ_i ‖∇_θ ℓ_i‖² − ‖∇_θ C‖² of C = Σ ℓ_i over n entries, samples or measurements",
 }
 HEAD = ("member", "t", "step")
 

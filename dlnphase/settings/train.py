@@ -12,7 +12,7 @@ from dlnphase.settings.parse import number, optional, words
 from dlnphase.settings.table import option
 
 # What can be looked at along a path besides A; critical/observables.py measures it.
-RECORDS = ("layers", "products", "norms", "balance", "sharpness", "hessian", "ntk", "weights")
+RECORDS = ("layers", "products", "norms", "balance", "sharpness", "hessian", "ntk", "covariance", "weights")
 
 
 @dataclass(frozen=True, kw_only=True)

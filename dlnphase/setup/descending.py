@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from dlnphase.costs.interface import ConvexCost
+from dlnphase.costs.observations import Observations
 from dlnphase.dynamics import Adam, Draws, HeavyBall, Muon, Update, learned_size, stable_step
 from dlnphase.errors import InputError
 from dlnphase.networks.chain import Network
@@ -32,17 +33,21 @@ def build_draws(settings: DynamicsSettings, cost: ConvexCost, members: np.ndarra
     """
     if not settings.noisy:
         return None
-    observations = cost.observations
-    if observations is None:
-        name = "label-noise" if settings.batch_size is None else "batch-size"
-        raise InputError(
-            f"{name}: found with a {cost.name} cost of {cost.kind} that does not say which entries, samples or "
-            "measurements it is a sum of; expected a task of this package"
-        )
+    observations = observations_of(cost, "label-noise: found" if settings.batch_size is None else "batch-size: found")
     draws = Draws(
         observations, members, batch_size=settings.batch_size, label_noise=settings.label_noise or 0.0, seed=seed
     )
     return None if draws.batch_size is None and not draws.label_noise else draws
+
+
+def observations_of(cost: ConvexCost, found: str) -> Observations:
+    """What a cost is a sum over; InputError, which says what was found with it, where it does not tell."""
+    if cost.observations is None:
+        raise InputError(
+            f"{found} with a {cost.name} cost of {cost.kind} that does not say which entries, samples or measurements "
+            "it is a sum of; expected a task of this package"
+        )
+    return cost.observations
 
 
 def choose_step(

@@ -25,6 +25,7 @@ from dlnphase.findings import Sharpness
 from dlnphase.networks.chain import Network
 from dlnphase.results.observed import Observed
 from dlnphase.results.train import NetworkInfo
+from dlnphase.setup.descending import observations_of
 from dlnphase.training.recording import MemberPath
 
 MOST, LEAST = 54, 9  # records of one member in each of the two sets, where there is room, and in any case
@@ -96,8 +97,10 @@ class Observer(State):
             kept.rows, kept.layers = [kept.rows[k] for k in left], [kept.layers[k] for k in left]
 
 
-def refuse_lacking(names: Sequence[str], network: NetworkInfo) -> None:
-    """InputError for what a reduced network cannot tell of the one that it stands for."""
+def refuse_lacking(names: Sequence[str], network: NetworkInfo, cost: ConvexCost) -> None:
+    """InputError for what a reduced network cannot tell of the one that it stands for, or a cost of its parts."""
+    if "covariance" in names:
+        observations_of(cost, "record: found covariance")
     whole = [name for name in names if OBSERVABLES[name].whole]
     if whole and network.representation != "full" and network.depth > 2:
         raise InputError(

@@ -75,7 +75,7 @@ def prepare(settings: TrainSettings) -> Run:
 
 def _prepare(settings: TrainSettings) -> Run:
     backend = build_backend(settings)
-    task, settings = build_task(settings, backend, keep=settings.noisy)
+    task, settings = build_task(settings, backend, keep=settings.noisy or "covariance" in (settings.record or ()))
     update = None if settings.dynamics in ("flow", "greedy") else build_update(settings)
     if settings.dynamics == "greedy":
         start = build_limit(settings, task.cost, backend)
@@ -85,7 +85,7 @@ def _prepare(settings: TrainSettings) -> Run:
         )
     if settings.dynamics == "flow" and settings.init_weights is not None:
         _check_times(settings.init_weights, start, task)
-    refuse_lacking(settings.record or (), start.info)
+    refuse_lacking(settings.record or (), start.info, task.cost)
     notes = [*start.notes, *task.notes]
     if settings.dynamics == "greedy" and settings.weight_decay and start.info.depth > 2:
         notes.append(HELD)
