@@ -15,6 +15,8 @@ from torch import Tensor
 
 from dlnphase.networks.chain import Network, split
 
+KNOWN = 100.0  # times the round-off of a decomposition that a singular value has to exceed
+
 
 @dataclass(frozen=True)
 class Update:
@@ -168,7 +170,11 @@ class Adam(Update):
 
 
 def polar(matrix: Tensor) -> Tensor:
-    """UVᵀ of a singular value decomposition UΣVᵀ, without singular values at round-off; shape (B, m, n)."""
+    """UVᵀ of a singular value decomposition UΣVᵀ, without singular values at round-off; shape (B, m, n).
+
+    Products of layers leave round-off above that of the decomposition alone. A direction is taken where it is known
+    to a hundredth; any other would move a whole η a step, at random.
+    """
     u, s, vt = torch.linalg.svd(matrix, full_matrices=False)
-    kept = s > max(matrix.shape[-2:]) * torch.finfo(s.dtype).eps * s[..., :1]
+    kept = s > KNOWN * max(matrix.shape[-2:]) * torch.finfo(s.dtype).eps * s[..., :1]
     return (u * kept.unsqueeze(-2)) @ vt
