@@ -339,6 +339,7 @@ FOUND_ONCE = (
     "noisy:3:0", "small-start:6:0", "near-equal:5:4", "tiny-start:1:5", "tiny-start:2:4", "vectors:11:21",
     "vectors:12:2", "vectors:12:17", "large-start:12:1", "ragged:12:14", "near-equal:11:38",
     "near-equal:12:17", "deep:62:8", "vectors:61:24", "balanced:61:40", "tiny-start:62:36",
+    "bottleneck:62:33",
 )  # fmt: skip
 
 

@@ -19,7 +19,8 @@ class End:
         basis: orthonormal columns, the directions that a narrow layer has; None where the inverse is a matrix.
         inverse: that matrix, or its eigenvalues on the basis; None where W is not finite.
         least: ε.
-        empty: ε·tr (WᵀW + ε)⁻¹, how many directions have no size of their own; infinite where W is not finite.
+        empty: ε·tr (WᵀW + ε)⁻¹, how many directions have no size of their own, beyond those that a narrow layer leaves
+            for its shape alone; infinite where W is not finite.
     """
 
     basis: Array | None
@@ -39,7 +40,7 @@ class End:
             there = values > least
             values = values[there]
             inverse = 1 / (values + least)
-            empty = least * float(inverse.sum()) + columns - len(values)
+            empty = least * float(inverse.sum()) + rows - len(values)
             return cls(w.T @ (turn[:, there] / values**0.5), inverse, least, empty)
         gram = w.T @ w
         gram.ravel()[:: columns + 1] += least
