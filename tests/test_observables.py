@@ -26,7 +26,7 @@ from dlnphase.results.observed import ARRAYS, Observed
 from dlnphase.results.train import load_train, save_train
 from dlnphase.settings import TrainSettings
 from dlnphase.settings.train import RECORDS
-from dlnphase.training.observing import Observer, sharpness_of
+from dlnphase.training.observing import Observer, refuse_partless, sharpness_of
 from dlnphase.training.words import train_sentence
 
 CPU = resolve_backend("cpu")
@@ -352,3 +352,88 @@ def test_a_reduced_network_of_two_layers_tells_what_the_full_one_does(tmp_path):
     np.testing.assert_allclose(
         full.values["layer_singular_values"][:3], reduced.values["layer_singular_values"][:3], rtol=1e-5
     )
+
+
+# ---- paths of other codes -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def foreign(tmp_path_factory):
+    """Gradient descent by autograd on a completion: an .npz of every step, another of A alone, and checkpoints."""
+    folder = tmp_path_factory.mktemp("foreign")
+    rng = np.random.default_rng(3)
+    target = rng.standard_normal((3, 2)) @ rng.standard_normal((2, 4))
+    target[0, 1] = np.nan
+    np.save(folder / "target.npy", target)
+    y, seen = torch.as_tensor(np.nan_to_num(target)), torch.as_tensor(~np.isnan(target))
+    layers = [torch.as_tensor(0.3 * rng.standard_normal(s)).requires_grad_() for s in ((5, 4), (5, 5), (3, 5))]
+    kept = []
+    for step in range(900):
+        kept.append([w.detach().numpy().copy() for w in layers])
+        if step % 100 == 0:
+            torch.save({f"{k}.weight": w.detach().clone() for k, w in enumerate(layers)}, folder / f"step_{step}.pt")
+        loss = 0.5 * (seen * (layers[2] @ layers[1] @ layers[0] - y)).square().sum()
+        for w, g in zip(layers, torch.autograd.grad(loss, layers), strict=True):
+            w.data -= 0.01 * g
+    stacks = [np.stack(parts) for parts in zip(*kept, strict=True)]
+    t = 0.01 * np.arange(900)
+    np.savez(folder / "path.npz", t=t, **{f"W{k}": w for k, w in enumerate(stacks, 1)})
+    np.savez(folder / "matrices.npz", t=t, A=stacks[2] @ stacks[1] @ stacks[0])
+    return folder, stacks, y, seen
+
+
+def test_a_path_of_another_code_is_looked_at_as_ours_are(run, foreign, tmp_path):
+    folder, stacks, y, seen = foreign
+    flags = ["--target", folder / "target.npy", "--no-certify"]
+    flags += ["--record", "norms,sharpness,ntk", "--record", "covariance"]
+    code, out, err = run("detect-saddles", folder / "path.npz", *flags, "--out", tmp_path / "a")
+    assert code == 0, err
+    assert "observed.npz" in out
+    result = dlnphase.load(tmp_path / "a")
+    found = result.observed
+    assert result.files["observed"] == "observed.npz" and set(found.values) == {
+        "layer_norms", "sharpness", "ntk_trace", "ntk_change", "ntk_rate", "gradient_covariance",
+    }  # fmt: skip
+    assert found.step[0] == 0 and found.step[-1] == 899 and 50 < len(found.step) < 120
+    assert (np.diff(found.step) > 0).all() and set(found.step % 2) == {0, 1}
+    np.testing.assert_allclose(found.t, 0.01 * found.step)
+    norms = np.stack([np.linalg.norm(w[found.step], axis=(1, 2)) for w in stacks], 1)
+    np.testing.assert_allclose(found.values["layer_norms"], norms)
+    for row in (0, 20, -1):
+        theta = torch.cat([torch.as_tensor(w[found.step[row]]).flatten() for w in stacks])
+
+        def losses(x):
+            a, b, c = (part.view(s) for part, s in zip(x.split([20, 25, 15]), ((5, 4), (5, 5), (3, 5)), strict=True))
+            return 0.5 * (c @ b @ a - y)[seen].square()
+
+        hessian = torch.autograd.functional.hessian(lambda x: losses(x).sum(), theta, vectorize=True)
+        assert found.values["sharpness"][row] == pytest.approx(float(torch.linalg.eigvalsh(hessian)[-1]), rel=1e-6)
+        each = 11 * torch.autograd.functional.jacobian(losses, theta)
+        assert found.values["gradient_covariance"][row] == pytest.approx(float(each.var(0, correction=0).sum()))
+    code, _, err = run("plot", tmp_path / "a", "--kind", "observed", "--out", tmp_path / "figures")
+    assert code == 0, err
+    assert (tmp_path / "figures" / "observed.png").stat().st_size > 10_000
+
+
+def test_checkpoints_are_looked_at_one_by_one(run, foreign, tmp_path):
+    folder, stacks, _, _ = foreign
+    flags = ["--lr", "0.01", "--target", folder / "target.npy", "--no-certify", "--no-between", "--record", "weights"]
+    code, _, err = run("detect-saddles", folder, *flags, "--out", tmp_path / "a")
+    assert code == 0, err
+    found = dlnphase.load(tmp_path / "a").observed
+    np.testing.assert_array_equal(found.step, np.arange(0, 900, 100))
+    np.testing.assert_array_equal(found.values["W2"], stacks[1][::100])
+
+
+def test_what_a_path_cannot_tell_is_refused(run, foreign, tmp_path):
+    folder, *_ = foreign
+    task = ["--target", folder / "target.npy"]
+    code, out, err = run("detect-saddles", folder / "matrices.npz", *task, "-L", 3, "--record", "ntk")
+    assert code == 2 and out == "" and err.count("\n") == 1 and "record: found ntk with matrices alone" in err
+    save_train(dlnphase.train(TrainSettings(**DEEP, max_steps=5)), tmp_path)
+    code, _, err = run("detect-saddles", tmp_path, "--record", "ntk")
+    assert code == 2 and err.count("\n") == 1 and "dlnphase train --record" in err
+    sums = stated_cost("sensing", (3, 4), CPU).cost  # which keeps no measurements
+    with pytest.raises(InputError, match="record: found covariance"):
+        refuse_partless(("ntk", "covariance"), sums)
+    refuse_partless(("ntk",), sums)

@@ -241,8 +241,9 @@ def results_page() -> str:
     out += [f"| `W1` … `WL` | {_cell(_described(Trajectory, 'weights'))} |", ""]
     out += [
         "## observed.npz", "",
-        "Of `dlnphase train` with `--record`, or with a step: R records of its path, those of several members after "
-        "each other. `member`, `t` and `step` have shape (R,); of the others the shape of one record is told.", "",
+        "Of `dlnphase train` with `--record`, or with a step, and of `dlnphase detect-saddles` with `--record`: R "
+        "records of the path, those of several members after each other. `member`, `t` and `step` have shape (R,); of "
+        "the others the shape of one record is told.", "",
         "| array | |", "|---|---|",
     ]  # fmt: skip
     out += [f"| `{name}` | {_cell(words)} |" for name, words in ARRAYS.items()]

@@ -33,7 +33,8 @@ def detect_saddles_cli(call: Call[DetectSettings]) -> int:
 
     SOURCE is a run of dlnphase train, or an .npz of any other code together with the task options. Each visit is
     refined to a critical point and its kind is certified: curvature, gradient of the cost, an explicit descent. Writes
-    saddles.yaml and saddles.npz. With --prove the visits are proved in ball arithmetic; --check verifies such a proof.
+    saddles.yaml and saddles.npz, with --record also observed.npz. With --prove the visits are proved in ball
+    arithmetic; --check verifies such a proof.
     """
     if call.settings.check is not None:
         return _check(call, call.settings.check)

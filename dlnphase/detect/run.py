@@ -52,9 +52,11 @@ from dlnphase.results.detect import (
     Span,
     VisitInfo,
 )
+from dlnphase.results.observed import OBSERVED_FILE, Observed
 from dlnphase.results.proof import PARTS, ProofDocument
 from dlnphase.settings.detect import DetectSettings
 from dlnphase.setup.build import task_info
+from dlnphase.training.observing import look_at, records_to_look_at
 
 if TYPE_CHECKING:
     from dlnphase.proofs.path import Progress
@@ -131,6 +133,7 @@ def _detect(
     rows: list[list[RankTransition]] = []
     greedy: list[GreedyPoint] = []
     visits: list[VisitInfo] = []
+    looked_at: Observed | None = None
     complete = False
     with contextlib.suppress(KeyboardInterrupt):  # the visit under way is given up, what is done is kept
         seen, rows = _visits_of_all(source, host, stop)
@@ -154,6 +157,8 @@ def _detect(
                 on_visit(visits[-1])
         if whole and prover is not None and settings.prove == "path":
             whole = prover.path(source, before=earlier, on_step=on_step, should_stop=stop)
+        if whole and settings.record and source.rows is not None:
+            looked_at = _looked_at(source, settings.record)
         complete = whole
     provenance = clock.provenance()
     return DetectResult(
@@ -166,10 +171,24 @@ def _detect(
         greedy_path=tuple(GreedyStep(g.point.rank, g.point.cost, _spectrum(g.point.A), g.note) for g in greedy),
         complete=complete,
         notes=notes_on(source, greedy),
-        files={**MATRICES, **(PARTS if prover is not None else {})},
+        files={
+            **MATRICES,
+            **({} if looked_at is None else {"observed": OBSERVED_FILE}),
+            **(PARTS if prover is not None else {}),
+        },
         matrices=_matrices(seen[: len(visits)], greedy, source),
+        observed=looked_at,
         proof=prover.document(provenance) if prover is not None else None,
     )
+
+
+def _looked_at(source: Source, names: tuple[str, ...]) -> Observed:
+    """What the observables say of a path of weights, at some of its own records."""
+    assert source.rows is not None
+    t, step = source.rows
+    chosen = records_to_look_at(len(t), sum(w[0].size for w in source.layers))
+    layers = [w[chosen].astype(float) for w in source.layers]
+    return look_at(layers, t[chosen], step[chosen], names, source.task.cost, source.info.weight_decay)
 
 
 def _never() -> bool:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ from dlnphase.settings.detect import DetectSettings
 from dlnphase.settings.train import TrainSettings
 from dlnphase.setup.build import build_task
 from dlnphase.setup.states import SUFFIXES
+from dlnphase.training.observing import refuse_partless
 
 FOLLOWED_RTOL = 1e-4  # of the flow between two records
 CHUNK = 1 << 24  # numbers of weights looked at in one go
@@ -51,6 +52,7 @@ class Source:
     """What SOURCE holds: the paths, the task they were trained on, and what is known of the network.
 
     ``true_sizes`` is False where the hidden sizes are those of a reduction of a larger network, whose own nobody told.
+    ``layers`` are those of the first path at every record of ``rows`` (its times and steps), where all are at hand.
     """
 
     traces: tuple[MemberTrace, ...]
@@ -58,6 +60,8 @@ class Source:
     info: PathInfo
     settings: DetectSettings
     true_sizes: bool = True
+    layers: Layers = field(default_factory=list)
+    rows: tuple[np.ndarray, np.ndarray] | None = None
 
 
 def read_source(settings: DetectSettings) -> Source:
@@ -86,6 +90,11 @@ def read_source(settings: DetectSettings) -> Source:
 
 
 def _from_run(path: Path, settings: DetectSettings) -> Source:
+    if settings.record:
+        raise InputError(
+            f"record: found beside the run {path}, which kept few of its layers; dlnphase train --record looks at them "
+            "while it runs"
+        )
     result = load_train(path)
     _agree_with_run(settings, result, path)
     if result.trajectory is None:
@@ -182,12 +191,20 @@ def _needs_task(name: str, settings: DetectSettings) -> None:
         )
 
 
+def _task_of(settings: DetectSettings) -> tuple[Task, DetectSettings]:
+    """The task that a path of another code was trained on, and the settings with what it tells."""
+    wanted = settings.record or ()
+    task, settings = build_task(settings, resolve_backend("cpu"), keep="covariance" in wanted)
+    refuse_partless(wanted, task.cost)
+    return task, settings
+
+
 def _from_checkpoints(files: list[Path], settings: DetectSettings) -> Source:
     _needs_task(files[0].parent.name or "the folder", settings)
     stack = read_checkpoints(files, settings)
     where = f"SOURCE: {files[0].parent}"
     rows = _checked_rows({"t": stack.times, "step": stack.steps}, stack.layers, where)
-    task, settings = build_task(settings, resolve_backend("cpu"))
+    task, settings = _task_of(settings)
     task = replace(task, notes=task.notes + stack.notes)
     return _from_weights([w for _, w in stack.layers], rows, task, settings, where)
 
@@ -214,7 +231,7 @@ def _from_npz(path: Path, settings: DetectSettings) -> Source:
     if not layers and "A" not in arrays:
         raise InputError(f"{where}: found neither W1, W2, … nor A, expected weights or end-to-end matrices")
     rows = _checked_rows(arrays, layers or [("A", arrays["A"])], where)
-    task, settings = build_task(settings, resolve_backend("cpu"))
+    task, settings = _task_of(settings)
     if layers:
         source = _from_weights([w for _, w in layers], rows, task, settings, where)
     else:
@@ -301,7 +318,7 @@ def _from_weights(
         far = far_apart(trace) if settings.between is None else np.ones(t.size - 1, dtype=bool)
         trace, count, strayed = followed(trace, task.cost, far, speed=factor, **followed_too)
         info = replace(info, followed=count, strayed=strayed)
-    return Source((trace,), task, info, settings)
+    return Source((trace,), task, info, settings, layers=layers, rows=rows)
 
 
 def _spacing(t: np.ndarray) -> tuple[float, float]:
@@ -313,6 +330,11 @@ def _from_matrices(
     matrices: np.ndarray, rows: tuple[np.ndarray, np.ndarray], task: Task, settings: DetectSettings, where: str
 ) -> Source:
     _check_shape((matrices.shape[1], matrices.shape[2]), task, where)
+    if settings.record:
+        raise InputError(
+            f"record: found {', '.join(settings.record)} with matrices alone, expected W1 … WL: the layers are what it "
+            "looks at"
+        )
     if settings.depth is None:
         raise InputError(f"depth: {where.removeprefix('SOURCE: ')} holds only A, expected the number of layers")
     t, step = rows

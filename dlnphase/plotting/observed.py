@@ -9,9 +9,9 @@ import numpy as np
 
 from dlnphase.errors import InputError
 from dlnphase.plotting.data import Data, data_of
-from dlnphase.plotting.sources import Source, caption_lines, runs_of
+from dlnphase.plotting.sources import Source, caption_lines, detections_of, runs_of
 from dlnphase.plotting.style import FAINT, Look, captioned, letters, line_style, new_figure, panel_grid
-from dlnphase.plotting.timeaxis import apply_axis, choose_axis
+from dlnphase.plotting.timeaxis import EARLY, apply_axis, choose_axis
 from dlnphase.plotting.timeline import Arrangement, axis_words, logarithmic
 from dlnphase.results.observed import ARRAYS
 
@@ -37,20 +37,20 @@ NUMBERED = ("layer_singular_values", "layer_norms", "balancedness")  # a colour 
 
 
 def looked_at(sources: Sequence[Source]) -> list[Source]:
-    """The runs among the sources that looked at something that is drawn."""
-    return [s for s in runs_of(sources) if s.result.observed is not None and _arrays(s)]
+    """The runs and paths of other codes among the sources that looked at something that is drawn."""
+    return [s for s in [*runs_of(sources), *detections_of(sources)] if s.result.observed is not None and _arrays(s)]
 
 
 def figure(sources: Sequence[Source], look: Look, arrangement: Arrangement) -> Figure:
     """Every array of every run that has some."""
-    runs = runs_of(_needed(sources), need="observed")
+    runs = _needed(sources)
+    runs_of(runs, need="observed")
     panels = [(source, name) for source in runs for name in _arrays(source)]
     rows, columns = panel_grid(len(panels))
     fig, axes = new_figure(look, rows, columns, height=0.85)
     for ax, (source, name) in zip(axes, panels, strict=False):
-        kind = choose_axis([source.result], arrangement.time)
         _draw(ax, source, name)
-        apply_axis(ax, kind, [source.result])
+        _set_time(ax, source, arrangement.time)
         ax.set_title(source.label)
         ax.set_ylabel(NAMES[name])
     for ax in axes[len(panels) :]:
@@ -78,6 +78,20 @@ def data(sources: Sequence[Source]) -> Data:
     return data_of(rows, "member", "t", "step", "quantity", "index", "value")
 
 
+def _set_time(axes: Axes, source: Source, wanted: str) -> None:
+    """The axis of a run; that of another code's path is linear, or logarithmic where half its records come early."""
+    if source.kind == "train":
+        apply_axis(axes, choose_axis([source.result], wanted), [source.result])
+        return
+    t = source.result.observed.t
+    early = wanted == "auto" and t[len(t) // 2] < EARLY * t[-1]
+    positive = t[t > 0]
+    if (early or wanted in ("log", "bursts")) and len(positive):
+        axes.set_xscale("log")
+        axes.set_xlim(positive[0], t[-1] if t[-1] > positive[0] else 10 * positive[0])
+    axes.set_xlabel("time $t$")
+
+
 def _arrays(source: Source) -> list[str]:
     """Those that are drawn, in order: no weights, and no residuals."""
     return [name for name in ARRAYS if name in NAMES and name in source.result.observed.values]
@@ -86,7 +100,7 @@ def _arrays(source: Source) -> list[str]:
 def _needed(sources: Sequence[Source]) -> list[Source]:
     runs = looked_at(sources)
     if not runs:
-        raise InputError("kind: observed shows runs with --record, found none")
+        raise InputError("kind: observed shows what --record looked at, found none")
     return runs
 
 

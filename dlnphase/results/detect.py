@@ -13,6 +13,7 @@ from dlnphase.findings import RankTransition
 from dlnphase.results.codec import memory_only
 from dlnphase.results.files import npz_bytes
 from dlnphase.results.journal import commit
+from dlnphase.results.observed import Observed, read_observed
 from dlnphase.results.proof import PROOF_FILE, ProofDocument, ProofInfo, load_proof, proof_files
 from dlnphase.results.provenance import Provenance
 from dlnphase.results.reading import load_with_arrays, main_file
@@ -229,6 +230,7 @@ class DetectResult(Tabular):
     notes: tuple[str, ...] = ()
     files: dict[str, str] = field(default_factory=lambda: dict(MATRICES))
     matrices: dict[str, np.ndarray] | None = memory_only()
+    observed: Observed | None = memory_only()
     proof: ProofDocument | None = memory_only()
 
     def headline(self) -> str:
@@ -257,11 +259,14 @@ class DetectResult(Tabular):
 def save_detect(result: DetectResult, directory: Path) -> None:
     """Write saddles.yaml and saddles.npz as one; RunError when the disk refuses.
 
-    saddles.npz holds ``member`` (V,), ``closest`` and ``critical`` (V, d_out, d_in), and ``greedy`` (G, d_out, d_in).
+    saddles.npz holds ``member`` (V,), ``closest`` and ``critical`` (V, d_out, d_in), and ``greedy`` (G, d_out, d_in);
+    observed.npz is written where the path was looked at.
     """
     files: dict[str, str | bytes] = {SADDLES_FILE: result_text(result)}
     if result.matrices is not None:
         files[result.files["matrices"]] = npz_bytes(result.matrices)
+    if result.observed is not None:
+        files[result.files["observed"]] = npz_bytes(result.observed.arrays())
     if result.proof is not None:
         files |= proof_files(result.proof)
     commit(directory, files, main=SADDLES_FILE)
@@ -275,6 +280,7 @@ def load_detect(source: Path | str) -> DetectResult:
     """
     path = main_file(source, SADDLES_FILE)
     result = load_with_arrays(path, DetectResult, "matrices", MATRICES_FILE, _checked)
+    result = replace(result, observed=read_observed(path.parent, result.files))
     if "proof" in result.files and (path.parent / PROOF_FILE).exists():
         return replace(result, proof=load_proof(path.parent))
     return result

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
 from dlnphase.errors import InputError
+from dlnphase.results.files import read_npz
 from dlnphase.results.tabular import Tabular
 
 OBSERVED_FILE = "observed.npz"
@@ -88,3 +90,9 @@ class Observed(Tabular):
                 raise InputError(f"{where}: {name} holds {array.dtype}, expected numbers of its own kind")
         values = {name: array for name, array in arrays.items() if name not in HEAD}
         return cls(arrays["member"], arrays["t"], arrays["step"], values)
+
+
+def read_observed(directory: Path, files: Mapping[str, str]) -> Observed | None:
+    """What was looked at, of a result with these files in this directory; None where it is not there."""
+    path = directory / files.get("observed", OBSERVED_FILE)
+    return Observed.from_arrays(read_npz(path), str(path)) if "observed" in files and path.exists() else None

@@ -11,10 +11,10 @@ import numpy as np
 from dlnphase.errors import InputError
 from dlnphase.findings import DecayTheory, Distributions, Mode, ModeSpread, Noise, RankTransition, Sharpness, Sparsity
 from dlnphase.results.codec import memory_only
-from dlnphase.results.files import npz_bytes, read_npz
+from dlnphase.results.files import npz_bytes
 from dlnphase.results.journal import commit
 from dlnphase.results.matrixfile import Table
-from dlnphase.results.observed import OBSERVED_FILE, Observed
+from dlnphase.results.observed import Observed, read_observed
 from dlnphase.results.provenance import Provenance
 from dlnphase.results.reading import load_with_arrays, main_file
 from dlnphase.results.schema import result_text
@@ -330,9 +330,7 @@ def load_train(source: Path | str) -> TrainResult:
 
 def _with_parts(result: TrainResult, directory: Path) -> TrainResult:
     """With what was looked at along the path and the completed matrices, as far as they lie in its directory."""
-    seen = directory / result.files.get("observed", OBSERVED_FILE)
-    if "observed" in result.files and seen.exists():
-        result = replace(result, observed=Observed.from_arrays(read_npz(seen), str(seen)))
+    result = replace(result, observed=read_observed(directory, result.files))
     there = [(part, directory / name) for part, name in result.files.items() if part in COMPLETED_FILES]
     tables: dict[str, Any] = {part: Table.read(file, result.task.shape) for part, file in there if file.exists()}
     return replace(result, **tables)

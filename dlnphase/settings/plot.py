@@ -17,7 +17,7 @@ TRAIN_KINDS = (
     "loss", "singular-values", "rank", "path", "saddles", "convergence", "starts", "sharpness", "observed",
     "difference",
 )  # fmt: skip
-DETECT_KINDS = ("path", "saddles")
+DETECT_KINDS = ("path", "saddles", "observed")
 SWEEP_KINDS = ("distances", "exponents", "phase")
 KINDS = tuple(dict.fromkeys((*TRAIN_KINDS, *SWEEP_KINDS)))
 FORMATS = ("png", "svg", "pdf", "html", "csv")

@@ -70,7 +70,7 @@ class Observer(State):
 
     def __init__(self, network: Network, *, wanted: bool) -> None:
         self.members = [Kept() for _ in range(network.batch if wanted else 0)]
-        self.most = int(np.clip(BYTES // (16 * network.theta.numel()), LEAST, MOST))
+        self.most = _most(network.theta.numel())
         self.growth = float(MANY ** (1 / self.most))
 
     def feed(self, records: Sequence[Record]) -> None:
@@ -97,10 +97,14 @@ class Observer(State):
             kept.rows, kept.layers = [kept.rows[k] for k in left], [kept.layers[k] for k in left]
 
 
-def refuse_lacking(names: Sequence[str], network: NetworkInfo, cost: ConvexCost) -> None:
-    """InputError for what a reduced network cannot tell of the one that it stands for, or a cost of its parts."""
+def refuse_partless(names: Sequence[str], cost: ConvexCost) -> None:
+    """InputError for what a cost has to be a known sum for, where it is not."""
     if "covariance" in names:
         observations_of(cost, "record: found covariance")
+
+
+def refuse_lacking(names: Sequence[str], network: NetworkInfo) -> None:
+    """InputError for what a reduced network cannot tell of the one that it stands for."""
     whole = [name for name in names if OBSERVABLES[name].whole]
     if whole and network.representation != "full" and network.depth > 2:
         raise InputError(
@@ -119,12 +123,38 @@ def observed(
         layers.append(path.end)
     if not rows:
         return None
-    stacked = [torch.as_tensor(np.stack(parts), dtype=torch.float64) for parts in zip(*layers, strict=True)]
-    networks = Network.from_weights(stacked)
-    scene = Scene(networks, networks.select([0]), cost.to(resolve_backend("cpu")), decay)
     _, t, step, _ = zip(*rows, strict=True)
-    numbers = np.full(len(rows), member)
-    return Observed(numbers, np.array(t), np.array(step, dtype=np.int64), observe(scene, names))
+    stacked = [np.stack(parts) for parts in zip(*layers, strict=True)]
+    return look_at(stacked, np.array(t), np.array(step), names, cost, decay, member=member)
+
+
+def look_at(
+    layers: Sequence[np.ndarray], t: np.ndarray, step: np.ndarray, names: tuple[str, ...], cost: ConvexCost,
+    decay: float, *, member: int = 0,
+) -> Observed:  # fmt: skip
+    """What the observables say of some records of one path.
+
+    Args:
+        layers: W_1, …, W_L, each of shape (R, n_l, n_{l−1}).
+        t, step: of the records, shape (R,).
+    """
+    networks = Network.from_weights([torch.as_tensor(w, dtype=torch.float64) for w in layers])
+    scene = Scene(networks, networks.select([0]), cost.to(resolve_backend("cpu")), decay)
+    return Observed(np.full(len(t), member), t, step.astype(np.int64), observe(scene, names))
+
+
+def records_to_look_at(count: int, parameters: int) -> np.ndarray:
+    """Of so many records that are all at hand, which are looked at: what an :class:`Observer` would have kept."""
+    most, stride = _most(parameters), 1
+    while -(-count // stride) > most:
+        stride *= THIN
+    growing = np.unique(np.geomspace(1, count, most).astype(int)) - 1
+    return np.unique(np.concatenate([np.arange(0, count, stride), growing]))
+
+
+def _most(numbers: int) -> int:
+    """How many records are kept in each set of layers with so many numbers."""
+    return int(np.clip(BYTES // (16 * numbers), LEAST, MOST))
 
 
 def sharpness_of(seen: Observed, reason: str, lr: float, momentum: float | None = 0.0) -> Sharpness:

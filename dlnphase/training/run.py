@@ -41,7 +41,7 @@ from dlnphase.training.modes import mean_modes
 from dlnphase.training.narrow import NarrowEnds
 from dlnphase.training.noise import Question, mean_noise
 from dlnphase.training.notebook import in_notebook, notebook_progress
-from dlnphase.training.observing import Observer, observed, refuse_lacking, sharpness_of
+from dlnphase.training.observing import Observer, observed, refuse_lacking, refuse_partless, sharpness_of
 from dlnphase.training.recording import MemberPath, Recorder, assemble
 
 
@@ -85,7 +85,8 @@ def _prepare(settings: TrainSettings) -> Run:
         )
     if settings.dynamics == "flow" and settings.init_weights is not None:
         _check_times(settings.init_weights, start, task)
-    refuse_lacking(settings.record or (), start.info, task.cost)
+    refuse_lacking(settings.record or (), start.info)
+    refuse_partless(settings.record or (), task.cost)
     notes = [*start.notes, *task.notes]
     if settings.dynamics == "greedy" and settings.weight_decay and start.info.depth > 2:
         notes.append(HELD)
