@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from gauntlet import cases, certificates, distances, flows, intervals
+from gauntlet import cases, certificates, distances, flows, intervals, noise
 from gauntlet.table import table, write_page
 from gauntlet.verdict import Verdict, append, read
 
@@ -24,8 +24,9 @@ KINDS: dict[str, tuple[list[str], Judge]] = {
     "distance": (list(cases.DISTANCE_CLASSES), distances.judge),
     "certificate": (list(cases.CERTIFICATE_CLASSES), certificates.judge),
     "interval": (list(intervals.CLASSES), intervals.judge),
+    "noise": (list(noise.CLASSES), noise.judge),
 }
-FEWER = 6  # of all kinds: so many times fewer distances and certificates than flows, and each interval once
+FEWER = 6  # of all kinds: so many times fewer distances and certificates than flows, and each interval and noise once
 
 
 def main() -> int:
@@ -72,7 +73,7 @@ def _run_all(given: argparse.Namespace) -> int:
     until = time.monotonic() + 3600 * given.hours
     if given.kind != "all":
         return _run(given.kind, given.only, given.count, seed, out, until)
-    counts = {"flow": given.count, "interval": len(intervals.CLASSES)}
+    counts = {"flow": given.count, "interval": len(intervals.CLASSES), "noise": len(noise.CLASSES)}
     return max(_run(kind, given.only, counts.get(kind, given.count // FEWER), seed, out, until) for kind in KINDS)
 
 

@@ -28,6 +28,9 @@ MEANINGS = {
     "saddle_below": "d_s below it",
     "eigenvalue": "smallest eigenvalue of the Hessian, over the largest",
     "coverage": "share of 95 % intervals that hold the truth",
+    "stationary": "mean, deviation, quantiles of a noisy mode against quadrature, relative",
+    "passage": "mean first-passage time of a noisy mode against quadrature, relative",
+    "chance": "least p of a case, corrected: reduced networks against full ones under noise",
     "reference_spread": "two references against each other, abs log(t_1 / t_2)",
 }
 
