@@ -20,8 +20,8 @@ from dlnphase.results import json_ready, refuse_different, result_text, to_docum
 from dlnphase.results.sweep import SweepFile, load_sweep
 from dlnphase.settings import SweepSettings, TrainSettings
 from dlnphase.sweep import cells
-from dlnphase.sweep.executors import run_here, run_processes
-from dlnphase.sweep.run import jobs_for, jobs_of, prepare, summarise, sweep_gamma, sweep_sentence
+from dlnphase.sweep.executors import jobs_of, run_here, run_processes
+from dlnphase.sweep.run import jobs_for, prepare, summarise, sweep_gamma, sweep_sentence
 from dlnphase.training.run import train
 
 
@@ -83,7 +83,7 @@ def test_the_first_answer_comes_soon_and_no_job_holds_all_that_is_slow():
     every = {(g, w) for g in plan.settings.gammas for w in plan.settings.widths}
     jobs = jobs_for(plan, every)
     assert {(g, job.width) for job in jobs for g in job.gammas} == every and sum(len(j.gammas) for j in jobs) == 56
-    assert [job.width for job in jobs[:3]] == [10**9, 100, 100]  # wide layers are quick, narrow ones take longest
+    assert [job.width for job in jobs[:4]] == [10**9] * 2 + [100] * 2  # wide ones are quick, narrow ones take longest
     near = [sum(0.9 < gamma < 1.4 for gamma in job.gammas) for job in jobs]  # where several kinds of saddles compete
     assert set(near) == {2}
     assert jobs_for(plan, {(1.0, 100)}) == [job for job in jobs if 1.0 in job.gammas and job.width == 100]
@@ -183,8 +183,14 @@ def test_notes_tell_what_differs():
 # ---- however it is computed -----------------------------------------------------------------------------
 
 
-def _children() -> list[int]:
-    return [int(p) for p in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
+def _children(process: int) -> list[int]:
+    return [int(p) for p in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+def _workers(process: int) -> list[int]:
+    """The processes that the server has forked."""
+    servers = [p for p in _children(process) if "forkserver" in Path(f"/proc/{p}/cmdline").read_text()]
+    return [p for server in servers for p in _children(server)]
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
@@ -193,9 +199,8 @@ def test_two_processes_one_of_them_killed_give_the_same_numbers(result):
 
     def on_cell(partial):
         if not killed:
-            workers = [p for p in _children() if "spawn_main" in Path(f"/proc/{p}/cmdline").read_text()]
-            killed.append(workers[-1])
-            os.kill(workers[-1], signal.SIGKILL)
+            killed.append(_workers(os.getpid())[-1])
+            os.kill(killed[-1], signal.SIGKILL)
 
     again = sweep_gamma(SweepSettings(**SMALL, jobs=2), on_cell=on_cell)
     assert killed
@@ -261,6 +266,20 @@ def test_kill_9_then_resume_gives_the_uninterrupted_file(jobs, uninterrupted, tm
     assert numbers(resumed) == numbers(uninterrupted)
     text = [(p / "sweep.yaml").read_text().partition("\ncells:")[2] for p in (out, uninterrupted)]
     assert text[0] == text[1]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_no_process_outlives_a_sweep(number, tmp_path):
+    """Neither a worker nor the server that forks them, however the sweep ends; nor do they say anything."""
+    process = spawn(tmp_path / "run", "--jobs", "2")
+    wait_for_cells(tmp_path / "run", 2, process)
+    others = [*_children(process.pid), *_workers(process.pid)]
+    assert len(_workers(process.pid)) == 2 and len(others) >= 4
+    process.send_signal(number)
+    words = process.stderr.read()  # ends when the last of them does: all hold the other end
+    assert process.wait() == (-signal.SIGKILL if number == signal.SIGKILL else 130)
+    assert "Traceback" not in words and not any(Path(f"/proc/{p}/exe").exists() for p in others)
 
 
 def test_an_interrupt_saves_says_so_and_resumes(uninterrupted, tmp_path):

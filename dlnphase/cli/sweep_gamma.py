@@ -38,6 +38,9 @@ def sweep_gamma_cli(call: Call[SweepSettings]) -> int:
     """
     with LiveLine(call.quiet) as line:
         line.now("loading PyTorch")
+        from dlnphase.sweep.executors import warm_up
+
+        warm_up(call.settings)
         from dlnphase.results import OutputDirectory, mode_of
         from dlnphase.results.sweep import SWEEP_FILE
         from dlnphase.sweep.run import prepare, sweep_failed

@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from math import exp, log, sqrt
+from math import exp, sqrt
 
 import numpy as np
 import torch
@@ -79,24 +79,32 @@ def lower_bounds(network: Network, cost: QuadraticCost, *, width: int, sigma: fl
     return LowerBounds(minimum, saddle, nearer, chain.probability)
 
 
-def least_cost_of_value(value: float, norms: Sequence[float]) -> float:
-    """min Σ_l (x_l − c_l)²₊ over Π_l x_l = value, from below (by its dual: any μ gives a bound).
+def least_cost_of_value(value: np.ndarray | float, norms: np.ndarray | Sequence[float]) -> np.ndarray:
+    """min Σ_l (x_l − c_l)²₊ over Π_l x_l = value, from below (by its dual: any μ gives a bound); shape (…).
 
     Args:
-        value: product wanted, ≥ 0.
-        norms: c_l > 0.
+        value: product wanted, ≥ 0, shape (…).
+        norms: c_l > 0, shape (…, L).
     """
-    if value <= np.prod(norms):
-        return 0.0
-    low, high = 0.0, value ** (2 / len(norms))  # x_l = (c_l + (c_l² + 4μ)^½)/2 ≥ μ^½ reaches the value by then
+    c = np.asarray(norms, dtype=float)
+    value = np.asarray(value, dtype=float)
+    wanted = np.where(value > 0, value, 1.0)  # 0 costs nothing, as is told below
+    low = np.zeros(np.broadcast_shapes(value.shape, c.shape[:-1]))
+    high = wanted ** (2 / c.shape[-1]) + low  # x_l = (c_l + (c_l² + 4μ)^½)/2 ≥ μ^½ reaches the value by then
     for _ in range(HALVINGS):
         mu = (low + high) / 2
-        product = float(np.prod([(c + sqrt(c * c + 4 * mu)) / 2 for c in norms]))
-        low, high = (mu, high) if product < value else (low, mu)
-    x = [(c + sqrt(c * c + 4 * low)) / 2 for c in norms]
-    bound = sum((a - c) ** 2 for a, c in zip(x, norms, strict=True)) + 2 * low * (log(value) - sum(map(log, x)))
-    lost = SLACK * 1e-3 * (sum(a * a for a in x) + 2 * low * (abs(log(value)) + sum(abs(log(a)) for a in x)))
-    return max(0.0, bound - lost)
+        below = _stretched(c, mu).prod(-1) < wanted
+        low, high = np.where(below, mu, low), np.where(below, high, mu)
+    x = _stretched(c, low)
+    logs = np.log(x)
+    bound = ((x - c) ** 2).sum(-1) + 2 * low * (np.log(wanted) - logs.sum(-1))
+    lost = SLACK * 1e-3 * ((x**2).sum(-1) + 2 * low * (np.abs(np.log(wanted)) + np.abs(logs).sum(-1)))
+    return np.where(value <= c.prod(-1), 0.0, np.maximum(bound - lost, 0.0))
+
+
+def _stretched(c: np.ndarray, mu: np.ndarray) -> np.ndarray:
+    """The x_l that are cheapest at a price μ of ln x_l: x(x − c) = μ."""
+    return (c + np.sqrt(c * c + 4 * mu[..., None])) / 2
 
 
 def _saddle(chain: Chain) -> np.ndarray:
@@ -191,14 +199,14 @@ def _inner(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def _by_products(chain: Chain, cost: QuadraticCost) -> np.ndarray:
     """A lower bound of d_m by products of singular values, shape (B,): of Â, or of what all minimisers share."""
-    norms = [[max(float(c[member]), exp(-600)) for c in chain.norm] for member in range(chain.batch)]
+    norms = np.maximum(np.stack(chain.norm, 1), exp(-600))
     if cost.unique:
         values = _singular_values(cost.minimizer.numpy())
-        sums = [sum(least_cost_of_value(s, c) for s in values if s > 0) for c in norms]
+        sums = least_cost_of_value(values[values > 0], norms[:, None]).sum(1)
     else:
         operator, nuclear = _least_sizes(cost)
-        sums = [max(least_cost_of_value(operator, c), _of_nuclear(nuclear, c, min(cost.shape))) for c in norms]
-    return np.sqrt(np.array(sums)) * (1 - SLACK)
+        sums = np.maximum(least_cost_of_value(operator, norms), _of_nuclear(nuclear, norms, min(cost.shape)))
+    return np.sqrt(sums) * (1 - SLACK)
 
 
 def _singular_values(matrix: np.ndarray) -> np.ndarray:
@@ -224,14 +232,14 @@ def _least_sizes(cost: QuadraticCost) -> tuple[float, float]:
     return reach / nuclear * (1 - SLACK), reach / operator * (1 - SLACK)
 
 
-def _of_nuclear(nuclear: float, norms: Sequence[float], rank: int) -> float:
-    """Bound of Σ_i H(ln s_i) for Σs_i ≥ N, i ≤ ``rank``: L(N^(2/L) − 2c·rank^(1−1/L)·N^(1/L)), c = max c_l.
+def _of_nuclear(nuclear: float, norms: np.ndarray, rank: int) -> np.ndarray:
+    """Bound of Σ_i H(ln s_i) for Σs_i ≥ N, i ≤ ``rank``: L(N^(2/L) − 2c·rank^(1−1/L)·N^(1/L)), c = max c_l, shape (B,).
 
     From (x − c)²₊ ≥ x² − 2cx at s^(1/L), concavity of s^(2/L) for L ≥ 2, and Hölder; it grows with N where positive.
     """
-    depth, c = len(norms), max(norms)
+    depth, c = norms.shape[1], norms.max(1)
     root_ = nuclear ** (1 / depth)
-    return max(0.0, depth * root_ * (root_ - 2 * c * rank ** (1 - 1 / depth)) * (1 - SLACK))
+    return np.maximum(0.0, depth * root_ * (root_ - 2 * c * rank ** (1 - 1 / depth)) * (1 - SLACK))
 
 
 def _reached(chain: Chain, cost: QuadraticCost) -> tuple[np.ndarray, np.ndarray]:

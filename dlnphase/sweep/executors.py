@@ -11,6 +11,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,12 +20,31 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Protocol
 
 from dlnphase.errors import InputError, describe
+from dlnphase.settings.sweep import SweepSettings
 
+SMALL = 12  # cells up to which other processes are not worth their start
 ATTEMPTS = 3
 POLL = 0.2  # seconds between two looks at whether to stop
 CONNECT_SECONDS = 10
 
 Outcome = tuple[int, Any, str | None]  # number of the job, its value, or what went wrong
+
+
+def jobs_of(settings: SweepSettings, cells: int, jobs: int | None = None) -> int:
+    """How many processes a sweep of so many cells uses, in so many jobs (None: one a cell)."""
+    most = max(1, cells if jobs is None else jobs)
+    if settings.jobs is not None:
+        return min(settings.jobs, most)
+    if cells <= SMALL and not settings.train:
+        return 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, most)
+
+
+def warm_up(settings: SweepSettings) -> None:
+    """Start what forks the workers, if the sweep is going to have any, while this process has other things to do."""
+    if settings.scheduler is None and jobs_of(settings, len(settings.cells)) > 1:
+        _ensure_server()
 
 
 class Function(Protocol):
@@ -47,12 +67,13 @@ def run_here(function: Function, jobs: Sequence[Any], should_stop: Callable[[], 
 def run_processes(
     function: Function, jobs: Sequence[Any], should_stop: Callable[[], bool], workers: int
 ) -> Iterator[Outcome]:
-    """In worker processes of this machine, each started anew (spawn); they die with this process.
+    """In worker processes of this machine, none of them a copy of this one; they die with this process.
 
     Every worker is a pool of its own: when one dies, it is known whose job it was, and no other job is tried again.
     """
     waiting = list(range(len(jobs)))[::-1]
     attempts = [0] * len(jobs)
+    _ensure_server()
     idle = [_pool() for _ in range(min(workers, len(jobs)))]
     running: dict[Future[Any], tuple[int, ProcessPoolExecutor]] = {}
     try:
@@ -139,7 +160,27 @@ def _collect(future: Any) -> tuple[Any, str | None]:
 
 def _pool() -> ProcessPoolExecutor:
     """One worker, started with its first job."""
-    return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=_begin_worker)
+    context = multiprocessing.get_context("forkserver" if _forks() else "spawn")
+    return ProcessPoolExecutor(1, mp_context=context, initializer=_begin_worker)
+
+
+def _forks() -> bool:
+    """Whether workers are forked by a server, which macOS's libraries do not survive and Windows does not know."""
+    return sys.platform == "linux"
+
+
+def _ensure_server() -> None:
+    """The process that forks the workers: it has loaded what they need, once for all, has run nothing and no threads.
+
+    It ends when this process and all workers have ended.
+    """
+    if _forks():
+        from multiprocessing import forkserver, resource_tracker
+
+        multiprocessing.set_forkserver_preload(["dlnphase.sweep.cells"])
+        resource_tracker.ensure_running()  # by itself, since it lets signals through again
+        with _deaf_children():
+            forkserver.ensure_running()
 
 
 @contextlib.contextmanager
@@ -169,14 +210,14 @@ def _kill(pool: ProcessPoolExecutor) -> None:
 
 
 def _begin_worker() -> None:
-    """Leave Ctrl-C to the parent, and do not outlive it."""
+    """Leave Ctrl-C to the process that has the results, and do not outlive it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    parent = os.getppid()
+    owner = multiprocessing.parent_process()  # not the server that has forked this one
 
     def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1.0)
-        os._exit(1)
+        if owner is not None:
+            owner.join()
+            os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -9,7 +9,6 @@ Under multiprocessing (``jobs`` above 1) a script has to guard its top level by 
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -36,10 +35,9 @@ from dlnphase.results.sweep import Cell, CriticalGamma, Failure, GammaExponents,
 from dlnphase.settings.sweep import SweepSettings
 from dlnphase.setup.build import build_backend, build_task, few_threads, task_info
 from dlnphase.sweep.cells import Job, run_job
-from dlnphase.sweep.executors import Outcome, run_dask, run_here, run_processes
+from dlnphase.sweep.executors import Outcome, jobs_of, run_dask, run_here, run_processes
 
 SEEN = 1e-4  # brackets narrower than what is printed are not
-SMALL = 12  # cells up to which other processes are not worth their start
 TOGETHER = 64  # networks, at most, that are measured as one batch: what is lost is only the overhead of each call
 
 
@@ -141,19 +139,8 @@ def jobs_for(plan: Plan, missing: Container[tuple[float, int]]) -> list[Job]:
     count = -(-len(settings.gammas) // most)
     parts = [settings.gammas[start::count] for start in range(count)]  # those near γ = 1 take longest: some to each job
     every = [Job(settings, plan.task, width, gammas) for width in settings.widths for gammas in parts]
-    every = [every[-count], *every[:-count], *every[len(every) - count + 1 :]]
+    every = [*every[-count:], *every[:-count]]
     return [job for job in every if any((gamma, job.width) in missing for gamma in job.gammas)]
-
-
-def jobs_of(settings: SweepSettings, cells: int, jobs: int | None = None) -> int:
-    """How many processes a sweep of so many cells uses, in so many jobs (None: one a cell)."""
-    most = max(1, cells if jobs is None else jobs)
-    if settings.jobs is not None:
-        return min(settings.jobs, most)
-    if cells <= SMALL and not settings.train:
-        return 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, most)
 
 
 def _execute(settings: SweepSettings, jobs: list[Job], should_stop: Callable[[], bool]) -> Iterator[Outcome]:
