@@ -293,7 +293,8 @@ def test_convergence_is_the_least_distance_to_the_greedy_points(results: Path) -
         gaps = np.linalg.norm(result.trajectory.A - points[1], axis=(1, 2)) / np.linalg.norm(points[-1])
         assert drawn[round(result.network.alpha, 12)] == pytest.approx(gaps.min())
         start = np.linalg.norm(result.trajectory.A[0])  # one draw of what theory tells the mean square of
-        assert start == pytest.approx(start_norm(result.network, (4, 4)), rel=0.6)
+        network = result.network
+        assert start == pytest.approx(start_norm(network.width, network.alpha, network.depth, (4, 4)), rel=0.6)
 
 
 def test_sweep_figures_draw_the_cells(results: Path) -> None:

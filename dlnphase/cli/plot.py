@@ -114,8 +114,7 @@ def _list(call: Call[PlotSettings]) -> int:
 
     if call.settings.terminal:
         raise InputError("--list: found beside --terminal, expected one of them")
-    assert call.settings.source
-    sources = call.settings.source
+    sources = call.settings.sources
     torn = unfinished_in(sources)
     # A directory of killed runs alone is no mistake here.
     read = [s for s in sources if not (unfinished_in([s]) and Path(s).is_dir() and not results_in(Path(s)))]

@@ -13,7 +13,6 @@ from dlnphase.plotting.sources import Source, caption_lines, detections_of, runs
 from dlnphase.plotting.style import THEORY, Look, captioned, legend_above, letters, line_style, marker_style, new_figure
 from dlnphase.plotting.timeline import Arrangement, members_of
 from dlnphase.results.detect import DetectResult
-from dlnphase.results.train import NetworkInfo
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -76,8 +75,7 @@ def _shown(sources: Sequence[Source]) -> tuple[list[Source], Source]:
 
 def saddles_of(detected: DetectResult) -> tuple[np.ndarray, list[int], list[float], float]:
     """Matrices, ranks and costs of the saddles on the greedy path, and the norm of the last matrix (its end)."""
-    assert detected.matrices is not None
-    steps, matrices = detected.greedy_path, detected.matrices["greedy"]
+    steps, matrices = detected.greedy_path, detected.arrays["greedy"]
     first = max(steps[0].cost - detected.task.minimum, 1e-300)
     kept = [k for k, s in enumerate(steps) if s.cost - detected.task.minimum > 1e-9 * first]
     unit = float(np.linalg.norm(matrices[-1])) or 1.0
@@ -88,7 +86,7 @@ def approach(runs: Sequence[Source], points: np.ndarray, unit: float) -> tuple[n
     """α of every start (N,), and its least distance to each point over ``unit``, (N, K)."""
     alphas, distances = [], []
     for source in runs:
-        path = source.result.trajectory
+        path = source.result.path
         for _, rows in members_of(source.result):
             flat = path.A[rows].reshape(len(rows), -1)
             distances.append([float(np.linalg.norm(flat - p.ravel(), axis=1).min()) / unit for p in points])
@@ -104,9 +102,9 @@ def _draw_approach(axes: Axes, runs: Sequence[Source], detected: DetectResult) -
         axes.plot(alphas, table[:, k], linestyle="none", **marker_style(k), label=f"rank {rank}", gid=f"rank{rank}")
         axes.plot(alphas[order], table[order, k], linewidth=0.6, **line_style(k))
     theory = sorted(
-        (s.result.network.alpha, start_norm(s.result.network, s.result.task.shape) / unit)
+        (n.alpha, start_norm(n.width, n.alpha, n.depth, s.result.task.shape) / unit)
         for s in runs
-        if s.result.network.width is not None
+        if (n := s.result.network).width is not None
     )
     if ranks[0] == 0 and theory:
         name = r"theory, rank 0: $\sqrt{d_{out}d_{in}/w}\,\alpha^L$"
@@ -114,10 +112,9 @@ def _draw_approach(axes: Axes, runs: Sequence[Source], detected: DetectResult) -
     axes.set_ylabel(r"$\min_t\,\|A(t) - A_k^{\mathrm{greedy}}\|_F\,/\,\|A_{\mathrm{end}}\|_F$")
 
 
-def start_norm(network: NetworkInfo, shape: tuple[int, int]) -> float:
+def start_norm(width: int, alpha: float, depth: int, shape: tuple[int, int]) -> float:
     """√E‖A_0‖_F² = √(d_out·d_in·w^(L−1)·σ^(2L)) = √(d_out·d_in/w)·α^L: exact for Gaussian layers."""
-    assert network.width is not None
-    return float(np.sqrt(shape[0] * shape[1] / network.width)) * network.alpha**network.depth
+    return float(np.sqrt(shape[0] * shape[1] / width)) * alpha**depth
 
 
 def _draw_costs(axes: Axes, runs: Sequence[Source], detected: DetectResult) -> None:

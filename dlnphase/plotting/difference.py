@@ -97,7 +97,7 @@ def _needed(sources: Sequence[Source]) -> list[Source]:
     if len(runs) < 2:
         raise InputError("kind: difference shows a run beside others, found fewer than two")
     for source in runs[1:]:
-        (here, there) = (s.result.trajectory.A.shape[1:] for s in (runs[0], source))
+        (here, there) = (s.result.path.A.shape[1:] for s in (runs[0], source))
         if here != there or not any(True for _ in compare(runs[0].result, source.result)):
             raise InputError(
                 f"SOURCE: {source.path.parent}: found A of {there[0]}x{there[1]} or no time in common, expected a run "
@@ -108,7 +108,7 @@ def _needed(sources: Sequence[Source]) -> list[Source]:
 
 def comparable(sources: Sequence[Source]) -> bool:
     """Whether there are two runs with matrices of one shape."""
-    shapes = {s.result.trajectory.A.shape[1:] for s in runs_of(sources) if s.result.trajectory is not None}
+    shapes = {s.result.path.A.shape[1:] for s in runs_of(sources) if s.result.trajectory is not None}
     return len(runs_of(sources)) > 1 and len(shapes) == 1
 
 
@@ -125,8 +125,7 @@ Path = tuple[int, np.ndarray, np.ndarray]  # member, times (T,), points (T, N)
 
 
 def _matrices(result: TrainResult) -> list[Path]:
-    path = result.trajectory
-    assert path is not None
+    path = result.path
     members = dict.fromkeys(path.member.tolist())
     return [(m, path.t[r], path.A[r].reshape(len(r), -1)) for m in members if len(r := path.rows_of(m))]
 

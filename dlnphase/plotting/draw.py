@@ -78,9 +78,8 @@ def plot(
         InputError: for sources that cannot be read, or kinds that they cannot show.
     """
     settings = settings if isinstance(settings, PlotSettings) else PlotSettings(source=settings)  # type: ignore[arg-type]
-    assert settings.source
     clock = Clock()
-    sources = read_sources(settings.source)
+    sources = read_sources(settings.sources)
     pictures = [name for name in settings.format if name not in ("csv", "html")]
     files: dict[str, bytes] = {}
     figures: list[FigureInfo] = []
@@ -106,8 +105,7 @@ def plot(
 
 def draw(settings: PlotSettings) -> tuple[list[Drawn], tuple[str, ...]]:
     """The figures as matplotlib Figures (no window, no global state), and notes on kinds with nothing to show."""
-    assert settings.source
-    made, notes = _each(settings, read_sources(settings.source), lambda kind, shown: _drawn(kind, shown, settings))
+    made, notes = _each(settings, read_sources(settings.sources), lambda kind, shown: _drawn(kind, shown, settings))
     return made, notes + axis_notes((drawn.kind, caption_of(drawn.figure)) for drawn in made)
 
 

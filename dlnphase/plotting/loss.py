@@ -42,7 +42,7 @@ def data(sources: Sequence[Source]) -> Data:
     """Every record of every run."""
     rows = []
     for source in runs_of(sources, need="loss"):
-        p = source.result.trajectory
+        p = source.result.path
         none = np.full(len(p.t), np.nan)
         shares = (none if share is None else share for share in (p.accuracy, p.test_accuracy))
         parts = (p.member, p.t, p.step, p.cost, p.excess, p.test_cost, p.gradient_norm, *shares)
@@ -54,8 +54,7 @@ def data(sources: Sequence[Source]) -> Data:
 def draw(axes: Axes, source: Source, position: int | None, time: str, average: str = "median") -> None:
     """One run on one axes; ``position`` is its place in an overlay, ``average`` what is drawn of many starts."""
     result: TrainResult = source.result
-    path = result.trajectory
-    assert path is not None
+    path = result.path
     tested = position is None and bool(np.isfinite(path.test_cost).any())
     shown = [path.cost, path.test_cost] if tested else [path.cost]
     if len(members_of(result)) > 1:
@@ -76,8 +75,7 @@ def draw(axes: Axes, source: Source, position: int | None, time: str, average: s
 
 def _draw_accuracy(axes: Axes, result: TrainResult) -> None:
     """Shares of wrong answers from 0, on an axis of their own at the right."""
-    path = result.trajectory
-    assert path is not None
+    path = result.path
     shares = [(path.accuracy, "training"), (path.test_accuracy, "test")]
     known = [(1 - share, name) for share, name in shares if share is not None]
     if not known:
@@ -96,8 +94,7 @@ def _draw_accuracy(axes: Axes, result: TrainResult) -> None:
 
 def _draw_members(axes: Axes, result: TrainResult, values: np.ndarray, prefix: str, index: int, average: str) -> None:
     """Thin lines for the members; where enough are on their way, their middle and the band around it."""
-    path = result.trajectory
-    assert path is not None
+    path = result.path
     rows = [r for _, r in members_of(result)]
     look = line_style(index)
     middle = middle_and_spread(path, values, rows, average)
@@ -114,8 +111,7 @@ def _draw_members(axes: Axes, result: TrainResult, values: np.ndarray, prefix: s
 
 def _draw_theory(axes: Axes, result: TrainResult, time: str) -> None:
     """Plateau costs over the time they last, labelled by rank; when theory says the origin is left."""
-    assert result.trajectory is not None
-    floor = max(floor_of(result.trajectory.cost), axes.get_ylim()[0])
+    floor = max(floor_of(result.path.cost), axes.get_ylim()[0])
     named: set[str] = set()
     stages = stages_of(result)
     for k, stage in enumerate(stages):
@@ -129,7 +125,7 @@ def _draw_theory(axes: Axes, result: TrainResult, time: str) -> None:
             _name_rank(axes, result, stage, time)
     predictions = members_of(result)[0][0].theory.predictions  # the same for every start
     escape = predictions.get("escape_time")
-    if escape is not None and escape.predicted < result.trajectory.t.max():
+    if escape is not None and escape.predicted < result.path.t.max():
         look = {**THEORY, "linewidth": 0.8}
         axes.axvline(escape.predicted, **look, label="theory: escape from the origin", gid="escape")
 
@@ -140,8 +136,7 @@ def _draw_lazy(axes: Axes, result: TrainResult) -> None:
     rate = theory.predictions.get("ntk_at_start")
     if theory.regime != "lazy" or rate is None or result.task.kind not in ("factorization", "completion"):
         return
-    assert result.trajectory is not None
-    t = np.sort(result.trajectory.t)
+    t = np.sort(result.path.t)
     level = result.outcome.initial_cost * np.exp(-2 * rate.predicted * t)
     axes.plot(t, level, **THEORY, label=r"theory: $C_0\,e^{-2Kt},\ K = L w^{(1-\gamma)(L-1)}$", gid="lazy")
 
@@ -152,12 +147,9 @@ def _name_rank(axes: Axes, result: TrainResult, stage: Stage, time: str) -> None
     middle = (start + end) / 2
     if time == "log":
         middle = float(np.sqrt(max(start, end / 10) * end))
-    elif time == "bursts":
-        clock = burst_clock(result)
-        assert clock is not None
+    elif time == "bursts" and (clock := burst_clock(result)) is not None:
         middle = float(clock.inverse(clock.forward(np.array([start, end])).mean()))
-    path = result.trajectory
-    assert path is not None
+    path = result.path
     rows = members_of(result)[0][1]
     tested = float(np.interp(middle, path.t[rows], path.test_cost[rows])) if np.isfinite(path.test_cost).all() else 0.0
     axes.annotate(

@@ -57,7 +57,7 @@ def data(sources: Sequence[Source]) -> Data:
     plane, _ = _plane(runs, shown)
     rows: list[tuple[Source, list[tuple[Any, ...]]]] = []
     for source in runs:
-        path, its = source.result.trajectory, []
+        path, its = source.result.path, []
         for number, (run, of) in enumerate(members_of(source.result)):
             t, xy = path.t[of].tolist(), plane.project(path.A[of]).tolist()
             its += [(number, "path", time, None, *point) for time, point in zip(t, xy, strict=True)]
@@ -102,7 +102,7 @@ def _same_shape(sources: Sequence[Source]) -> None:
 
 def _plane(runs: Sequence[Source], shown: Sequence[Source]) -> tuple[Plane, np.ndarray]:
     """The plane of the visits of the first run (not the greedy one, if there is another), and all matrices drawn."""
-    matrices = [s.result.trajectory.A for s in runs] + [s.result.matrices["closest"] for s in shown]
+    matrices = [s.result.path.A for s in runs] + [s.result.matrices["closest"] for s in shown]
     everything = np.concatenate(matrices)
     own = [s for s in runs if s.result.config.dynamics != "greedy"] or list(runs)
     if not own:
@@ -111,7 +111,7 @@ def _plane(runs: Sequence[Source], shown: Sequence[Source]) -> tuple[Plane, np.n
     result = own[0].result
     run, rows = members_of(result)[0]
     index, _ = visited(result, run, rows)
-    path = result.trajectory.A
+    path = result.path.A
     return plane_of(path[index] if len(index) else path[rows[[0, -1]]], path[rows]), everything
 
 
@@ -121,17 +121,17 @@ def _draw_run(axes: Axes, source: Source, plane: Plane, position: int) -> None:
     look = line_style(position)
     points, ranks = [], []
     for k, (run, rows) in enumerate(members):
-        xy = plane.project(result.trajectory.A[rows])
+        xy = plane.project(result.path.A[rows])
         style = {**look, **WIDE} if len(members) == 1 else {"color": look["color"], "linewidth": 0.5, "alpha": 0.4}
         name = source.label or "path" if len(members) == 1 else f"{source.label} {len(members)} starts".strip()
         axes.plot(*xy.T, **style, label=name if k == 0 else None, gid="path")
         index, its_ranks = visited(result, run, rows)
-        points.append(plane.project(result.trajectory.A[index]))
+        points.append(plane.project(result.path.A[index]))
         ranks += its_ranks
         if not len(index):
             axes.plot(*xy[:1].T, **{**marker_style(position), "markerfacecolor": "white"}, linestyle="none")
             axes.plot(*xy[-1:].T, **marker_style(position), linestyle="none", gid="end")
-    track = plane.project(result.trajectory.A[members[0][1]])
+    track = plane.project(result.path.A[members[0][1]])
     _draw_visits(axes, np.concatenate(points), ranks, track, position, few=len(members) == 1)
 
 
@@ -167,7 +167,7 @@ def free_direction(where: np.ndarray, track: np.ndarray) -> np.ndarray:
 
 
 def _draw_greedy_run(axes: Axes, source: Source, plane: Plane) -> None:
-    xy = plane.project(source.result.trajectory.A)
+    xy = plane.project(source.result.path.A)
     axes.plot(*xy.T, **THEORY, label=r"greedy path, $\alpha \to 0$", gid="greedy")
 
 

@@ -55,8 +55,7 @@ def visited(result: TrainResult, run: TrainResult | Member, rows: np.ndarray) ->
 
     The record of a visit is the one whose cost the result's transitions name, between the jumps on either side.
     """
-    path = result.trajectory
-    assert path is not None
+    path = result.path
     t, cost = path.t[rows], path.cost[rows]
     transitions = run.rank_transitions
     if not transitions:

@@ -28,7 +28,7 @@ def data(sources: Sequence[Source]) -> Data:
     """The rank visited from each time on (``visited``), and the effective rank at every record (``effective``)."""
     rows: list[tuple[Source, list[tuple[Any, ...]]]] = []
     for source in runs_of(sources, need="rank"):
-        path, its = source.result.trajectory, []
+        path, its = source.result.path, []
         for number, (run, of) in enumerate(members_of(source.result)):
             t, ranks = staircase(run, float(path.t[of[-1]]))
             its += [(number, "visited", *pair) for pair in zip(t.tolist(), ranks.tolist(), strict=True)]
@@ -70,8 +70,7 @@ def shares(corners: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray
 def draw(axes: Axes, source: Source, position: int | None, time: str) -> None:
     """One run on one axes; many starts are shares where they stand alone, and their median rank among others."""
     result: TrainResult = source.result
-    path = result.trajectory
-    assert path is not None
+    path = result.path
     members = members_of(result)
     look = line_style(position or 0)
     corners = [staircase(run, float(path.t[rows[-1]])) for run, rows in members]
@@ -127,6 +126,5 @@ def _draw_shares(axes: Axes, corners: Sequence[tuple[np.ndarray, np.ndarray]]) -
 
 def _draw_theory(axes: Axes, result: TrainResult) -> None:
     escape = result.theory.predictions.get("escape_time")
-    assert result.trajectory is not None
-    if escape is not None and escape.predicted < result.trajectory.t[-1]:
+    if escape is not None and escape.predicted < result.path.t[-1]:
         axes.axvline(escape.predicted, **THEORY, label="theory: escape from the origin", gid="escape")

@@ -12,8 +12,9 @@ from dlnphase.plotting.data import Data, data_of
 from dlnphase.plotting.sources import Source, runs_of
 from dlnphase.plotting.style import THEORY, Look, line_style
 from dlnphase.plotting.timeline import Arrangement, logarithmic, timeline_figure
-from dlnphase.results.observed import Observed
-from dlnphase.results.train import TrainResult
+from dlnphase.results.observed import OBSERVED_FILE
+from dlnphase.results.reading import at_hand
+from dlnphase.results.train import RUN_FILE, TrainResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,8 +58,7 @@ def _needed(sources: Sequence[Source]) -> list[Source]:
 def draw(axes: Axes, source: Source, position: int | None, time: str) -> None:
     """One run on one axes: a line per start, and the limit of its step."""
     result: TrainResult = source.result
-    seen = result.observed
-    assert isinstance(seen, Observed)
+    seen = at_hand(result.observed, OBSERVED_FILE, RUN_FILE)
     look, values = line_style(position or 0), seen.values["sharpness"]
     name = source.label if position is not None else "sharpness"
     for member in dict.fromkeys(seen.member.tolist()):

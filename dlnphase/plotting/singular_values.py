@@ -58,7 +58,7 @@ def data(sources: Sequence[Source]) -> Data:
     """Every singular value of every record; modes are counted from 1, the largest."""
     rows = []
     for source in runs_of(sources, need="singular-values"):
-        p = source.result.trajectory
+        p = source.result.path
         records = zip(p.member.tolist(), p.t.tolist(), p.singular_values.tolist(), strict=True)
         rows.append((source, [(member, t, k, s) for member, t, values in records for k, s in enumerate(values, 1)]))
     return data_of(rows, "member", "t", "mode", "singular_value")
@@ -71,8 +71,7 @@ def result_rank(result: TrainResult) -> int:
 
 def draw(axes: Axes, result: TrainResult, logarithmic: bool) -> None:
     """The singular values of one run, and those that were planted."""
-    path = result.trajectory
-    assert path is not None
+    path = result.path
     learned = result_rank(result)
     members = members_of(result)
     thin = {"linewidth": 0.4, "alpha": 0.4} if len(members) > 1 else {}

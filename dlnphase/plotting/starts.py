@@ -36,24 +36,22 @@ def figure(sources: Sequence[Source], look: Look, arrangement: Arrangement) -> F
     """Dwell times at the left, shares at the right, a row for each run of several starts."""
     runs = _needed(sources)
     fig, axes = new_figure(look, len(runs), 2, height=1.0 if len(runs) == 1 else 0.85)
-    for row, source in enumerate(runs):
+    for row, (source, told) in enumerate(runs):
         left, right = axes[2 * row : 2 * row + 2]
-        told = _told(source.result)
         _draw_dwells(left, source.result, told)
         _draw_shares(right, told)
         for ax in (left, right) if source.label else ():
             ax.set_title(source.label)
     letters(axes)
     legend_of_all(fig, axes)
-    captioned(fig, look, [*caption_lines(runs), WORDS])
+    captioned(fig, look, [*caption_lines([source for source, _ in runs]), WORDS])
     return fig
 
 
 def data(sources: Sequence[Source]) -> Data:
     """Each stay (``dwell``, with its time), each ``jump``, and each ``end`` with its share and interval."""
     rows: list[tuple[Source, list[tuple[Any, ...]]]] = []
-    for source in _needed(sources):
-        told = _told(source.result)
+    for source, told in _needed(sources):
         its: list[tuple[Any, ...]] = [
             ("dwell", m.member, t.from_rank, t.to_rank, t.dwell, None, None, None, None)
             for m in source.result.members
@@ -70,18 +68,13 @@ def _numbers(share: StartShare) -> tuple[int, float, float, float]:
     return share.starts, share.share, *share.ci95
 
 
-def _needed(sources: Sequence[Source]) -> list[Source]:
-    runs = several(sources)
+def _needed(sources: Sequence[Source]) -> list[tuple[Source, Distributions]]:
+    """The runs of several starts with what they say, or, in a file of before that was told, what their members say."""
+    told = ((s, s.result.distributions or distributions_of(s.result.members)) for s in several(sources))
+    runs = [(source, its) for source, its in told if its is not None]
     if not runs:
         raise InputError("kind: starts shows runs of several starts (train --seeds N), found none")
     return runs
-
-
-def _told(result: TrainResult) -> Distributions:
-    """What the result says, or, in a file of before that was told, what its members say."""
-    told = result.distributions or distributions_of(result.members)
-    assert told is not None
-    return told
 
 
 def _draw_dwells(axes: Axes, result: TrainResult, told: Distributions) -> None:

@@ -44,8 +44,7 @@ def terminal_figures(settings: PlotSettings, *, width: int, colour: bool) -> lis
         import plotext
     except ImportError:
         raise RunError("--terminal: plotext is not installed; install it with: pip install 'plotext>=5.3,<6'") from None
-    assert settings.source
-    sources = read_sources(settings.source)
+    sources = read_sources(settings.sources)
     kinds, asked = choose_kinds(settings.kind, sources)
     unknown = [k for k in kinds if k not in _DRAW]
     if asked and unknown:
@@ -125,9 +124,7 @@ def _times(run: Source, settings: PlotSettings) -> tuple[Forward, str, list[tupl
     """The time axis of one run as numbers: how to get them, how they are called, their ticks."""
     result = run.result
     kind = choose_axis([result], settings.time)
-    if kind == "bursts":
-        clock = burst_clock(result)
-        assert clock is not None
+    if kind == "bursts" and (clock := burst_clock(result)) is not None:
         ticks = [(float(clock.forward(np.array(t))), f"{t:.3g}") for t in clock.bursts]
         return clock.forward, "t, stretched around each burst", ticks
     if kind == "log":
@@ -164,7 +161,7 @@ def _over_time(
 
 def _loss(canvas: Canvas, sources: Sequence[Source], settings: PlotSettings) -> list[str]:
     def curves(run: Source) -> list[Curve]:
-        path = run.result.trajectory
+        path = run.result.path
         _, rows = members_of(run.result)[0]
         floor = FLOOR * float(np.nanmax(path.cost))
         out = [(path.t[rows], np.log10(np.maximum(path.cost[rows], floor)), "training")]
@@ -177,7 +174,7 @@ def _loss(canvas: Canvas, sources: Sequence[Source], settings: PlotSettings) -> 
 
 def _spectrum(canvas: Canvas, sources: Sequence[Source], settings: PlotSettings) -> list[str]:
     def curves(run: Source) -> list[Curve]:
-        path = run.result.trajectory
+        path = run.result.path
         _, rows = members_of(run.result)[0]
         count = max(run.result.outcome.rank, 1)
         return [(path.t[rows], path.singular_values[rows, i], f"s{i + 1}") for i in range(count)]
@@ -187,7 +184,7 @@ def _spectrum(canvas: Canvas, sources: Sequence[Source], settings: PlotSettings)
 
 def _rank(canvas: Canvas, sources: Sequence[Source], settings: PlotSettings) -> list[str]:
     def curves(run: Source) -> list[Curve]:
-        path = run.result.trajectory
+        path = run.result.path
         member, rows = members_of(run.result)[0]
         t, rank = staircase(member, float(path.t[rows[-1]]))
         return [(np.repeat(t, 2)[1:], np.repeat(rank, 2)[:-1].astype(float), "rank")]
@@ -202,10 +199,10 @@ def _path(canvas: Canvas, sources: Sequence[Source], settings: PlotSettings) -> 
     first = runs[0].result
     run, rows = members_of(first)[0]
     index, _ = visited(first, run, rows)
-    plane = plane_of(first.trajectory.A[index if len(index) else rows[[0, -1]]], first.trajectory.A[rows])
+    plane = plane_of(first.path.A[index if len(index) else rows[[0, -1]]], first.path.A[rows])
     for source in runs:
         _, rows = members_of(source.result)[0]
-        xy = plane.project(source.result.trajectory.A[rows])
+        xy = plane.project(source.result.path.A[rows])
         canvas.curve(xy[:, 0], xy[:, 1], source.label)
     canvas.plt.title("path of A on the plane of its saddles")
     canvas.plt.xlabel("along first to last visit")

@@ -98,15 +98,14 @@ def burst_clock(result: TrainResult, member: Member | None = None) -> BurstClock
     Of several starts it is that of the ranks which most of them went through: t_k their mean times, τ_k what holds the
     duration of the burst and all of their times, so that the starts stay apart; None where no more than half agree.
     """
-    assert result.trajectory is not None
     if member is None and result.members:
         return _clock_of_starts(result)
     rows = (member or result).rank_transitions
     if not rows:
         return None
-    number = member.member if member is not None else int(result.trajectory.member[0])
-    of = result.trajectory.rows_of(number)
-    t, cost = result.trajectory.t[of].astype(float), result.trajectory.cost[of].astype(float)
+    path = result.path
+    of = path.rows_of(member.member if member is not None else int(path.member[0]))
+    t, cost = path.t[of].astype(float), path.cost[of].astype(float)
     bursts = np.array([row.time for row in rows])
     edges = np.concatenate([[t[0]], (bursts[1:] + bursts[:-1]) / 2, [t[-1]]])
     widths = [
@@ -124,12 +123,8 @@ def _clock_of_starts(result: TrainResult) -> BurstClock | None:
     (common, count), *_ = Counter(ways).most_common(1) or [((), 0)]
     if 2 * count <= len(result.members):
         return None
-    clocks = []
-    for m in result.members:
-        if tuple(r.to_rank for r in m.rank_transitions) == common[1:]:
-            clock = burst_clock(result, m)
-            assert clock is not None
-            clocks.append(clock)
+    alike = [m for m in result.members if tuple(r.to_rank for r in m.rank_transitions) == common[1:]]
+    clocks = [clock for m in alike if (clock := burst_clock(result, m)) is not None]
     bursts = np.array([c.bursts for c in clocks])
     reach = np.abs(bursts - bursts.mean(0)).max(0)
     return BurstClock(bursts.mean(0), np.maximum(reach, np.mean([c.widths for c in clocks], axis=0)))
@@ -147,7 +142,7 @@ def choose_axis(runs: Sequence[TrainResult], wanted: str = "auto") -> str:
         return wanted
     clocks = [clock for run in runs for clock in _clocks(run)]
     if clocks:
-        end = max(float(run.trajectory.t.max()) for run in runs if run.trajectory is not None)
+        end = max(float(run.path.t.max()) for run in runs)
         hidden = min(float(np.diff(c.bursts, prepend=0.0).min()) for c in clocks) < SHORT * end
         early = max(float(c.bursts.max()) for c in clocks) < DONE_EARLY * end
         thin = min(float(c.widths.min()) for c in clocks) < NARROW * end
@@ -166,14 +161,14 @@ def _clocks(run: TrainResult) -> list[BurstClock]:
 
 def apply_axis(axes: Axes, kind: str, runs: Sequence[TrainResult], *, label: bool = True) -> None:
     """Scale, limits, ticks and label of the time axis."""
-    ends = [float(r.trajectory.t.max()) for r in runs if r.trajectory is not None]
+    ends = [float(r.path.t.max()) for r in runs]
     end = max(ends) or 1.0
     if kind == "log":
         axes.set_xscale("log")
         axes.set_xlim(min(_first_time(runs), end / 10), end)  # a single record has no time before it
         words = "time $t$"
-    elif kind == "bursts":
-        _bend(axes, runs[0], end)
+    elif kind == "bursts" and (clock := burst_clock(runs[0])) is not None:
+        _bend(axes, clock, end)
         words = "time $t$, stretched around bursts"
     else:
         axes.set_xlim(0, end)
@@ -182,11 +177,9 @@ def apply_axis(axes: Axes, kind: str, runs: Sequence[TrainResult], *, label: boo
         axes.set_xlabel(words)
 
 
-def _bend(axes: Axes, run: TrainResult, end: float) -> None:
+def _bend(axes: Axes, clock: BurstClock, end: float) -> None:
     from matplotlib.ticker import FixedFormatter, FixedLocator, NullFormatter
 
-    clock = burst_clock(run)
-    assert clock is not None
     start = 0.0
     axes.set_xscale("function", functions=(clock.forward, clock.inverse))
     axes.set_xlim(start, end)
@@ -266,8 +259,7 @@ def _fall_time(t: np.ndarray, cost: np.ndarray, before: float, after: float, sta
 
 def _early(run: TrainResult) -> bool:
     """Whether half the decades of the cost are gone in the first few per cent of the time."""
-    path = run.trajectory
-    assert path is not None
+    path = run.path
     rows = path.rows_of(int(path.member[0]))
     t, excess = path.t[rows], np.maximum(path.excess[rows], 1e-300)
     if len(t) < 3 or excess[0] <= excess[-1]:
@@ -280,8 +272,7 @@ def _first_time(runs: Sequence[TrainResult]) -> float:
     """Where a logarithmic axis begins: well before the first burst, or where the cost begins to move."""
     starts = []
     for run in runs:
-        path = run.trajectory
-        assert path is not None
+        path = run.path
         times = [row.time for m in _members(run) for row in m.rank_transitions]
         positive = path.t[path.t > 0]
         if times:

@@ -116,8 +116,7 @@ def axis_words(scales: Sequence[str], wishes: Sequence[str]) -> list[str]:
 
 def members_of(result: TrainResult) -> list[tuple[TrainResult | Member, np.ndarray]]:
     """Each initialisation of a run (the run itself, if there is one) with its rows of the trajectory."""
-    path = result.trajectory
-    assert path is not None
+    path = result.path
     if not result.members:
         return [(result, path.rows_of(int(path.member[0])))]
     found = [(m, path.rows_of(m.member)) for m in result.members]
@@ -173,8 +172,7 @@ def stages_of(result: TrainResult) -> list[Stage]:
 
     The end is a stage without a level (0) where it has a rank and lies near no critical point of it.
     """
-    path = result.trajectory
-    assert path is not None
+    path = result.path
     paired = [(run, levels) for run, _ in members_of(result) if (levels := _levels(run)) is not None]
     if not paired:
         return []
@@ -227,6 +225,6 @@ def _share(runs: Sequence[Source], layout: str) -> bool:
         return layout == "overlay"
     results = [s.result for s in runs]
     tasks = {(r.task.kind, r.task.shape, r.config.data_seed, r.config.rank) for r in results}
-    ends = [float(r.trajectory.t.max()) for r in results]
+    ends = [float(r.path.t.max()) for r in results]
     regimes = {r.outcome.regime for r in results}
     return len(tasks) == 1 and len(regimes) == 1 and max(ends) < 1e3 * max(min(ends), 1e-300)

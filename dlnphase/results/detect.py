@@ -16,7 +16,7 @@ from dlnphase.results.journal import commit
 from dlnphase.results.observed import Observed, read_observed
 from dlnphase.results.proof import PROOF_FILE, ProofDocument, ProofInfo, load_proof, proof_files
 from dlnphase.results.provenance import Provenance
-from dlnphase.results.reading import load_with_arrays, main_file
+from dlnphase.results.reading import at_hand, load_with_arrays, main_file
 from dlnphase.results.schema import result_text
 from dlnphase.results.tabular import Tabular, columns_of
 from dlnphase.results.train import TaskInfo
@@ -240,6 +240,11 @@ class DetectResult(Tabular):
         seen = f"visits at rank {ranks}" if ranks else "no visit"
         more = f" (first of {len(self.path.members)} paths)" if len(self.path.members) > 1 else ""
         return f"{self.task.words} {rows}×{columns}, L = {self.path.depth}, {seen}{more}"
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The matrices of saddles.npz; InputError where it is not there."""
+        return at_hand(self.matrices, self.files.get("matrices", MATRICES_FILE), SADDLES_FILE)
 
     def columns(self) -> dict[str, np.ndarray]:
         """A row per visit: member, rank, kind, times, cost, gradient_norm, prominence, distances."""

@@ -27,12 +27,20 @@ class _WithArrays(Protocol):
 
 
 R = TypeVar("R", bound=_WithArrays)
+T = TypeVar("T")
 
 
 def main_file(source: Path | str, name: str) -> Path:
     """The main file of a result: of this name in a directory, or the file itself."""
     path = Path(source)
     return path / name if path.is_dir() else path
+
+
+def at_hand(part: T | None, file: str, main: str) -> T:
+    """What lies beside the main file of a result; InputError where it does not."""
+    if part is None:
+        raise InputError(f"{file} is not there, expected it beside {main}")
+    return part
 
 
 def load_with_arrays(

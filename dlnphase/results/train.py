@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from dlnphase.errors import InputError
 from dlnphase.findings import DecayTheory, Distributions, Mode, ModeSpread, Noise, RankTransition, Sharpness, Sparsity
 from dlnphase.results.codec import memory_only
 from dlnphase.results.files import npz_bytes
@@ -16,7 +15,7 @@ from dlnphase.results.journal import commit
 from dlnphase.results.matrixfile import Table
 from dlnphase.results.observed import Observed, read_observed
 from dlnphase.results.provenance import Provenance
-from dlnphase.results.reading import load_with_arrays, main_file
+from dlnphase.results.reading import at_hand, load_with_arrays, main_file
 from dlnphase.results.schema import result_text
 from dlnphase.results.tabular import Tabular
 from dlnphase.results.trajectory import Trajectory as Trajectory
@@ -282,15 +281,18 @@ class TrainResult(Tabular):
         starts = f"{len(self.members)} starts, " if self.members else ""
         return f"{self.task.words} {rows}×{columns}, L = {self.network.depth}, {starts}{o.headline()}"
 
+    @property
+    def path(self) -> Trajectory:
+        """The trajectory; InputError where its file is not there."""
+        return at_hand(self.trajectory, self.files.get("trajectory", TRAJECTORY_FILE), RUN_FILE)
+
     def columns(self) -> dict[str, np.ndarray]:
         """The trajectory, a row per record: member, t, step, costs, gradient_norm, singular_value_1, ….
 
         Raises:
             InputError: where the trajectory is not at hand.
         """
-        path = self.trajectory
-        if path is None:
-            raise InputError(f"{self.files.get('trajectory')} is not there, expected it beside {RUN_FILE}")
+        path = self.path
         out = {name: getattr(path, name) for name in Trajectory.ROWS}
         out |= {name: values for name in Trajectory.OPTIONAL if (values := getattr(path, name)) is not None}
         return out | {f"singular_value_{k + 1}": s for k, s in enumerate(path.singular_values.T)}

@@ -118,8 +118,7 @@ class DetectSettings(MachineSettings, CostSettings):
     @property
     def sources(self) -> tuple[str, ...]:
         """The names given, at least one."""
-        assert self.source is not None
-        return (self.source,) if isinstance(self.source, str) else self.source
+        return (self.source,) if isinstance(self.source, str) else self.source or ()
 
     @property
     def is_run(self) -> bool:

@@ -121,11 +121,15 @@ class PlotSettings(Settings):
         if len(self.kind) > 1 and {"auto", "all"} & set(self.kind):
             raise InputError(f"kind: found {', '.join(self.kind)}, expected auto or all by itself")
 
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The names given, at least one."""
+        return self.source or ()
+
     def slug(self) -> str:
         """A short name for the default output directory: ``plot-first``."""
-        assert self.source
-        names = [_stem(Path(s)) for s in self.source[:3]]
-        return "-".join(["plot", *names, *(["and-more"] if len(self.source) > 3 else [])])
+        names = [_stem(Path(s)) for s in self.sources[:3]]
+        return "-".join(["plot", *names, *(["and-more"] if len(self.sources) > 3 else [])])
 
 
 def _stem(source: Path) -> str:

@@ -29,8 +29,7 @@ def live_data(sources: Sequence[Source]) -> dict[str, Any]:
 
 def _run(source: Source, most: int) -> dict[str, Any]:
     result: TrainResult = source.result
-    path = result.trajectory
-    assert path is not None
+    path = result.path
     clock = burst_clock(result)
     end = float(path.t.max())
     plane, words = _plane(result)
@@ -72,8 +71,7 @@ def _path(
     visits: tuple[np.ndarray, list[int]],
     most: int,
 ) -> dict[str, Any]:
-    path = result.trajectory
-    assert path is not None
+    path = result.path
     kept = np.unique(np.concatenate([thinned(rows, most), visits[0]]).astype(int))
     tested = bool(np.isfinite(path.test_cost).any())
     xy = plane.project(path.A[kept])
@@ -93,8 +91,7 @@ def _path(
 
 def _frames(result: TrainResult) -> dict[str, Any]:
     """Matrices along the first path, with the times they belong to; none where they are large."""
-    path = result.trajectory
-    assert path is not None
+    path = result.path
     if path.A[0].size > ENTRIES:
         return {}
     kept = thinned(members_of(result)[0][1], FRAMES)
@@ -105,8 +102,7 @@ def _frames(result: TrainResult) -> dict[str, Any]:
 
 
 def _plane(result: TrainResult) -> tuple[Plane, str]:
-    path = result.trajectory
-    assert path is not None
+    path = result.path
     run, rows = members_of(result)[0]
     index, _ = visited(result, run, rows)
     plane = plane_of(path.A[index] if len(index) else path.A[rows[[0, -1]]], path.A[rows])
