@@ -75,14 +75,14 @@ class CostSettings(TaskSettings):
         return names
 
     @property
-    def own_cost(self) -> bool:
-        """Whether the cost is the user's, which is a task of its own."""
-        return self.cost is not None and ":" in self.cost
+    def own_cost(self) -> str | None:
+        """The name of a cost that is the user's, which is a task of its own; None for those of this package."""
+        return self.cost if self.cost is not None and ":" in self.cost else None
 
     def task_words(self) -> str:
         """The task and, where it is another than the usual one, its cost, in the name of a directory."""
         if self.own_cost:
-            return name_words((self.cost or "").replace(":", "-"))
+            return name_words(self.own_cost.replace(":", "-"))
         plain = super().task_words()
         return plain if self.cost is None else f"{plain}-{self.cost}"
 

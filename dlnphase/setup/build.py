@@ -13,7 +13,7 @@ import torch
 
 from dlnphase.backend import Backend, resolve_backend
 from dlnphase.costs.interface import ConvexCost
-from dlnphase.costs.tasks import Labels, Task, default_singular_values, matrix_task, planted_task, regression_task
+from dlnphase.costs.tasks import Labels, Task, matrix_task, planted_task, regression_task
 from dlnphase.dynamics.updates import Update
 from dlnphase.errors import InputError
 from dlnphase.findings import counted
@@ -27,6 +27,7 @@ from dlnphase.setup import inputs
 from dlnphase.setup.convex import convex_task
 from dlnphase.setup.repeats import check_data, check_target
 from dlnphase.setup.representation import Representation, choose_representation, initial_network, represent
+from dlnphase.setup.resolved import Drawn, Planted
 
 MAX_TASK_BYTES = 4 * 2**30  # a task whose own arrays would be larger is refused before they are made
 THREADS_PAY = 500_000  # numbers in a batch of networks from which a second thread saves time
@@ -123,21 +124,10 @@ def _gaps(settings: TaskSettings, table: Table) -> str:
 
 
 def _planted(settings: S, backend: Backend, keep: bool) -> tuple[Task, S]:
-    assert settings.task and settings.shape and settings.rank  # settled by TaskSettings
-    _check_task_memory(settings)
-    values = settings.singular_values or default_singular_values(settings.rank)
-    task = planted_task(
-        settings.task,
-        settings.shape,
-        values,
-        backend,
-        observed=settings.observed or 1.0,
-        measurements=settings.measurements,
-        noise=settings.noise or 0.0,
-        data_seed=settings.data_seed or 0,
-        keep=keep,
-    )
-    return task, replace(settings, singular_values=values)
+    planted = Planted.of(settings)
+    _check_task_memory(planted)
+    task = planted_task(**vars(planted), backend=backend, keep=keep)
+    return task, replace(settings, singular_values=planted.singular_values)
 
 
 def _check_range(cost: ConvexCost, settings: TaskSettings, backend: Backend) -> None:
@@ -154,17 +144,17 @@ def _check_range(cost: ConvexCost, settings: TaskSettings, backend: Backend) -> 
             )
 
 
-def _check_task_memory(settings: TaskSettings) -> None:
-    d_out, d_in = settings.shape or (1, 1)
-    size, count = d_out * d_in, settings.measurements or 1
+def _check_task_memory(task: Planted) -> None:
+    d_out, d_in = task.shape
+    size, count = d_out * d_in, task.measurements or 1
     needed = size * 8 * 4
-    if settings.task == "sensing":
+    if task.kind == "sensing":
         needed += 8 * size * (2 * count + 2 * size)
-    elif settings.task == "regression":
+    elif task.kind == "regression":
         needed += 8 * count * 2 * (d_in + d_out) + 16 * d_in * d_in
     if needed > MAX_TASK_BYTES:
         raise InputError(
-            f"shape: a {settings.task} task of shape {d_out}x{d_in} with {count} measurement(s) needs about "
+            f"shape: a {task.kind} task of shape {d_out}x{d_in} with {count} measurement(s) needs about "
             f"{needed / 2**30:.3g} GiB, expected at most {MAX_TASK_BYTES // 2**30} GiB"
         )
 
@@ -196,8 +186,8 @@ def build_start(
     """
     if settings.init_weights is not None:
         return _start_from_file(settings, settings.init_weights, cost, backend, weight_decay, update)
-    assert settings.depth and settings.width and settings.gamma is not None
-    depth, width, gamma = settings.depth, settings.width, settings.gamma
+    drawn = Drawn.of(settings)
+    depth, width, gamma = drawn.depth, drawn.width, drawn.gamma
     sigma, alpha = _scale(width, gamma, backend)
     chosen = choose_representation(
         depth, width, cost.shape, sigma, cost, backend, **_wish(settings, depth, update), seed=seed,
@@ -224,12 +214,12 @@ def build_limit(settings: NetworkSettings, cost: ConvexCost, backend: Backend) -
         raise InputError("init-weights: found with dynamics greedy, which starts at the origin; drop one")
     if len(settings.seeds) > 1:
         raise InputError(f"seeds: found {len(settings.seeds)} with dynamics greedy, which has one start, expected 1")
-    assert settings.depth and settings.width
-    channels = min(settings.width, *cost.shape)
-    dims = (cost.shape[1], *([channels] * (settings.depth - 1)), cost.shape[0])
+    drawn = Drawn.of(settings)
+    hidden = drawn.depth - 1
+    dims = (cost.shape[1], *([min(drawn.width, *cost.shape)] * hidden), cost.shape[0])
     network = Network(backend.tensor(np.zeros((1, parameter_count(dims)))), dims)
-    full = (settings.width,) * (settings.depth - 1)
-    info = NetworkInfo(settings.depth, settings.width, None, 0.0, 0.0, "full", network.hidden, full_hidden=full)
+    full = (drawn.width,) * hidden
+    info = NetworkInfo(drawn.depth, drawn.width, None, 0.0, 0.0, "full", network.hidden, full_hidden=full)
     return Start(network, info, np.array([0]), np.zeros(1))
 
 

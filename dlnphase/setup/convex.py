@@ -20,13 +20,14 @@ from dlnphase.costs.interface import ConvexCost
 from dlnphase.costs.labelled import LabelledSquares
 from dlnphase.costs.minimise import Found
 from dlnphase.costs.own import load_cost
-from dlnphase.costs.tasks import Labels, Task, default_singular_values, held_out, offsets, planted_matrix
+from dlnphase.costs.tasks import Labels, Task, held_out, offsets, planted_matrix
 from dlnphase.errors import InputError
 from dlnphase.findings import counted
 from dlnphase.settings.costs import CostSettings
 from dlnphase.setup import inputs
 from dlnphase.setup.labelled import read_labelled
 from dlnphase.setup.repeats import check_data, check_target
+from dlnphase.setup.resolved import Planted, settled
 
 S = TypeVar("S", bound=CostSettings)
 UNSOUGHT = Found(0.0, None, False, known=False)  # of costs that are evaluated and never minimised
@@ -38,14 +39,12 @@ def convex_task(settings: S, backend: Backend) -> tuple[Task, S]:
     Raises:
         InputError: for a file or a module that cannot be used.
     """
-    assert settings.cost is not None
-    if settings.own_cost:
-        return Task(load_cost(settings.cost).to(backend)), settings
-    if settings.task == "classification":
-        return _classification(settings, backend)
-    if settings.data is not None:
-        return _samples(settings, backend)
-    return _entries(settings, backend)
+    if settings.own_cost is not None:
+        return Task(load_cost(settings.own_cost).to(backend)), settings
+    if settings.data is None:
+        return _entries(settings, backend)
+    make = _classification if settings.task == "classification" else _samples
+    return make(settings, settings.data, backend)
 
 
 def note_on_minimum(cost: ConvexCost, settings: CostSettings) -> tuple[str, ...]:
@@ -62,10 +61,9 @@ def note_on_minimum(cost: ConvexCost, settings: CostSettings) -> tuple[str, ...]
     return (f"separable: all {what} can be got right, so C has no minimum, and {grows}",)
 
 
-def _classification(settings: S, backend: Backend) -> tuple[Task, S]:
-    assert settings.data is not None
+def _classification(settings: S, path: str, backend: Backend) -> tuple[Task, S]:
     data = read_labelled(
-        settings.data, label_column=settings.label_column, header=settings.header, index_column=settings.index_column
+        path, label_column=settings.label_column, header=settings.header, index_column=settings.index_column
     )
     count = len(data.classes)
 
@@ -79,7 +77,7 @@ def _classification(settings: S, backend: Backend) -> tuple[Task, S]:
     rows = training.shape[0]
     check_data(settings, {"X": data.x, "Y": np.empty((len(data.x), rows))})
     test = None if data.test is None else cost(*data.test, UNSOUGHT)
-    samples = f"{Path(settings.data).name}: {counted(len(data.x), 'sample')}"
+    samples = f"{Path(path).name}: {counted(len(data.x), 'sample')}"
     names = f"{samples} of {count} classes ({', '.join(data.classes[:6])}"
     notes = (
         names + (", …)" if count > 6 else ")"),
@@ -91,15 +89,14 @@ def _classification(settings: S, backend: Backend) -> tuple[Task, S]:
     return Task(training, test, notes=notes, labels=labels), settings
 
 
-def _samples(settings: S, backend: Backend) -> tuple[Task, S]:
+def _samples(settings: S, path: str, backend: Backend) -> tuple[Task, S]:
     """Huber's cost of a regression."""
-    assert settings.data is not None and settings.huber_delta is not None
-    arrays = inputs.read_regression(settings.data)
+    arrays, delta = inputs.read_regression(path), settled(settings.huber_delta, "huber-delta")
     check_data(settings, arrays)
-    cost = huber_regression(arrays["X"], arrays["Y"], settings.huber_delta, backend)
+    cost = huber_regression(arrays["X"], arrays["Y"], delta, backend)
     test = None
     if "X_test" in arrays:
-        test = huber_regression(arrays["X_test"], arrays["Y_test"], settings.huber_delta, backend, UNSOUGHT)
+        test = huber_regression(arrays["X_test"], arrays["Y_test"], delta, backend, UNSOUGHT)
     notes = (*note_on_minimum(cost, settings), *offsets(arrays["X"], arrays["Y"]))
     return Task(cost, test, notes=notes), replace(settings, task="regression")
 
@@ -116,16 +113,15 @@ def _entries(settings: S, backend: Backend) -> tuple[Task, S]:
         seen, notes = held_out(matrix, settings.observed, settings.data_seed or 0, Path(settings.target).name)
         notes = table.notes + notes
     else:
-        assert settings.shape is not None and settings.rank is not None
-        values = settings.singular_values or default_singular_values(settings.rank)
-        seed = settings.data_seed or 0
-        target = planted_matrix(settings.shape, values, seed)
-        matrix, known = _observations(settings, target, seed), np.ones(target.shape, dtype=bool)
+        planted = Planted.of(settings)
+        values = planted.singular_values
+        target = planted_matrix(planted.shape, values, planted.data_seed)
+        matrix, known = _observations(planted, settings.cost, target), np.ones(target.shape, dtype=bool)
         seen = np.ones(target.size, dtype=bool)
-        if settings.task == "completion":
-            count = max(1, round((settings.observed or 1.0) * target.size))
+        if planted.kind == "completion":
+            count = max(1, round(planted.observed * target.size))
             seen[:] = False
-            seen[stream(seed, "task", 1).permutation(target.size)[:count]] = True
+            seen[stream(planted.data_seed, "task", 1).permutation(target.size)[:count]] = True
         seen = seen.reshape(target.shape)
     cost = _entry_cost(settings, matrix, seen, backend)
     rest = known & ~seen
@@ -140,16 +136,15 @@ def _entries(settings: S, backend: Backend) -> tuple[Task, S]:
     return task, replace(settings, task=kind, singular_values=values)
 
 
-def _observations(settings: CostSettings, target: np.ndarray, seed: int) -> np.ndarray:
+def _observations(planted: Planted, cost: str | None, target: np.ndarray) -> np.ndarray:
     """What is seen of a planted matrix: entries with noise, or signs that are + with probability 1/(1 + e^(−A*))."""
-    rng = stream(seed, "noise")
-    if settings.cost == "logistic":
+    rng = stream(planted.data_seed, "noise")
+    if cost == "logistic":
         return np.where(rng.random(target.shape) < 1 / (1 + np.exp(-target)), 1.0, -1.0)
-    return target + (settings.noise or 0.0) * rng.standard_normal(target.shape)
+    return target + planted.noise * rng.standard_normal(target.shape)
 
 
 def _entry_cost(settings: CostSettings, matrix: np.ndarray, seen: np.ndarray, backend: Backend) -> ConvexCost:
     if settings.cost == "logistic":
         return one_bit_completion(matrix, seen, backend)
-    assert settings.huber_delta is not None
-    return huber_completion(matrix, seen, settings.huber_delta, backend)
+    return huber_completion(matrix, seen, settled(settings.huber_delta, "huber-delta"), backend)
