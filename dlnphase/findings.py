@@ -38,17 +38,31 @@ class RankTransition:
 
 
 @dataclass(frozen=True)
+class TimedLimit:
+    """A limit of a step that changed.
+
+    Attributes:
+        time: from which on it held.
+        limit: the curvature at which that step becomes unstable.
+    """
+
+    time: float
+    limit: float
+
+
+@dataclass(frozen=True)
 class Sharpness:
     """The largest eigenvalue of the Hessian of the loss in the weights along a path, beside the step.
 
     Attributes:
         start, end: at the start and at the end; of several starts their means.
         largest: at any of the records looked at.
-        limit: at which the step becomes unstable; None for dynamics without such a limit.
+        limit: at which the step becomes unstable, of the last step's size; None for dynamics without such a limit.
         formula: of it, ``2/η`` or with momentum ``2(1 + β)/η``.
-        above: share of the records looked at with a sharpness of at least ``limit``.
+        above: share of the records looked at with a sharpness of at least the limit then.
         verdict: ``stable`` (always below it), ``edge-of-stability`` (it came up to the limit, and the path went on),
             ``catapult`` (above it in the beginning alone), ``unstable`` (the run diverged); None without a limit.
+        limits: of a step that changed, each limit with the time from which on it held; else none.
     """
 
     start: float
@@ -58,6 +72,7 @@ class Sharpness:
     formula: str = ""
     above: float = 0.0
     verdict: str | None = None
+    limits: tuple[TimedLimit, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from dlnphase.backend import resolve_backend
 from dlnphase.cli.app import run
 from dlnphase.costs.convex import cross_entropy, huber_completion, logistic_regression
 from dlnphase.costs.quadratic import QuadraticCost, completion, factorization, regression, sensing
-from dlnphase.dynamics import Adam, Draws, HeavyBall, Muon, Update, gradient_descent, gradient_flow
+from dlnphase.dynamics import Adam, Draws, HeavyBall, Muon, Schedule, Update, gradient_descent, gradient_flow
 from dlnphase.errors import InputError
 from dlnphase.networks.chain import Network
 from dlnphase.networks.sampling import balanced_network, gaussian_network
@@ -271,11 +271,12 @@ def test_what_no_gradient_reaches_decays_as_the_rule_says():
     weights[1][0, 1, 2] = 1.0
     network = Network.from_weights([w.double() for w in weights])
     for update in (Update(), HeavyBall(0.7), HeavyBall(0.95), Muon(0.9)):
-        records = gradient_descent(
-            network, cost, lr=0.3, max_steps=40, tol=0, record_every=1, weight_decay=0.5, update=update
-        )
-        left = np.array([record.weights(0)[1][1, 2] for record in records])
-        np.testing.assert_allclose(update.left(0.3, 0.5, np.arange(41)), left, rtol=1e-12, atol=1e-15)
+        for lr in (Schedule.of(0.3), Schedule.of([(0, 0.3), (7, 0.1), (20, 0.25)])):
+            records = gradient_descent(
+                network, cost, lr=lr, max_steps=40, tol=0, record_every=1, weight_decay=0.5, update=update
+            )
+            left = np.array([record.weights(0)[1][1, 2] for record in records])
+            np.testing.assert_allclose(update.left(lr, 0.5, np.arange(41)), left, rtol=1e-12, atol=1e-15)
 
 
 def test_muon_leaves_directions_alone_that_are_round_off():

@@ -90,6 +90,13 @@ WALKS = {
         ),
         {"smaller"},
     ),
+    "steps and batches that change": (
+        lambda: descent(
+            options={"lr": [(0, 0.02), (40, 0.005), (150, 0.01)], "max_steps": 200, "tol": 0.0},
+            noise={"batch_size": [(0, 3), (80, 9)]},
+        ),
+        {"unrecorded"},
+    ),
     "muon with noise": (
         lambda: descent(options={"update": Muon(0.9), "max_steps": 240, "tol": 0.0}, noise={"batch_size": 7}),
         {"unrecorded"},

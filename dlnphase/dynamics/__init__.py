@@ -4,6 +4,7 @@ from dlnphase.dynamics.descent import GradientDescent, gradient_descent, learned
 from dlnphase.dynamics.draws import Draws
 from dlnphase.dynamics.flow import LARGEST_SOLVE, GradientFlow, gradient_flow
 from dlnphase.dynamics.records import REASONS, Dynamics, Record, Walk
+from dlnphase.dynamics.schedule import Schedule
 from dlnphase.dynamics.updates import Adam, HeavyBall, Muon, Update
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "HeavyBall",
     "Muon",
     "Record",
+    "Schedule",
     "Update",
     "Walk",
     "gradient_descent",

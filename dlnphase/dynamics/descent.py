@@ -14,6 +14,7 @@ from dlnphase.backend import stream
 from dlnphase.costs.quadratic import Cost, QuadraticCost
 from dlnphase.dynamics.draws import Draws
 from dlnphase.dynamics.records import Record, Walk
+from dlnphase.dynamics.schedule import Changing, Schedule
 from dlnphase.dynamics.state import Fixed, Room, State
 from dlnphase.dynamics.step_control import DIVERGED, check_decay, excess_at_zero, excess_out_of_reach, yardstick
 from dlnphase.dynamics.updates import Update
@@ -31,7 +32,7 @@ def gradient_descent(
     network: Network,
     cost: Cost,
     *,
-    lr: float,
+    lr: Changing | Schedule,
     max_steps: int,
     tol: float = 1e-8,
     record_every: int | None = None,
@@ -39,11 +40,12 @@ def gradient_descent(
     update: Update | None = None,
     draws: Draws | None = None,
 ) -> Iterator[Record]:
-    """Run gradient descent, or a relative of it, on a batch of networks with one fixed step.
+    """Run gradient descent, or a relative of it, on a batch of networks with a stated step.
 
     Args:
         network: where to start; not modified.
-        lr: step η; record times are step·η (with momentum β step·η/(1 − β), see :meth:`Update.pace`).
+        lr: step η, or pairs (step, η) of one that changes, the first at step 0; record times are the sums of the η so
+            far (with momentum β of η/(1 − β), see :meth:`Update.pace`).
         max_steps: steps before reason ``max_steps``.
         tol: stop when C − C_min is at most tol times its value at the start, or at A = 0 where that is less; 0 = never.
             C_min is the minimum over matrices that fit through the narrowest layer, where that is known.
@@ -82,7 +84,7 @@ class GradientDescent(Walk):
     """
 
     cost: Fixed[Cost]
-    lr: Fixed[float]
+    lr: Fixed[Schedule]
     max_steps: Fixed[int]
     tol: Fixed[float]
     record_every: Fixed[int | None]
@@ -106,14 +108,16 @@ class GradientDescent(Walk):
     seen_step: int
 
     def __init__(
-        self, network: Network, cost: Cost, *, lr: float, max_steps: int, tol: float = 1e-8,
+        self, network: Network, cost: Cost, *, lr: Changing | Schedule, max_steps: int, tol: float = 1e-8,
         record_every: int | None = None, weight_decay: float = 0.0, update: Update | None = None,
         draws: Draws | None = None,
     ) -> None:  # fmt: skip
         check_decay(weight_decay, tol)
-        if not (np.isfinite(lr) and lr > 0):
-            raise InputError(f"lr: found {lr}, expected a positive number")
-        self.cost, self.lr, self.max_steps, self.tol, self.record_every = cost, lr, max_steps, tol, record_every
+        self.lr = Schedule.of(lr)
+        for value in self.lr.values:
+            if not (np.isfinite(value) and value > 0):
+                raise InputError(f"lr: found {value}, expected a positive number")
+        self.cost, self.max_steps, self.tol, self.record_every = cost, max_steps, tol, record_every
         self.decay = weight_decay
         self.offset, self.at_zero = excess_out_of_reach(cost, network), excess_at_zero(cost, network)
         self.network, self.members = network.clone(), np.arange(network.batch)
@@ -162,7 +166,8 @@ class GradientDescent(Walk):
         net = self.network
         if self.draws is not None:
             self._differentiate(self.draws.gradient(self.products[0][-1], self.step))
-        theta = self.update.moved(net, self.gradient, self.memory, step=self.step, lr=self.lr, decay=self.decay)
+        lr = self.lr.at(self.step)
+        theta = self.update.moved(net, self.gradient, self.memory, step=self.step, lr=lr, decay=self.decay)
         return net.with_theta(theta)
 
     def _evaluate(self) -> Tensor:
@@ -202,7 +207,7 @@ class GradientDescent(Walk):
         if not (self._due(excess, norm) or any(self.reasons)):
             return []
         self.seen_excess, self.seen_norm, self.seen_step = excess, norm, step
-        time = step * self.update.pace(self.lr)
+        time = self.lr.total(step, self.update.pace)
         return [_record(self.network, self.members, step, time, excess, norm, a, self.reasons, penalty)]
 
     def _penalty(self) -> np.ndarray | None:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dlnphase.backend import stream
 from dlnphase.costs.observations import Observations
+from dlnphase.dynamics.schedule import Changing, Schedule
 from dlnphase.dynamics.state import Fixed, Room, State
 from dlnphase.errors import InputError
 from dlnphase.networks.batch import Batched
@@ -32,7 +33,7 @@ class Draws(State, Batched):
 
     observations: Fixed[Observations]
     seed: Fixed[int]
-    batch_size: Fixed[int | None]
+    batch_size: Fixed[Schedule | None]
     label_noise: Fixed[float]
     members: np.ndarray
     _number: Room[int]
@@ -44,7 +45,7 @@ class Draws(State, Batched):
         observations: Observations,
         members: np.ndarray,
         *,
-        batch_size: int | None = None,
+        batch_size: Changing | None = None,
         label_noise: float = 0.0,
         seed: int = 0,
     ) -> None:
@@ -52,24 +53,26 @@ class Draws(State, Batched):
 
         Args:
             observations: of the cost.
-            batch_size: B, at most as many as there are; None: all, without drawing.
+            batch_size: B, at most as many as there are, or pairs (step, B); None: all, without drawing.
             label_noise: σ ≥ 0.
 
         Raises:
             InputError: for a batch larger than the data, or noise on labels that are no numbers.
         """
-        if batch_size is not None and not 1 <= batch_size <= observations.count:
-            raise InputError(
-                f"batch-size: found {batch_size}, but training sees {observations.count} {observations.what}; expected "
-                f"from 1 to {observations.count}"
-            )
+        sizes = None if batch_size is None else Schedule.of(batch_size)
+        for size in () if sizes is None else sizes.values:
+            if not 1 <= size <= observations.count:
+                raise InputError(
+                    f"batch-size: found {size}, but training sees {observations.count} {observations.what}; expected "
+                    f"from 1 to {observations.count}"
+                )
         if label_noise and not observations.linear:
             raise InputError(
                 f"label-noise: found {label_noise:g} with a cost whose gradient is not linear in the labels: noise in "
                 "them would change the cost as well; expected a squared cost"
             )
         self.observations, self.members = observations, np.asarray(members)
-        self.batch_size = None if batch_size == observations.count else batch_size
+        self.batch_size = None if sizes is None or set(sizes.values) == {observations.count} else sizes
         self.label_noise, self.seed = label_noise, seed
         self._number, self._weights, self._noise = -1, None, None
 
@@ -78,7 +81,7 @@ class Draws(State, Batched):
         """How many times as steep as the whole cost one batch may be."""
         if self.batch_size is None:
             return 1.0
-        return min(self.observations.count / self.batch_size, self.observations.seen.steepness)
+        return min(self.observations.count / min(self.batch_size.values), self.observations.seen.steepness)
 
     def gradient(self, a: Tensor, step: int) -> Tensor:
         """The stochastic ∇C at A, shape (B, d_out, d_in), of the step with this number."""
@@ -97,15 +100,19 @@ class Draws(State, Batched):
         self._number, members = number, [int(k) for k in self.members]
         if self.batch_size is not None:
             generators = (stream(self.seed, "batches", k, number) for k in members)
-            self._weights = tensor([self._chosen(rng, size, self.batch_size) for rng in generators])
+            sizes = self.batch_size.along(number * size + np.arange(size))
+            self._weights = tensor([self._chosen(rng, sizes) for rng in generators])
         if self.label_noise:
             generators = (stream(self.seed, "label-noise", k, number) for k in members)
             labels = self.observations.labels
             self._noise = tensor([self.label_noise * rng.standard_normal((size, labels)) for rng in generators])
 
-    def _chosen(self, rng: np.random.Generator, size: int, batch: int) -> np.ndarray:
-        """n/B at B places of each row, else 0; shape (size, n)."""
+    def _chosen(self, rng: np.random.Generator, sizes: np.ndarray) -> np.ndarray:
+        """n/B at B places of each row, else 0, for a B of each row; shape (rows, n)."""
         count = self.observations.count
-        out = np.zeros((size, count))
-        np.put_along_axis(out, rng.random((size, count)).argpartition(batch - 1, axis=1)[:, :batch], count / batch, 1)
+        out, keys = np.zeros((len(sizes), count)), rng.random((len(sizes), count))
+        for batch in np.unique(sizes):
+            rows = np.flatnonzero(sizes == batch)
+            places = keys[rows].argpartition(batch - 1, axis=1)[:, :batch]
+            out[rows[:, None], places] = count / batch
         return out

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dlnphase.dynamics.schedule import Schedule
 from dlnphase.networks.chain import Network, split
 
 KNOWN = 100.0  # times the round-off of a decomposition that a singular value has to exceed
@@ -55,9 +56,11 @@ class Update:
         """The rate, in its time, of what gradient flow lets grow at this one; None: the same as η → 0."""
         return None
 
-    def left(self, lr: float, decay: float, steps: np.ndarray) -> np.ndarray:
+    def left(self, lr: Schedule, decay: float, steps: np.ndarray) -> np.ndarray:
         """The share that is left after so many steps of a weight that no gradient reaches."""
-        return np.asarray((1 - lr * decay) ** np.asarray(steps, dtype=float))
+        counts = lr.counts(np.asarray(steps, dtype=float))
+        shares = [(1 - value * decay) ** count for value, count in zip(lr.values, counts, strict=True)]
+        return np.asarray(np.prod(shares, axis=0))
 
     def needs_full(self, depth: int) -> str:
         """Why reduced networks of this depth would not move as full ones do; "" where they do."""
@@ -94,12 +97,19 @@ class HeavyBall(Update):
         half = (1 + self.momentum + lr * rate) / 2
         return float(np.log(half + np.sqrt(half * half - self.momentum))) / self.pace(lr)
 
-    def left(self, lr: float, decay: float, steps: np.ndarray) -> np.ndarray:
-        """u_k of u_{k+1} = (1 + β − ηλ)u_k − βu_{k−1} with u_0 = 1, u_1 = 1 − ηλ."""
-        step = np.array([[1 + self.momentum - lr * decay, -self.momentum], [1.0, 0.0]])
-        first = np.array([1 - lr * decay, 1.0])
-        counts, index = np.unique(np.asarray(steps, dtype=np.int64), return_inverse=True)
-        return np.array([(np.linalg.matrix_power(step, int(k)) @ first)[1] for k in counts])[index]
+    def left(self, lr: Schedule, decay: float, steps: np.ndarray) -> np.ndarray:
+        """u_k of u ← u − η(βv + λu), v ← βv + λu with u_0 = 1, v_0 = 0."""
+        once, index = np.unique(np.asarray(steps, dtype=np.int64), return_inverse=True)
+        turns = [
+            np.array([[1 - value * decay, -value * self.momentum], [decay, self.momentum]]) for value in lr.values
+        ]
+        left = []
+        for counts in zip(*lr.counts(once), strict=True):
+            state = np.array([1.0, 0.0])
+            for turn, count in zip(turns, counts, strict=True):
+                state = np.linalg.matrix_power(turn, int(count)) @ state
+            left.append(state[0])
+        return np.array(left)[index]
 
 
 @dataclass(frozen=True)

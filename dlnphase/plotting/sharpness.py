@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dlnphase.errors import InputError
+from dlnphase.findings import Sharpness
 from dlnphase.plotting.data import Data, data_of
 from dlnphase.plotting.sources import Source, runs_of
 from dlnphase.plotting.style import THEORY, Look, line_style
@@ -40,10 +41,16 @@ def data(sources: Sequence[Source]) -> Data:
     rows = []
     for source in _needed(sources):
         seen, told = source.result.observed, source.result.sharpness
-        limit = None if told is None else told.limit
-        records = zip(seen.member.tolist(), seen.t.tolist(), seen.step.tolist(), seen.values["sharpness"], strict=True)
-        rows.append((source, [(*record, limit) for record in records]))
+        columns = seen.member.tolist(), seen.t.tolist(), seen.step.tolist(), seen.values["sharpness"]
+        rows.append((source, [(*record, _limit(told, record[1])) for record in zip(*columns, strict=True)]))
     return data_of(rows, "member", "t", "step", "sharpness", "limit")
+
+
+def _limit(told: Sharpness | None, time: float) -> float | None:
+    """The limit of the step that is taken at a time; None without one."""
+    if told is None or told.limit is None:
+        return None
+    return [told.limits[0].limit, *(c.limit for c in told.limits if c.time <= time)][-1] if told.limits else told.limit
 
 
 def _needed(sources: Sequence[Source]) -> list[Source]:
@@ -72,6 +79,11 @@ def draw(axes: Axes, source: Source, position: int | None, time: str) -> None:
         words = told.formula.replace("β", r"\beta").replace("η", r"\eta")
         label = f"theory: limit of the step, ${words}$" if position in (None, 0) else None
         own = THEORY if position is None else {**THEORY, "color": look["color"]}
-        axes.axhline(told.limit, **own, label=label, gid="limit")
+        if told.limits:
+            times, limits = [change.time for change in told.limits], [change.limit for change in told.limits]
+            axes.step([*times, seen.t.max()], [*limits, told.limit], where="post", **own, label=label, gid="limit")
+        else:
+            axes.axhline(told.limit, **own, label=label, gid="limit")
     before = axes.dataLim.intervaly if position else ()
-    logarithmic(axes, np.concatenate([before, values, *([] if told is None or told.limit is None else [[told.limit]])]))
+    limits = [] if told is None or told.limit is None else [told.limit, *(change.limit for change in told.limits)]
+    logarithmic(axes, np.concatenate([before, values, limits]))

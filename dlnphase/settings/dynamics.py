@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dlnphase.errors import InputError
-from dlnphase.settings.parse import auto_or, choice, integer, number, optional
+from dlnphase.settings.parse import auto_or, changing, choice, integer, number, optional
 from dlnphase.settings.table import Settings, option
 
 CONTINUOUS = ("flow", "greedy")
@@ -22,6 +22,13 @@ WORDS = {
 }
 DYNAMICS_NAMES = tuple(WORDS)
 MOMENTA = {"gd": 0.0, "sgd": 0.0, "muon": 0.95, "adam": 0.9}  # β where none is given
+
+
+def _changes(value: Any) -> str:
+    """A number, or one that changes: ``0.1, 0.01 from step 500``."""
+    if not isinstance(value, tuple):
+        return str(value)
+    return ", ".join(f"{number:g} from step {step}" if step else f"{number:g}" for step, number in value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,9 +56,9 @@ class DynamicsSettings(Settings):
         panel="Dynamics",
         default_words="no limit",
     )
-    lr: float | str | None = option(
+    lr: float | str | tuple[tuple[int, float], ...] | None = option(
         None,
-        auto_or(number(positive=True)),
+        auto_or(changing(number(positive=True), "0.1,500:0.01")),
         "gd, sgd, muon, adam: step size; auto takes one from the curvature, or from the size of the target",
         panel="Dynamics",
         default_words="auto",
@@ -63,9 +70,9 @@ class DynamicsSettings(Settings):
         panel="Dynamics",
         default_words="gd and sgd 0, muon 0.95, adam 0.9",
     )
-    batch_size: int | None = option(
+    batch_size: int | tuple[tuple[int, int], ...] | None = option(
         None,
-        integer(1),
+        changing(integer(1), "10,500:40"),
         "sgd, muon, adam: entries, samples or measurements a step, drawn anew each time",
         panel="Dynamics",
         default_words="all",
@@ -107,7 +114,8 @@ class DynamicsSettings(Settings):
         """The dynamics, for captions."""
         words = [WORDS[self.dynamics]]
         words += [f"β = {self.momentum:g}"] if self.momentum else []
-        words += [f"batches of {self.batch_size}"] if self.batch_size is not None else []
+        words += [f"η = {_changes(self.lr)}"] if isinstance(self.lr, tuple) else []
+        words += [f"batches of {_changes(self.batch_size)}"] if self.batch_size is not None else []
         words += [f"label noise {self.label_noise:g}"] if self.label_noise else []
         return ", ".join(words)
 

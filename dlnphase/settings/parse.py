@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,41 @@ def auto_or(inner: Parser) -> Parser:
     plain = lambda value: value if value == "auto" else inner.plain(value)  # noqa: E731
     words = ("auto", *inner.choices)
     return Parser(convert, f"auto or {inner.expected}", f"auto|{inner.metavar}", plain, choices=words)
+
+
+def changing(inner: Parser, example: str) -> Parser:
+    """A value, or ``0.1,500:0.01``: one from the start and others from given steps on, as pairs (step, value)."""
+
+    def convert(value: Any) -> Any:
+        listed = isinstance(value, (list, tuple)) or (isinstance(value, str) and ("," in value or ":" in value))
+        if not listed:
+            return inner.convert(value)
+        pairs = [_pair(item, k, inner) for k, item in enumerate(value.split(",") if isinstance(value, str) else value)]
+        steps = [step for step, _ in pairs]
+        if steps[0] != 0 or any(a >= b for a, b in pairwise(steps)):
+            raise ValueError
+        return tuple(pairs) if len(pairs) > 1 else pairs[0][1]
+
+    def plain(value: Any) -> Any:
+        if not isinstance(value, tuple):
+            return inner.plain(value)
+        return ",".join(f"{step}:{inner.plain(number)}" if step else str(inner.plain(number)) for step, number in value)
+
+    return Parser(
+        convert, f"{inner.expected}, or one and STEP:VALUE for later steps, such as {example}", f"{inner.metavar}|LIST",
+        plain, choices=inner.choices,
+    )  # fmt: skip
+
+
+def _pair(item: Any, place: int, inner: Parser) -> tuple[int, Any]:
+    """(step, value) of an entry of such a list; the first may leave the step out, which is 0."""
+    parts = item.split(":") if isinstance(item, str) else item if isinstance(item, (list, tuple)) else [item]
+    if len(parts) == 1 and place == 0:
+        parts = [0, parts[0]]
+    step, value = parts
+    if _integer(step) < 0:
+        raise ValueError
+    return _integer(step), inner.convert(value)
 
 
 def choice(*names: str) -> Parser:

@@ -6,7 +6,7 @@ import numpy as np
 
 from dlnphase.costs.interface import ConvexCost
 from dlnphase.costs.observations import Observations
-from dlnphase.dynamics import Adam, Draws, HeavyBall, Muon, Update, learned_size, stable_step
+from dlnphase.dynamics import Adam, Draws, HeavyBall, Muon, Schedule, Update, learned_size, stable_step
 from dlnphase.errors import InputError
 from dlnphase.networks.chain import Network
 from dlnphase.settings.dynamics import DynamicsSettings
@@ -52,14 +52,22 @@ def observations_of(cost: ConvexCost, found: str) -> Observations:
 
 def choose_step(
     settings: DynamicsSettings, draws: Draws | None, network: Network, cost: ConvexCost, seed: int
-) -> tuple[float, str]:
+) -> tuple[Schedule, str]:
     """η, and why it is this in words; "" where the user gave it.
 
     Heavy ball steps by (1 − β) of what gradient descent would, which moves it as fast; with batches of B of n, no batch
     is steeper than the whole by more than a factor, which divides the step.
     """
-    if isinstance(settings.lr, float):
-        return settings.lr, ""
+    if settings.lr is not None and not isinstance(settings.lr, str):
+        return Schedule.of(settings.lr), ""
+    lr, words = _own_step(settings, draws, network, cost, seed)
+    return Schedule.of(lr), words
+
+
+def _own_step(
+    settings: DynamicsSettings, draws: Draws | None, network: Network, cost: ConvexCost, seed: int
+) -> tuple[float, str]:
+    """The step where none is given."""
     if settings.dynamics == "adam":
         return ADAM_STEP, f"η = {ADAM_STEP:g}, as is usual for Adam"
     if settings.dynamics == "muon":

@@ -19,7 +19,7 @@ from dlnphase.critical.decay import Decay
 from dlnphase.critical.decayed_modes import is_least_with_decay, plateau_cost
 from dlnphase.critical.learning_coefficient import learning_coefficient
 from dlnphase.critical.visited import Path, Visited, matrix_rank, transitions, visited_points
-from dlnphase.dynamics import Update
+from dlnphase.dynamics import Schedule, Update
 from dlnphase.findings import DecayTheory
 from dlnphase.networks.chain import Network
 from dlnphase.networks.kernels import relative_change
@@ -68,7 +68,7 @@ class Context:
     noise: Question | None = None
     unreached: Unreached | None = None
     update: Update | None = None
-    lr: float | None = None
+    lr: Schedule | None = None
 
     @property
     def flows(self) -> bool:
@@ -76,8 +76,12 @@ class Context:
         return self.update is None or self.update.flows
 
     def growth(self, rate: float) -> float | None:
-        """The rate of what gradient flow lets grow at this one; None: the same."""
-        return None if self.update is None or self.lr is None else self.update.growth(rate, self.lr)
+        """The rate of what gradient flow lets grow at this one, in steps of the first size; None: the same."""
+        return None if self.update is None or self.lr is None else self.update.growth(rate, self.lr.values[0])
+
+    def steady(self, step: int) -> bool:
+        """Whether :meth:`growth` holds up to this step."""
+        return self.lr is None or len(self.lr.steps) == 1 or step <= self.lr.steps[1] or self.growth(1.0) is None
 
     @property
     def decay(self) -> float:
@@ -168,7 +172,8 @@ def _theory(
     if not context.flows:
         return Theory(None, (), {})
     network, task = context.network, context.task
-    regime, predictions = predict(path, rows, movement, network, task, context.decay, context.growth)
+    escape = rows[:1] if rows and context.steady(rows[0].step) else ()
+    regime, predictions = predict(path, escape, movement, network, task, context.decay, context.growth)
     decay = None
     if context.decay:
         end, top = path.matrices[max(path.matrices)], task.top_gradient

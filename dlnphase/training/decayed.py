@@ -21,7 +21,7 @@ from dlnphase.costs.interface import ConvexCost
 from dlnphase.critical import HostCost, refine_matrix
 from dlnphase.critical.decay import Decay
 from dlnphase.critical.matrix import is_decayed_minimum
-from dlnphase.dynamics import Record, Update
+from dlnphase.dynamics import Record, Schedule, Update
 from dlnphase.dynamics.state import Fixed, State
 from dlnphase.dynamics.step_control import yardstick
 from dlnphase.training.ends import Ends
@@ -43,7 +43,7 @@ class Unreached:
 
     square_norm: np.ndarray
     rate: float
-    lr: float | None = None
+    lr: Schedule | None = None
     update: Update = field(default_factory=Update)
 
     def share(self, time: np.ndarray, step: np.ndarray) -> np.ndarray:

@@ -19,9 +19,10 @@ from dlnphase.costs.interface import ConvexCost
 from dlnphase.critical.observables import OBSERVABLES, Scene, observe
 from dlnphase.critical.sharpness import stability_limit
 from dlnphase.dynamics.records import Record
+from dlnphase.dynamics.schedule import Changing, Schedule
 from dlnphase.dynamics.state import Fixed, State
 from dlnphase.errors import InputError
-from dlnphase.findings import Sharpness
+from dlnphase.findings import Sharpness, TimedLimit
 from dlnphase.networks.chain import Network
 from dlnphase.results.observed import Observed
 from dlnphase.results.train import NetworkInfo
@@ -157,11 +158,12 @@ def _most(numbers: int) -> int:
     return int(np.clip(BYTES // (16 * numbers), LEAST, MOST))
 
 
-def sharpness_of(seen: Observed, reason: str, lr: float, momentum: float | None = 0.0) -> Sharpness:
+def sharpness_of(seen: Observed, reason: str, lr: Changing | Schedule, momentum: float | None = 0.0) -> Sharpness:
     """The sharpness along one or several paths beside the step.
 
     Args:
         reason: why the worst of them ended.
+        lr: η, which may change.
         momentum: β of heavy ball, 0 for plain gradient descent; None where no curvature makes the step unstable.
     """
     members = [seen.values["sharpness"][seen.rows_of(m)] for m in np.unique(seen.member)]
@@ -169,11 +171,19 @@ def sharpness_of(seen: Observed, reason: str, lr: float, momentum: float | None 
     largest = max(float(values.max()) for values in members)
     if momentum is None:
         return Sharpness(start, largest, end)
-    limit = stability_limit(lr, momentum)
-    above = [values >= limit for values in members]
+    schedule, last = Schedule.of(lr), int(seen.step.max())
+    limits = np.array([stability_limit(schedule.at(int(step)), momentum) for step in seen.step])
+    above = [seen.values["sharpness"][rows] >= limits[rows] for rows in map(seen.rows_of, np.unique(seen.member))]
+    changes = tuple(
+        TimedLimit(schedule.total(step) / (1 - momentum), stability_limit(value, momentum))
+        for step, value in zip(schedule.steps, schedule.values, strict=True)
+        if step < last
+    )
+    limit = stability_limit(schedule.at(max(last - 1, 0)), momentum)
     verdict = "unstable" if reason == "diverged" else _verdict(above)
     share = float(np.mean(np.concatenate(above)))
-    return Sharpness(start, largest, end, limit, "2(1 + β)/η" if momentum else "2/η", share, verdict)
+    formula = "2(1 + β)/η" if momentum else "2/η"
+    return Sharpness(start, largest, end, limit, formula, share, verdict, changes if len(changes) > 1 else ())
 
 
 def _verdict(above: Sequence[np.ndarray]) -> str:

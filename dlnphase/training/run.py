@@ -20,7 +20,7 @@ from dlnphase.costs.tasks import Task
 from dlnphase.critical.decay import Decay
 from dlnphase.critical.greedy import HELD, GreedyPath, GreedyPoint
 from dlnphase.critical.sparsity import end_of_path
-from dlnphase.dynamics import LARGEST_SOLVE, GradientDescent, GradientFlow, Record, Update, Walk
+from dlnphase.dynamics import LARGEST_SOLVE, GradientDescent, GradientFlow, Record, Schedule, Update, Walk
 from dlnphase.dynamics.step_control import FIRST_STEP, SMALLEST_STEP
 from dlnphase.errors import InputError
 from dlnphase.findings import Sharpness, Sparsity
@@ -61,7 +61,7 @@ class Run:
     backend: Backend
     task: Task
     start: Start
-    lr: float | None
+    lr: Schedule | None
     notes: tuple[str, ...]
     update: Update | None = None
     points: list[GreedyPoint] = field(default_factory=list)
@@ -90,7 +90,7 @@ def _prepare(settings: TrainSettings) -> Run:
     notes = [*start.notes, *task.notes]
     if settings.dynamics == "greedy" and settings.weight_decay and start.info.depth > 2:
         notes.append(HELD)
-    lr: float | None = None
+    lr: Schedule | None = None
     if update is not None:
         draws = build_draws(settings, task.cost, start.members, settings.seed)
         lr, words = choose_step(settings, draws, start.network, task.cost, settings.seed)
@@ -351,7 +351,9 @@ def _advice(reason: str, run: Run) -> str:
     precise = "" if s.dtype == "float64" else "--dtype float64, or "
     if reason == "diverged":
         if run.update is not None:
-            return f"the step η = {run.lr:g} is too large: try --lr auto, or --lr {run.lr / 4:.2g}"  # type: ignore[operator]
+            assert run.lr is not None
+            lr = max(run.lr.values)
+            return f"the step η = {lr:g} is too large: try --lr auto, or --lr {lr / 4:.2g}"
         if not isinstance(run.task.cost, QuadraticCost):
             return "a flow never climbs: dlnphase.check_cost tells whether the gradient is that of the cost"
         return f"numbers overflowed on the way: try {precise}a start of smaller scale (larger --gamma)"

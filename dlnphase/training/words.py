@@ -242,7 +242,8 @@ def _sharpness(result: TrainResult) -> str:
     if seen.limit is None or seen.verdict is None:
         return words + "."
     share = f", at or above it in {100 * seen.above:.2g} % of the records looked at" if seen.above else ""
-    return f"{words} · {seen.formula} = {seen.limit:.3g}: {seen.verdict.replace('-', ' ')}{share}."
+    first, last = (f"{seen.limits[0].limit:.3g} at first and ", " at the end") if seen.limits else ("", "")
+    return f"{words} · {seen.formula} = {first}{seen.limit:.3g}{last}: {seen.verdict.replace('-', ' ')}{share}."
 
 
 # ---- the noise ---------------------------------------------------------------------------------------
