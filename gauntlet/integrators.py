@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dlnphase.dynamics.flow import METHODS
 from gauntlet.reference.costs import cost_of
 from gauntlet.reference.flow import follow
 
 TOL, DECADES = 1e-8, 8
-METHODS = ("auto", "stiff", "stabilised", "explicit")
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@ import numpy as np
 
 from dlnphase.backend import resolve_backend
 from dlnphase.dynamics import gradient_flow
+from dlnphase.dynamics.flow import METHODS as METHODS
 from dlnphase.networks.sampling import gaussian_network
 
 CPU = resolve_backend("cpu")
-METHODS = ("auto", "stiff", "stabilised", "explicit")
 
 
 def follow(network, cost, **options):

@@ -15,8 +15,13 @@ from dlnphase.costs.convex import cross_entropy, huber_completion, logistic_regr
 from dlnphase.costs.own import OwnCost, load_cost
 from dlnphase.critical.hessian import hessian_vector_product
 from dlnphase.networks.chain import Network
+from dlnphase.settings import costs as settings
 
 NAMES = tuple(COSTS)
+
+
+def test_every_cost_that_commands_offer_has_an_oracle_here():
+    assert set(settings.COSTS) - {"squared"} == {cost.name for cost, _ in COSTS.values()}
 
 
 def matrices(cost, count=3, size=1.0, seed=0):

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from dlnphase.training.reasons import REASONS
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "dlnphase"
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -184,3 +186,42 @@ def test_architecture_names_every_room():
     rooms = {unit(path) for path in FILES}
     missing = [name for name in rooms if not name.startswith("__") and f"  {name}" not in text]
     assert not missing
+
+
+def test_every_reason_to_end_is_in_the_table():
+    """Words in functions named after reasons, and those written into the reasons of a record."""
+    told = set()
+    for path in [*PACKAGE.joinpath("dynamics").rglob("*.py"), *PACKAGE.joinpath("training").glob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            named = isinstance(node, ast.FunctionDef) and node.name in ("reason", "_reason", "_reasons")
+            written = isinstance(node, ast.Assign) and any("reason" in ast.unparse(target) for target in node.targets)
+            if named or written:
+                words = [n.value for n in ast.walk(node) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+                told |= {word for word in words if re.fullmatch("[a-z_]+", word)}
+    assert {"converged", "max_time"} <= told <= set(REASONS)
+
+
+INITS = sorted(path for path in FILES if path.name == "__init__.py" and path.parent != PACKAGE)
+
+
+@pytest.mark.parametrize("path", INITS, ids=lambda p: p.parent.relative_to(PACKAGE).as_posix())
+def test_every_room_says_what_it_is_for(path):
+    """What enters, what leaves, which file to open for what, what to keep: and every file that is named exists."""
+    text = ast.get_docstring(ast.parse(path.read_text())) or ""
+    assert 20 <= text.count("\n") <= 40
+    places = [text.find(word) for word in ("\nEnters: ", "\nLeaves: ", "\nOpen\n", "\nKeep\n")]
+    assert -1 not in places and places == sorted(places)
+    for name in named_files(text):
+        assert any((folder / name).is_file() for folder in (path.parent, PACKAGE, ROOT)), name
+
+
+def named_files(text):
+    """What a text names as a file."""
+    return re.findall(r"[\w/-]+\.(?:py|css|js|md|npz|yaml)\b", re.sub(r"\w+\.(npz|yaml)\b", "", text))
+
+
+def test_the_checker_of_proofs_shares_no_code_with_the_provers():
+    rooms = {"checking": {"balls"}, "path_checking": {"balls", "checking"}}
+    for name, allowed in rooms.items():
+        modules = [module for module, _, _ in imports(PACKAGE / "proofs" / f"{name}.py")]
+        assert {m.split(".")[2] for m in modules if m.startswith("dlnphase.proofs.")} <= allowed

@@ -13,7 +13,8 @@ from dlnphase.errors import InputError
 from dlnphase.results import result_text
 from dlnphase.results.train import Trajectory, load_train, save_train
 from dlnphase.settings import TrainSettings
-from dlnphase.training.run import _advice, failed, prepare, train
+from dlnphase.training.reasons import REASONS
+from dlnphase.training.run import failed, prepare, train
 from dlnphase.training.words import train_sentence
 
 SMALL = {"task": "factorization", "shape": (4, 3), "singular_values": (3.0, 1.0), "depth": 3, "width": 20, "gamma": 3.0}
@@ -332,7 +333,7 @@ def test_an_interrupted_batch_says_how_many_starts_had_not_begun():
 def test_advice_is_something_that_is_not_done_already(dtype):
     run = prepare(TrainSettings(**SMALL, dtype=dtype))
     for reason in ("precision_floor", "diverged"):
-        assert ("--dtype float64" in _advice(reason, run)) is (dtype == "float32")
+        assert ("--dtype float64" in REASONS[reason].advice(run)) is (dtype == "float32")
 
 
 def test_a_member_that_waits_for_the_others_keeps_where_it_is_when_the_batch_is_interrupted():

@@ -29,6 +29,7 @@ from dlnphase.results.provenance import Provenance
 from dlnphase.results.sweep import SweepResult
 from dlnphase.results.train import TrainResult, Trajectory
 from dlnphase.settings.table import Settings, default_words, options
+from dlnphase.training.reasons import REASONS
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 SETTINGS: dict[str, type[Settings]] = {
@@ -230,6 +231,8 @@ def results_page() -> str:
     for name, (file, cls) in RESULTS.items():
         out += [f"## {file}", "", f"Of `dlnphase {name}`, schema `{cls.SCHEMA}`.", "", *KEY_TABLE]
         out += [f"| `{key}` | {kind} | {_cell(words)} |" for key, kind, words in keys_of(cls)] + [""]
+    out += ["## Reasons", "", "What `outcome.reason` may be; of several starts the worst is told, here the first.", ""]
+    out += ["| `reason` | |", "|---|---|", *(f"| `{name}` | {row.meaning} |" for name, row in REASONS.items()), ""]
     out += ["## provenance", "", "In every file.", "", *KEY_TABLE]
     out += [f"| `provenance.{key}` | {kind} | {_cell(words)} |" for key, kind, words in keys_of(Provenance)] + [""]
     out += [

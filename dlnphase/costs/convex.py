@@ -1,4 +1,4 @@
-"""The costs other than quadratic ones, from arrays: what each is, over what, and what is known of its minimum."""
+"""The costs other than quadratic ones, from arrays: a loss over classes, over outputs, or over entries."""
 
 from __future__ import annotations
 
@@ -11,9 +11,60 @@ from dlnphase.costs.huber import Huber
 from dlnphase.costs.logistic import Logistic
 from dlnphase.costs.minimise import Found
 from dlnphase.costs.quadratic import precision
-from dlnphase.costs.sampled import SampledCost
+from dlnphase.costs.sampled import Loss, SampledCost
 from dlnphase.costs.sampling import Entries, Samples
 from dlnphase.errors import InputError
+
+
+def on_classes(
+    loss: type[Loss], x: np.ndarray, labels: np.ndarray, backend: Backend, classes: int | None = None,
+    found: Found | None = None, **own: float,
+) -> SampledCost:  # fmt: skip
+    """Mean over n of the loss of A x_n, for the class of each sample.
+
+    Args:
+        x: inputs, shape (N, d_in).
+        labels: the class of each sample, integers from 0, shape (N,).
+        classes: how many there are (default: the largest label and one).
+        found: what is known of the minimum; None looks for it.
+        own: settings of the loss.
+    """
+    inputs, index = _inputs(x, backend), _labels(labels, len(x), classes)
+    count = classes if classes is not None else int(index.max()) + 1
+    known = precision(x)
+    made, rows = loss.of_classes(index, count, backend, **own)
+    return SampledCost("classification", made, Samples(inputs, rows, known), known, found)
+
+
+def on_samples(
+    loss: type[Loss], x: np.ndarray, y: np.ndarray, backend: Backend, found: Found | None = None, **own: float
+) -> SampledCost:
+    """Mean over n of the loss of A x_n, for X (N, d_in) and Y (N, d_out); the rest as for :func:`on_classes`."""
+    inputs, outputs = _inputs(x, backend), np.asarray(y, dtype=float)
+    if outputs.ndim != 2 or len(outputs) != len(inputs) or not np.isfinite(outputs).all():
+        raise InputError(f"data: Y has shape {outputs.shape}, expected finite numbers of shape ({len(inputs)}, d_out)")
+    known = precision(x, y)
+    made = loss.of_targets(backend.tensor(outputs), **own)
+    return SampledCost("regression", made, Samples(inputs, outputs.shape[1], known), known, found)
+
+
+def on_entries(
+    loss: type[Loss], target: np.ndarray, observed: np.ndarray, backend: Backend, *, signs: bool = False, **own: float
+) -> SampledCost:
+    """Σ_{(i,j)∈Ω} of the loss of A_ij.
+
+    Args:
+        target: (d_out, d_in); entries outside Ω are ignored and may be NaN.
+        observed: boolean (d_out, d_in), True on Ω.
+        signs: whether the loss is told signs alone: the target has two values, of which the larger stands for +1.
+        own: settings of the loss.
+    """
+    observed = _observed(target, observed)
+    values = _signs(np.asarray(target, dtype=float), observed) if signs else target
+    known = float(np.finfo(float).eps) if signs else precision(target)
+    made = loss.of_targets(backend.tensor(np.where(observed, values, 0.0)), **own)
+    kind = "factorization" if observed.all() else "completion"
+    return SampledCost(kind, made, Entries(backend.tensor(observed.astype(float))), known, made.known())
 
 
 def cross_entropy(
@@ -27,11 +78,7 @@ def cross_entropy(
         classes: k = d_out (default: the largest label and one).
         found: what is known of the minimum; None looks for it.
     """
-    inputs, index = _inputs(x, backend), _labels(labels, len(x), classes)
-    count = classes if classes is not None else int(index.max()) + 1
-    known = precision(x)
-    loss = CrossEntropy(torch.as_tensor(index, device=backend.device))
-    return SampledCost("classification", loss, Samples(inputs, count, known), known, found)
+    return on_classes(CrossEntropy, x, labels, backend, classes, found)
 
 
 def logistic_regression(
@@ -41,12 +88,7 @@ def logistic_regression(
 
     Two classes have one row, d_out = 1, whose sign is the answer; k > 2 have k rows, of which the largest is.
     """
-    inputs, index = _inputs(x, backend), _labels(labels, len(x), classes)
-    count = classes if classes is not None else int(index.max()) + 1
-    signs = 2.0 * np.eye(count)[index] - 1 if count > 2 else 2.0 * index[:, None] - 1
-    known = precision(x)
-    loss = Logistic(backend.tensor(signs), classes=count > 2)
-    return SampledCost("classification", loss, Samples(inputs, signs.shape[1], known), known, found)
+    return on_classes(Logistic, x, labels, backend, classes, found)
 
 
 def one_bit_completion(target: np.ndarray, observed: np.ndarray, backend: Backend) -> SampledCost:
@@ -58,15 +100,7 @@ def one_bit_completion(target: np.ndarray, observed: np.ndarray, backend: Backen
         target: (d_out, d_in), two values of which the larger stands for +1; outside Ω anything.
         observed: boolean (d_out, d_in), True on Ω.
     """
-    observed = _observed(target, observed)
-    values = np.unique(np.asarray(target, dtype=float)[observed])
-    if not any({*values} <= pair for pair in ({-1.0, 1.0}, {0.0, 1.0})):
-        found = ", ".join(f"{v:g}" for v in values[:4]) + (", …" if len(values) > 4 else "")
-        raise InputError(f"target: found entries {found}, expected -1 and 1, or 0 and 1, for the logistic cost")
-    signs = np.where(observed, np.where(np.nan_to_num(target) > 0, 1.0, -1.0), 0.0)
-    entries = Entries(backend.tensor(observed.astype(float)))
-    eps = float(np.finfo(float).eps)
-    return SampledCost("completion", Logistic(backend.tensor(signs)), entries, eps, Found(0.0, None, False))
+    return on_entries(Logistic, target, observed, backend, signs=True)
 
 
 def huber_completion(target: np.ndarray, observed: np.ndarray, delta: float, backend: Backend) -> SampledCost:
@@ -77,24 +111,14 @@ def huber_completion(target: np.ndarray, observed: np.ndarray, delta: float, bac
         observed: boolean (d_out, d_in), True on Ω.
         delta: δ > 0.
     """
-    observed = _observed(target, observed)
-    known = precision(target)
-    filled = backend.tensor(np.where(observed, target, 0.0))
-    entries = Entries(backend.tensor(observed.astype(float)))
-    kind = "factorization" if observed.all() else "completion"
-    return SampledCost(kind, Huber(filled, _positive(delta)), entries, known, Found(0.0, filled, True))
+    return on_entries(Huber, target, observed, backend, delta=delta)
 
 
 def huber_regression(
     x: np.ndarray, y: np.ndarray, delta: float, backend: Backend, found: Found | None = None
 ) -> SampledCost:
     """Mean over n of Σ_k Huber's cost of (A x_n − y_n)_k, for X (N, d_in) and Y (N, d_out)."""
-    inputs, outputs = _inputs(x, backend), np.asarray(y, dtype=float)
-    if outputs.ndim != 2 or len(outputs) != len(inputs) or not np.isfinite(outputs).all():
-        raise InputError(f"data: Y has shape {outputs.shape}, expected finite numbers of shape ({len(inputs)}, d_out)")
-    known = precision(x, y)
-    loss = Huber(backend.tensor(outputs), _positive(delta))
-    return SampledCost("regression", loss, Samples(inputs, outputs.shape[1], known), known, found)
+    return on_samples(Huber, x, y, backend, found, delta=delta)
 
 
 def _inputs(x: np.ndarray, backend: Backend) -> torch.Tensor:
@@ -130,7 +154,10 @@ def _observed(target: np.ndarray, observed: np.ndarray) -> np.ndarray:
     return observed
 
 
-def _positive(delta: float) -> float:
-    if not (np.isfinite(delta) and delta > 0):
-        raise InputError(f"huber-delta: found {delta}, expected a positive number")
-    return float(delta)
+def _signs(target: np.ndarray, observed: np.ndarray) -> np.ndarray:
+    """±1 of a matrix of two values."""
+    values = np.unique(target[observed])
+    if not any({*values} <= pair for pair in ({-1.0, 1.0}, {0.0, 1.0})):
+        found = ", ".join(f"{v:g}" for v in values[:4]) + (", …" if len(values) > 4 else "")
+        raise InputError(f"target: found entries {found}, expected -1 and 1, or 0 and 1, for the logistic cost")
+    return np.where(np.nan_to_num(target) > 0, 1.0, -1.0)

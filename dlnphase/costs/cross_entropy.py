@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from dlnphase.backend import Backend
+from dlnphase.costs.sampled import Loss
 
 
 @dataclass(frozen=True)
-class CrossEntropy:
+class CrossEntropy(Loss):
     """Cross-entropy of the softmax of Z, shape (B, N, k).
 
     Attributes:
@@ -25,6 +27,11 @@ class CrossEntropy:
     labels: Tensor
     name = "cross-entropy"
     curvature_bound = 0.5  # diag(p) − ppᵀ ≤ ½
+
+    @classmethod
+    def of_classes(cls, index: np.ndarray, count: int, backend: Backend, **own: float) -> tuple[CrossEntropy, int]:
+        """A row for each class."""
+        return cls(torch.as_tensor(index, device=backend.device)), count
 
     def total(self, z: Tensor) -> Tensor:
         """Σ_n ℓ_n, shape (B,)."""

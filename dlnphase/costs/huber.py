@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from dlnphase.backend import Backend
+from dlnphase.costs.minimise import Found
+from dlnphase.costs.sampled import Loss
+from dlnphase.errors import InputError
 
 
 @dataclass(frozen=True)
-class Huber:
+class Huber(Loss):
     """Huber losses of Z against ``target``.
 
     Attributes:
@@ -23,6 +27,18 @@ class Huber:
     delta: float
     name = "huber"
     curvature_bound = 1.0
+
+    @classmethod
+    def of_targets(cls, targets: Tensor, **own: float) -> Huber:
+        """With δ = ``delta``; InputError where it is no positive number."""
+        delta = own["delta"]
+        if not (math.isfinite(delta) and delta > 0):
+            raise InputError(f"huber-delta: found {delta}, expected a positive number")
+        return cls(targets, float(delta))
+
+    def known(self) -> Found:
+        """0, at the targets."""
+        return Found(0.0, self.target, True)
 
     def total(self, z: Tensor) -> Tensor:
         """Σ ℓ, shape (B,)."""
@@ -37,18 +53,6 @@ class Huber:
     def bend(self, z: Tensor, dz: Tensor) -> Tensor:
         """dz where |r| ≤ δ, else 0."""
         return torch.where((z - self.target).abs() <= self.delta, dz, 0.0)
-
-    def margins(self, z: Tensor) -> Tensor | None:
-        """No right and wrong."""
-        return None
-
-    def separation(self, z: Tensor) -> Tensor | None:
-        """Growing residuals never help."""
-        return None
-
-    def blind(self, v: Tensor) -> Tensor:
-        """Nothing is ignored."""
-        return torch.zeros_like(v)
 
     def to(self, backend: Backend) -> Huber:
         """The same on another device or in another dtype."""

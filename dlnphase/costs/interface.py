@@ -52,7 +52,7 @@ class ConvexCost:
 
     Attributes:
         kind: factorization, completion, sensing, regression, classification: the task shown to users.
-        name: squared, cross-entropy, logistic, huber: the cost shown to users.
+        name: the cost shown to users, as ``--cost`` names it.
         shape: (d_out, d_in).
         minimum: inf C over all matrices.
         minimizer: Â with C(Â) = inf C, shape (d_out, d_in); None where ``attained`` is False or none is known.

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
 from dlnphase.backend import Backend
+from dlnphase.costs.minimise import Found
+from dlnphase.costs.sampled import Loss
 
 
 @dataclass(frozen=True)
-class Logistic:
+class Logistic(Loss):
     """Logistic losses of predictions Z of the shape of ``signs``.
 
     Attributes:
@@ -28,6 +31,21 @@ class Logistic:
     classes: bool = False
     name = "logistic"
     curvature_bound = 0.25
+
+    @classmethod
+    def of_targets(cls, targets: Tensor, **own: float) -> Logistic:
+        """With signs."""
+        return cls(targets)
+
+    @classmethod
+    def of_classes(cls, index: np.ndarray, count: int, backend: Backend, **own: float) -> tuple[Logistic, int]:
+        """Two classes have one row, d_out = 1, whose sign is the answer; k > 2 have k rows, of which the largest is."""
+        signs = 2.0 * np.eye(count)[index] - 1 if count > 2 else 2.0 * index[:, None] - 1
+        return cls(backend.tensor(signs), classes=count > 2), signs.shape[1]
+
+    def known(self) -> Found:
+        """inf C = 0 is never attained: entries grow for ever."""
+        return Found(0.0, None, False)
 
     def total(self, z: Tensor) -> Tensor:
         """Σ ℓ, shape (B,)."""
@@ -52,10 +70,6 @@ class Logistic:
     def separation(self, z: Tensor) -> Tensor:
         """The least sz, shape (B,)."""
         return (self.signs * z).masked_fill(self.signs == 0, float("inf")).flatten(1).amin(-1)
-
-    def blind(self, v: Tensor) -> Tensor:
-        """Nothing is ignored."""
-        return torch.zeros_like(v)
 
     def to(self, backend: Backend) -> Logistic:
         """The same on another device or in another dtype."""

@@ -1,13 +1,12 @@
 """Convex costs of the form C(A) = Σ_i w·ℓ_i(z_i), Z what is seen of A: a loss, put on entries or on samples.
 
-A loss (one per file: ``cross_entropy``, ``logistic``, ``huber``) knows its labels and answers three questions on
-predictions; a sampling says what is seen of A. Value, gradient and Hessian product follow by the chain rule.
+A loss (one per file, as ``huber``) knows its labels and answers three questions on predictions; a sampling says what is
+seen of A. Value, gradient and Hessian product follow by the chain rule.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
-
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,39 +17,57 @@ from dlnphase.costs.observations import Observations
 from dlnphase.costs.sampling import CHUNK, Sampling
 
 
-class Loss(Protocol):
-    """Losses ℓ_i on predictions Z of shape (B, …) with labels of shape (…); sums over all of them are taken."""
+class Loss:
+    """Losses ℓ_i on predictions Z of shape (B, …) with labels of shape (…); sums over all of them are taken.
+
+    A loss says ``total``, ``slope``, ``bend``, ``to``, and how it is made for the tasks that it fits (``of_targets``,
+    ``of_classes``). To have it as ``--cost``, give it a row in the table of ``settings/costs.py``.
+    """
 
     name: str
     curvature_bound: float
 
+    @classmethod
+    def of_targets(cls, targets: Tensor, **own: float) -> Loss:
+        """With a number for every prediction, 0 where none is seen; ``own`` are the settings of this cost alone."""
+        raise NotImplementedError
+
+    @classmethod
+    def of_classes(cls, index: np.ndarray, count: int, backend: Backend, **own: float) -> tuple[Loss, int]:
+        """With one of ``count`` classes for every sample, shape (N,); and d_out."""
+        raise NotImplementedError
+
+    def known(self) -> Found | None:
+        """What is known of the minimum where every prediction is an entry of A; None: it is looked for."""
+        return None
+
     def total(self, z: Tensor) -> Tensor:
         """Σ ℓ, shape (B,)."""
-        ...
+        raise NotImplementedError
 
     def slope(self, z: Tensor) -> Tensor:
         """∂ℓ/∂Z, shape of Z."""
-        ...
+        raise NotImplementedError
 
     def bend(self, z: Tensor, dz: Tensor) -> Tensor:
         """The second derivative at Z applied to dZ; Z may have batch 1."""
-        ...
+        raise NotImplementedError
 
     def margins(self, z: Tensor) -> Tensor | None:
         """By how much each answer is right, shape (B, n), NaN where nothing is asked; None without right and wrong."""
-        ...
+        return None
 
     def separation(self, z: Tensor) -> Tensor | None:
         """Where it is positive, ℓ(cZ) → 0 as c → ∞, shape (B,); None where that cannot be."""
-        ...
+        return None
 
     def blind(self, v: Tensor) -> Tensor:
         """The part of V (on matrices) that the loss ignores although it is seen."""
-        ...
+        return torch.zeros_like(v)
 
     def to(self, backend: Backend) -> Loss:
         """The same on another device or in another dtype."""
-        ...
+        raise NotImplementedError
 
 
 class SampledCost(ConvexCost):

@@ -49,7 +49,8 @@ from dlnphase.dynamics.steppers.stiff_solver import Point
 from dlnphase.errors import InputError
 from dlnphase.networks.chain import Network
 
-METHODS = ("auto", "stiff", "stabilised", "explicit")
+STEPPERS = {"stiff": rosenbrock, "explicit": dormand_prince}  # what takes the steps of a batch
+METHODS = ("auto", "stabilised", *STEPPERS)
 ALIGN_EVERY = 4  # steps between two alignments of the frames
 MAX_STEPS = 200_000
 DEEP = 1e-3  # h times the round-off of ∇C from which frames are aligned after every step
@@ -183,7 +184,7 @@ class GradientFlow(Walk):
     def _flows(self) -> list[_Flow]:
         """What the mild parts have handed over, in parts, each at its start."""
         rest = list(self.handed) if self.method in ("auto", "stabilised") else list(range(self.network.batch))
-        stepper = dormand_prince if self.method == "explicit" else rosenbrock
+        stepper = STEPPERS.get(self.method, rosenbrock)
         return [
             _Flow(self.network.select(members), members, self.cost, stepper, self.rtol, self.aligned, self.limits)
             for members in parts(rest, self.network.theta.device)

@@ -9,9 +9,6 @@ import numpy as np
 
 from dlnphase.dynamics.state import State
 
-# Why a member stopped.
-REASONS = ("converged", "max_time", "max_steps", "diverged", "precision_floor", "interrupted")
-
 
 @dataclass(slots=True)
 class Record:
@@ -25,8 +22,8 @@ class Record:
         excess: C(A) − C_min, shape (m,).
         gradient_norm: ‖∇𝓛(θ)‖, with weight decay that of C(A_θ) + (λ/2)‖θ‖², shape (m,).
         A: end-to-end matrices, shape (m, d_out, d_in).
-        reasons: one of REASONS for members that end here, else None; whoever receives the record may end others by
-            writing theirs.
+        reasons: why members end here, a word that ``training/reasons.py`` lists, else None; whoever receives the
+            record may end others by writing theirs.
         weights: call it before the next record to get the layers of record-member i
             in the frame the run started in: ``weights(i)`` is a list of (n_l, n_{l-1}) arrays.
         note: a line for people about what just happened, or "".

@@ -140,7 +140,7 @@ class Limits:
     def reason(
         self, excess: float, threshold: float, ceiling: float, h: float, idle: int, time: float, steps: int
     ) -> str | None:
-        """Why a member is over, one of :data:`dlnphase.dynamics.records.REASONS`, or None.
+        """Why a member is over, as for :class:`dlnphase.dynamics.records.Record`, or None.
 
         Args:
             threshold: excess cost above ``offset`` at which it has converged, see :meth:`threshold`.

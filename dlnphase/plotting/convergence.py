@@ -43,6 +43,11 @@ def figure(sources: Sequence[Source], look: Look, arrangement: Arrangement | Non
     return fig
 
 
+def shows(sources: Sequence[Source]) -> bool:
+    """Whether there are two runs, and a detection beside them."""
+    return len(runs_of(sources)) > 1 and bool(detections_of(sources))
+
+
 def data(sources: Sequence[Source]) -> Data:
     """A row for every start and saddle of the greedy path: α, the least distance, the cost of its plateau there."""
     runs, known = _shown(sources)

@@ -106,7 +106,7 @@ def _needed(sources: Sequence[Source]) -> list[Source]:
     return runs
 
 
-def comparable(sources: Sequence[Source]) -> bool:
+def shows(sources: Sequence[Source]) -> bool:
     """Whether there are two runs with matrices of one shape."""
     shapes = {s.result.path.A.shape[1:] for s in runs_of(sources) if s.result.trajectory is not None}
     return len(runs_of(sources)) > 1 and len(shapes) == 1

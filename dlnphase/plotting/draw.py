@@ -14,36 +14,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from dlnphase.errors import InputError
 from dlnphase.plotting.latex import latex
-from dlnphase.plotting.sources import Source, caption_lines, detections_of, labelled, read_sources, runs_of
+from dlnphase.plotting.sources import Source, caption_lines, labelled, read_sources
 from dlnphase.plotting.style import LOOKS, Look, caption_of, save, style
 from dlnphase.plotting.tidy import tidy
 from dlnphase.plotting.timeline import LOG_WORDS, Arrangement
 from dlnphase.results import Clock
 from dlnphase.results.plot import FigureInfo, PlotResult, save_plot
-from dlnphase.settings.plot import DETECT_KINDS, SWEEP_KINDS, TRAIN_KINDS, PlotSettings, allowed_kinds
+from dlnphase.settings.plot import FIGURES, PlotSettings, allowed_kinds
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 T = TypeVar("T")
 REPORT_FILE = "report.html"
-
-# which sources a figure shows
-_SHOWS = {
-    **dict.fromkeys(TRAIN_KINDS, ("train",)),
-    **dict.fromkeys(SWEEP_KINDS, ("sweep-gamma",)),
-    **dict.fromkeys((*DETECT_KINDS, "convergence"), ("train", "detect-saddles")),
-}
-# what some figures need beside a source that they show; the others show any
-_NEEDS: dict[str, Callable[[Sequence[Source]], bool]] = {
-    "convergence": lambda sources: len(runs_of(sources)) > 1 and bool(detections_of(sources)),
-    "sharpness": lambda sources: _any("sharpness", "sharp", sources),
-    "observed": lambda sources: _any("observed", "looked_at", sources),
-    "difference": lambda sources: _any("difference", "comparable", sources),
-    "starts": lambda sources: any(len(s.result.members) > 1 for s in runs_of(sources)),
-}
-# the main figures of each kind of source
-_MAIN = {"train": ("loss", "path"), "sweep-gamma": ("phase", "exponents"), "detect-saddles": ("saddles",)}
 
 
 @dataclass(frozen=True, repr=False)
@@ -137,9 +120,9 @@ def module_of(kind: str) -> Any:
     return importlib.import_module(f"dlnphase.plotting.{kind.replace('-', '_')}")
 
 
-def _any(kind: str, name: str, sources: Sequence[Source]) -> bool:
-    """Whether the module of a figure finds something to show, by a function of it."""
-    return bool(getattr(module_of(kind), name)(sources))
+def _shows(kind: str, sources: Sequence[Source]) -> bool:
+    """Whether a figure finds something to show in sources of the right kind: its module may ask for more."""
+    return bool(getattr(module_of(kind), "shows", len)(sources))
 
 
 def _each(
@@ -149,7 +132,7 @@ def _each(
     kinds, asked = choose_kinds(settings.kind, sources)
     made, notes = [], []
     for kind in kinds:
-        shown = labelled([s for s in sources if s.kind in _SHOWS[kind]])
+        shown = labelled([s for s in sources if s.kind in FIGURES[kind].of + FIGURES[kind].beside])
         try:
             made.append(make(kind, shown))
         except InputError as error:
@@ -213,9 +196,9 @@ def choose_kinds(wanted: Sequence[str], sources: Sequence[Source]) -> tuple[tupl
     kinds = [s.kind for s in sources]
     possible = allowed_kinds(kinds)
     if wanted == ("all",):
-        return tuple(k for k in possible if k not in _NEEDS or _NEEDS[k](sources)), False
+        return tuple(k for k in possible if _shows(k, sources)), False
     if wanted == ("auto",):
-        main = tuple(k for k in possible if any(k in _MAIN[s] for s in kinds))
+        main = tuple(k for k in possible if set(FIGURES[k].main) & set(kinds))
         return main, False
     for kind in wanted:
         if kind not in possible:

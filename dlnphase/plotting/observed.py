@@ -36,7 +36,7 @@ SIGNED = ("hessian_extremes", "hessian_eigenvalues")  # of either sign: on a lin
 NUMBERED = ("layer_singular_values", "layer_norms", "balancedness")  # a colour per layer
 
 
-def looked_at(sources: Sequence[Source]) -> list[Source]:
+def shows(sources: Sequence[Source]) -> list[Source]:
     """The runs and paths of other codes among the sources that looked at something that is drawn."""
     return [s for s in [*runs_of(sources), *detections_of(sources)] if s.result.observed is not None and _arrays(s)]
 
@@ -98,7 +98,7 @@ def _arrays(source: Source) -> list[str]:
 
 
 def _needed(sources: Sequence[Source]) -> list[Source]:
-    runs = looked_at(sources)
+    runs = shows(sources)
     if not runs:
         raise InputError("kind: observed shows what --record looked at, found none")
     return runs

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 WORDS = "Measured at the points, in the weights as they are held."
 
 
-def sharp(sources: Sequence[Source]) -> list[Source]:
+def shows(sources: Sequence[Source]) -> list[Source]:
     """The runs among the sources that looked at their sharpness."""
     return [s for s in runs_of(sources) if (o := s.result.observed) is not None and "sharpness" in o.values]
 
@@ -54,7 +54,7 @@ def _limit(told: Sharpness | None, time: float) -> float | None:
 
 
 def _needed(sources: Sequence[Source]) -> list[Source]:
-    runs = sharp(sources)
+    runs = shows(sources)
     if not runs:
         raise InputError(
             "kind: sharpness shows runs with a step (--dynamics gd) or with --record sharpness, found none"

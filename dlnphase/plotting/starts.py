@@ -27,7 +27,7 @@ WORDS = (
 LANE = 0.32  # half the height that the points of one rank are spread over
 
 
-def several(sources: Sequence[Source]) -> list[Source]:
+def shows(sources: Sequence[Source]) -> list[Source]:
     """The runs of several starts among the sources."""
     return [s for s in sources if s.kind == "train" and len(s.result.members) > 1]
 
@@ -70,7 +70,7 @@ def _numbers(share: StartShare) -> tuple[int, float, float, float]:
 
 def _needed(sources: Sequence[Source]) -> list[tuple[Source, Distributions]]:
     """The runs of several starts with what they say, or, in a file of before that was told, what their members say."""
-    told = ((s, s.result.distributions or distributions_of(s.result.members)) for s in several(sources))
+    told = ((s, s.result.distributions or distributions_of(s.result.members)) for s in shows(sources))
     runs = [(source, its) for source, its in told if its is not None]
     if not runs:
         raise InputError("kind: starts shows runs of several starts (train --seeds N), found none")

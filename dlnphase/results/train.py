@@ -63,7 +63,7 @@ class TaskInfo:
         minimum: inf C over all matrices.
         unique: whether there is one minimiser and no other.
         top_gradient: ‖∇C(0)‖_op.
-        cost: squared, cross-entropy, logistic, huber, or the name of the user's own.
+        cost: as `--cost` names it, or the name of the user's own.
         attained: whether a minimum exists.
     """
 
@@ -109,7 +109,7 @@ class Outcome:
     """How it ended.
 
     Attributes:
-        reason: converged, max_time, max_steps, diverged, precision_floor or interrupted.
+        reason: why it ended, a word of the table "Reasons".
         regime: lazy, mean-field or saddle-to-saddle, from ``evidence`` alone; None when the path is too short to tell.
         time, steps, evaluations: at the end.
         cost, test_cost, excess: C, test cost and C − C_min at the end.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from dlnphase.errors import InputError
@@ -11,15 +11,32 @@ from dlnphase.settings.common import AS_TEXT, PLANTED, TASK_NAMES, TaskSettings,
 from dlnphase.settings.parse import Parser, choice, columns, number, path
 from dlnphase.settings.table import option
 
-# cost → the tasks it makes sense for
+
+@dataclass(frozen=True)
+class Row:
+    """A cost.
+
+    Attributes:
+        loss: its file in costs/ and the class there, which says how it is made for each of the tasks.
+        tasks: those it makes sense for.
+        signs: whether it is told signs of entries alone, which are drawn at random where the matrix is planted.
+        own: settings of it alone, called cost_parameter, with their defaults.
+    """
+
+    loss: str
+    tasks: tuple[str, ...]
+    signs: bool = False
+    own: Mapping[str, float] = field(default_factory=dict)
+
+
 COSTS = {
-    "squared": (*TASK_NAMES, "classification"),
-    "cross-entropy": ("classification",),
-    "logistic": ("classification", "completion", "factorization"),
-    "huber": ("completion", "factorization", "regression"),
+    "squared": Row("", (*TASK_NAMES, "classification")),
+    "cross-entropy": Row("cross_entropy:CrossEntropy", ("classification",)),
+    "logistic": Row("logistic:Logistic", ("classification", "completion", "factorization"), signs=True),
+    "huber": Row("huber:Huber", ("completion", "factorization", "regression"), own={"huber_delta": 1.0}),
 }
-HUBER_DELTA = 1.0
-_TASK = ("task", "dim", *PLANTED, "target", "data", *AS_TEXT, "label_column", "huber_delta")
+OWN = {name: cost for cost, row in COSTS.items() for name in row.own}
+_TASK = ("task", "dim", *PLANTED, "target", "data", *AS_TEXT, "label_column", *OWN)
 
 
 def _cost(value: Any) -> str:
@@ -56,14 +73,14 @@ class CostSettings(TaskSettings):
     cost: str | None = option(
         None,
         Parser(_cost, f"{', '.join(COSTS)} or MODULE:NAME", "COST"),
-        "squared, cross-entropy, logistic, huber, or MODULE:NAME of your own",
+        f"{', '.join(COSTS)}, or MODULE:NAME of your own",
         panel="Task",
         default_words="squared; cross-entropy for classification",
-        replaces=("huber_delta",),
+        replaces=tuple(OWN),
     )
     huber_delta: float | None = option(
         None, number(positive=True), "huber: residuals beyond it count linearly", panel="Task",
-        default_words=f"{HUBER_DELTA:g}",
+        default_words=f"{COSTS['huber'].own['huber_delta']:g}",
     )  # fmt: skip
 
     @classmethod
@@ -93,7 +110,7 @@ class CostSettings(TaskSettings):
             return
         if self.label_column is not None and self.data is None:
             raise InputError("label-column: found without data, expected it beside a .csv file of data")
-        wants_classes = self.label_column is not None or self.cost in ("cross-entropy", "logistic")
+        wants_classes = self.label_column is not None or (self.cost and "regression" not in COSTS[self.cost].tasks)
         if self.task is None and self.data is not None and wants_classes:
             self._set("task", "classification")
         if self.task == "classification" and self.data is None:
@@ -107,18 +124,21 @@ class CostSettings(TaskSettings):
     def _settle_cost(self) -> None:
         if self.task == "classification" and self.cost is None:
             self._set("cost", "cross-entropy")
-        fits = COSTS[self.cost or "squared"]
+        row = COSTS[self.cost or "squared"]
         task = self.task or ("regression" if self.data is not None else "completion")
-        if task not in fits:
-            raise InputError(f"cost: found {self.cost} with task {task}, expected it with {' or '.join(fits)}")
+        if task not in row.tasks:
+            raise InputError(f"cost: found {self.cost} with task {task}, expected it with {' or '.join(row.tasks)}")
         if self.cost == "squared" and task != "classification":
             self._set("cost", None)
-        if self.cost == "huber" and self.huber_delta is None:
-            self._set("huber_delta", HUBER_DELTA)
-        if self.cost != "huber" and self.huber_delta is not None:
-            raise InputError(f"huber-delta: found {self.huber_delta:g}, expected only with cost huber")
-        if self.cost == "logistic" and self.noise:
-            raise InputError(f"noise: found {self.noise:g} with cost logistic, whose signs are drawn at random already")
+        for name, cost in OWN.items():
+            value = getattr(self, name)
+            if name in row.own and value is None:
+                self._set(name, row.own[name])
+            elif name not in row.own and value is not None:
+                raise InputError(f"{name.replace('_', '-')}: found {value:g}, expected only with cost {cost}")
+        if row.signs and self.noise:
+            found = f"found {self.noise:g} with cost {self.cost}"
+            raise InputError(f"noise: {found}, whose signs are drawn at random already")
 
     def _refuse_task(self) -> None:
         """A cost of one's own says what it is about."""

@@ -13,13 +13,42 @@ from dlnphase.settings.common import name_words
 from dlnphase.settings.parse import Parser, boolean, choice, optional, words
 from dlnphase.settings.table import Settings, option
 
-TRAIN_KINDS = (
-    "loss", "singular-values", "rank", "path", "saddles", "convergence", "starts", "sharpness", "observed",
-    "difference",
-)  # fmt: skip
-DETECT_KINDS = ("path", "saddles", "observed")
-SWEEP_KINDS = ("distances", "exponents", "phase")
-KINDS = tuple(dict.fromkeys((*TRAIN_KINDS, *SWEEP_KINDS)))
+TRAIN, DETECT, SWEEP = "train", "detect-saddles", "sweep-gamma"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A kind of figure; the file of its name in plotting/ draws it.
+
+    Attributes:
+        title: over it, on the page of everything.
+        of: the commands whose results can be drawn so.
+        beside: those whose results it shows as well where some are there.
+        main: those for whose results it is drawn unasked.
+    """
+
+    title: str
+    of: tuple[str, ...] = (TRAIN,)
+    beside: tuple[str, ...] = ()
+    main: tuple[str, ...] = ()
+
+
+# Every kind of figure, in the order in which they are drawn.
+FIGURES = {
+    "loss": Figure("Cost", main=(TRAIN,)),
+    "singular-values": Figure("Singular values"),
+    "rank": Figure("Rank"),
+    "path": Figure("Path", of=(TRAIN, DETECT), main=(TRAIN,)),
+    "saddles": Figure("Saddles", of=(TRAIN, DETECT), main=(DETECT,)),
+    "convergence": Figure("Convergence to the greedy path", beside=(DETECT,)),
+    "starts": Figure("What the starts did"),
+    "sharpness": Figure("Sharpness"),
+    "observed": Figure("Along the path", of=(TRAIN, DETECT)),
+    "difference": Figure("Beside the first run"),
+    "distances": Figure("Distances", of=(SWEEP,)),
+    "exponents": Figure("Exponents", of=(SWEEP,), main=(SWEEP,)),
+    "phase": Figure("Phase diagram", of=(SWEEP,), main=(SWEEP,)),
+}
 FORMATS = ("png", "svg", "pdf", "html", "csv")
 SMALLEST, LARGEST = 1.0, 60.0  # of a picture, in inches
 
@@ -74,7 +103,7 @@ class PlotSettings(Settings):
         panel="Plot", positional=True, repeatable=True,
     )  # fmt: skip
     kind: tuple[str, ...] = option(
-        ("auto",), words("auto", "all", *KINDS), "what to draw (repeatable); auto picks what matters most",
+        ("auto",), words("auto", "all", *FIGURES), "what to draw (repeatable); auto picks what matters most",
         panel="Plot", repeatable=True, default_words="auto",
     )  # fmt: skip
     format: tuple[str, ...] = option(
@@ -139,6 +168,4 @@ def _stem(source: Path) -> str:
 
 def allowed_kinds(kinds_of_sources: Sequence[str]) -> tuple[str, ...]:
     """The figures that sources of these kinds (train, sweep-gamma, detect-saddles) can show, in order."""
-    table = {"train": TRAIN_KINDS, "detect-saddles": DETECT_KINDS, "sweep-gamma": SWEEP_KINDS}
-    wanted = {kind for source in kinds_of_sources for kind in table[source]}
-    return tuple(kind for kind in KINDS if kind in wanted)
+    return tuple(kind for kind, figure in FIGURES.items() if set(figure.of) & set(kinds_of_sources))

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
 from dlnphase.backend import Backend, stream
-from dlnphase.costs.convex import (
-    cross_entropy,
-    huber_completion,
-    huber_regression,
-    logistic_regression,
-    one_bit_completion,
-)
+from dlnphase.costs.convex import on_classes, on_entries, on_samples
 from dlnphase.costs.interface import ConvexCost
 from dlnphase.costs.labelled import LabelledSquares
 from dlnphase.costs.minimise import Found
 from dlnphase.costs.own import load_cost
+from dlnphase.costs.sampled import Loss
 from dlnphase.costs.tasks import Labels, Task, held_out, offsets, planted_matrix
 from dlnphase.errors import InputError
 from dlnphase.findings import counted
-from dlnphase.settings.costs import CostSettings
+from dlnphase.settings.costs import COSTS, CostSettings
 from dlnphase.setup import inputs
 from dlnphase.setup.labelled import read_labelled
 from dlnphase.setup.repeats import check_data, check_target
@@ -70,8 +66,8 @@ def _classification(settings: S, path: str, backend: Backend) -> tuple[Task, S]:
     def cost(x: np.ndarray, y: np.ndarray, found: Found | None = None) -> ConvexCost:
         if settings.cost == "squared":
             return LabelledSquares.of(x, y, count, backend)
-        make = cross_entropy if settings.cost == "cross-entropy" else logistic_regression
-        return make(x, y, backend, count, found)
+        loss, own = _loss(settings)
+        return on_classes(loss, x, y, backend, count, found, **own)
 
     training = cost(data.x, data.y)
     rows = training.shape[0]
@@ -90,19 +86,24 @@ def _classification(settings: S, path: str, backend: Backend) -> tuple[Task, S]:
 
 
 def _samples(settings: S, path: str, backend: Backend) -> tuple[Task, S]:
-    """Huber's cost of a regression."""
-    arrays, delta = inputs.read_regression(path), settled(settings.huber_delta, "huber-delta")
+    """A regression by another cost than the squared one."""
+    arrays, (loss, own) = inputs.read_regression(path), _loss(settings)
     check_data(settings, arrays)
-    cost = huber_regression(arrays["X"], arrays["Y"], delta, backend)
+    cost = on_samples(loss, arrays["X"], arrays["Y"], backend, None, **own)
     test = None
     if "X_test" in arrays:
-        test = huber_regression(arrays["X_test"], arrays["Y_test"], delta, backend, UNSOUGHT)
+        test = on_samples(loss, arrays["X_test"], arrays["Y_test"], backend, UNSOUGHT, **own)
     notes = (*note_on_minimum(cost, settings), *offsets(arrays["X"], arrays["Y"]))
     return Task(cost, test, notes=notes), replace(settings, task="regression")
 
 
 def _entries(settings: S, backend: Backend) -> tuple[Task, S]:
-    """Entries of a user's matrix or of a planted one, by Huber's cost or by their signs."""
+    """Entries of a user's matrix or of a planted one, or their signs."""
+    (loss, own), signs = _loss(settings), COSTS[settings.cost or "squared"].signs
+
+    def cost_on(values: np.ndarray, entries: np.ndarray) -> ConvexCost:
+        return on_entries(loss, values, entries, backend, signs=signs, **own)
+
     target, labels, values = None, Labels(), settings.singular_values
     notes: tuple[str, ...] = ()
     if settings.target is not None:
@@ -116,19 +117,18 @@ def _entries(settings: S, backend: Backend) -> tuple[Task, S]:
         planted = Planted.of(settings)
         values = planted.singular_values
         target = planted_matrix(planted.shape, values, planted.data_seed)
-        matrix, known = _observations(planted, settings.cost, target), np.ones(target.shape, dtype=bool)
+        matrix, known = _observations(planted, target, signs), np.ones(target.shape, dtype=bool)
         seen = np.ones(target.size, dtype=bool)
         if planted.kind == "completion":
             count = max(1, round(planted.observed * target.size))
             seen[:] = False
             seen[stream(planted.data_seed, "task", 1).permutation(target.size)[:count]] = True
         seen = seen.reshape(target.shape)
-    cost = _entry_cost(settings, matrix, seen, backend)
+    cost = cost_on(matrix, seen)
     rest = known & ~seen
     test = None
     if rest.any():
-        truth = matrix if target is None or settings.cost == "logistic" else target
-        test = _entry_cost(settings, truth, rest, backend)
+        test = cost_on(matrix if target is None or signs else target, rest)
     task = Task(cost, test, target, notes=(*notes, *note_on_minimum(cost, settings)), labels=labels)
     kind = "completion" if not seen.all() else "factorization"
     if settings.task not in (None, kind):
@@ -136,15 +136,17 @@ def _entries(settings: S, backend: Backend) -> tuple[Task, S]:
     return task, replace(settings, task=kind, singular_values=values)
 
 
-def _observations(planted: Planted, cost: str | None, target: np.ndarray) -> np.ndarray:
+def _observations(planted: Planted, target: np.ndarray, signs: bool) -> np.ndarray:
     """What is seen of a planted matrix: entries with noise, or signs that are + with probability 1/(1 + e^(−A*))."""
     rng = stream(planted.data_seed, "noise")
-    if cost == "logistic":
+    if signs:
         return np.where(rng.random(target.shape) < 1 / (1 + np.exp(-target)), 1.0, -1.0)
     return target + planted.noise * rng.standard_normal(target.shape)
 
 
-def _entry_cost(settings: CostSettings, matrix: np.ndarray, seen: np.ndarray, backend: Backend) -> ConvexCost:
-    if settings.cost == "logistic":
-        return one_bit_completion(matrix, seen, backend)
-    return huber_completion(matrix, seen, settled(settings.huber_delta, "huber-delta"), backend)
+def _loss(settings: CostSettings) -> tuple[type[Loss], dict[str, float]]:
+    """The class of a loss, by the table of costs, and the settings that are its own."""
+    row = COSTS[settled(settings.cost, "cost")]
+    module, _, name = row.loss.partition(":")
+    loss: type[Loss] = getattr(import_module(f"dlnphase.costs.{module}"), name)
+    return loss, {key.removeprefix(f"{module}_"): getattr(settings, key) for key in row.own}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -22,10 +22,10 @@ from dlnphase.errors import InputError
 from dlnphase.results.files import BOMB_BYTES, BOMB_RATIO, MAX_ARRAY_BYTES
 from dlnphase.results.yamlfile import regular_file
 
-SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")
 PREFIXES = ("module.", "_orig_mod.", "model.")  # of data parallelism, of compilation, of a wrapping module
 HOLDERS = ("state_dict", "model_state_dict", "model", "module")  # keys of a checkpoint that hold the weights
 STEPS = ("global_step", "global_steps", "step", "iteration")  # keys of a checkpoint that hold the training step
+Tensors = tuple[dict[str, torch.Tensor], int | None]  # by name, and the training step told beside them
 EXPORT = "torch.save(model.state_dict(), 'weights.pt')"
 
 
@@ -56,10 +56,7 @@ def read_state(path: str | Path, where: str) -> State:
     """
     path = Path(path)
     regular_file(path, where)
-    if path.suffix.lower() == ".safetensors":
-        tensors, step = _safetensors(path, where), None
-    else:
-        tensors, step = _unwrapped(_torch(path, where), where)
+    tensors, step = READERS.get(path.suffix.lower(), _torch)(path, where)
     named = [(_stripped(name), tensor) for name, tensor in tensors.items()]
     single = all(tensor.dtype != torch.float64 for _, tensor in named)
     _check_memory(named, where)
@@ -157,20 +154,21 @@ def _weight(name: str, tensor: torch.Tensor, where: str) -> np.ndarray:
     raise InputError(f"{where}: {name} has shape {shape} and type {tensor.dtype}, expected a real matrix n_l x n_(l-1)")
 
 
-def _torch(path: Path, where: str) -> Any:
+def _torch(path: Path, where: str) -> Tensors:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it talks of pickle protocols, which say nothing to the user
-            return torch.load(path, map_location="cpu", weights_only=True)
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged or unsafe file
         kind = type(error).__name__
         found = "holds more than tensors" if kind == "UnpicklingError" else f"damaged ({kind})"
         raise InputError(
             f"{where}: {found}, expected a torch state dict, which alone is safe to load: {EXPORT} writes one"
         ) from None
+    return _unwrapped(loaded, where)
 
 
-def _safetensors(path: Path, where: str) -> dict[str, torch.Tensor]:
+def _safetensors(path: Path, where: str) -> Tensors:
     try:
         from safetensors.torch import load_file
     except ImportError:
@@ -179,11 +177,10 @@ def _safetensors(path: Path, where: str) -> dict[str, torch.Tensor]:
         tensors = load_file(path)
     except Exception as error:  # its own kinds, and those of the file system
         raise InputError(f"{where}: not a readable safetensors file ({type(error).__name__})") from None
-    return dict(tensors)
+    return dict(tensors), None
 
 
-def _unwrapped(loaded: Any, where: str) -> tuple[dict[str, torch.Tensor], int | None]:
-    """The tensors by name, and the training step told beside them."""
+def _unwrapped(loaded: Any, where: str) -> Tensors:
     step = None
     if isinstance(loaded, Mapping):
         holder = next((k for k in HOLDERS if isinstance(loaded.get(k), Mapping)), None)
@@ -199,7 +196,13 @@ def _unwrapped(loaded: Any, where: str) -> tuple[dict[str, torch.Tensor], int | 
         raise InputError(f"{where}: found a {type(loaded).__name__}, expected a torch state dict: {EXPORT}")
     for name, tensor in loaded.items():
         if not isinstance(tensor, torch.Tensor):
-            raise InputError(
-                f"{where}: {name} is no tensor, expected the weight matrices of linear layers: {EXPORT}"
-            )
+            raise InputError(f"{where}: {name} is no tensor, expected the weight matrices of linear layers: {EXPORT}")
     return {str(name): tensor for name, tensor in loaded.items()}, step
+
+
+# What reads a file, by how its name ends.
+READERS: dict[str, Callable[[Path, str], Tensors]] = {
+    **dict.fromkeys((".pt", ".pth", ".ckpt", ".bin"), _torch),
+    ".safetensors": _safetensors,
+}
+SUFFIXES = tuple(READERS)

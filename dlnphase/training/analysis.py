@@ -30,14 +30,13 @@ from dlnphase.training.decayed import Unreached
 from dlnphase.training.early import passes_early, with_dense_start
 from dlnphase.training.modes import modes_of
 from dlnphase.training.noise import Question, noise_on
+from dlnphase.training.reasons import REASONS
 from dlnphase.training.recording import MemberPath, cost_values
 from dlnphase.training.theory import predict
 
 V = TypeVar("V")
 
 LAZY_NTK_CHANGE = 0.5  # a path without saddles that changes the NTK by less than this, relative, is lazy
-# The worst reason of a batch is the one told.
-WORST_FIRST = ("diverged", "precision_floor", "interrupted", "max_steps", "max_time", "converged")
 
 
 @dataclass(frozen=True)
@@ -335,7 +334,7 @@ def _mean_outcome(outcomes: Sequence[Outcome]) -> Outcome:
     }
     return replace(
         outcomes[0],
-        reason=next(r for r in WORST_FIRST if any(o.reason == r for o in outcomes)),
+        reason=next(r for r in REASONS if any(o.reason == r for o in outcomes)),
         regime=_common([o.regime for o in outcomes]),
         time=mean("time"),
         steps=round(mean("steps")),

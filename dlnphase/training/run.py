@@ -42,6 +42,7 @@ from dlnphase.training.narrow import NarrowEnds
 from dlnphase.training.noise import Question, mean_noise
 from dlnphase.training.notebook import in_notebook, notebook_progress
 from dlnphase.training.observing import Observer, observed, refuse_lacking, refuse_partless, sharpness_of
+from dlnphase.training.reasons import REASONS
 from dlnphase.training.recording import MemberPath, Recorder, assemble
 
 
@@ -260,7 +261,7 @@ def _result(run: Run, going: UnderWay, clock: Clock) -> TrainResult:
     analyses = [analyse(recorder.paths[i], int(numbers[i]), float(run.start.square_norm[i]), context) for i in seen]
     members = [replace(a.member, outcome=_advised(a.member.outcome, run)) for a in analyses]
     outcome, rows, theory, spread = combine(members)
-    outcome = replace(outcome, advice=_advice(outcome.reason, run))
+    outcome = replace(outcome, advice=REASONS[outcome.reason].advice(run))
     missing: tuple[str, ...] = ()
     if len(seen) < len(recorder.paths):  # only where the run was interrupted: members begin one after the other
         missing = (f"{len(recorder.paths) - len(seen)} of {len(recorder.paths)} starts had not begun",)
@@ -342,37 +343,12 @@ def _sparsity(run: Run, paths: Sequence[MemberPath], members: Sequence[Member]) 
 
 
 def _advised(outcome: Outcome, run: Run) -> Outcome:
-    return replace(outcome, advice=_advice(outcome.reason, run))
-
-
-def _advice(reason: str, run: Run) -> str:
-    """What to do about it, in one line; nothing to do about a converged run."""
-    s = run.settings
-    precise = "" if s.dtype == "float64" else "--dtype float64, or "
-    if reason == "diverged":
-        if run.update is not None:
-            assert run.lr is not None
-            lr = max(run.lr.values)
-            return f"the step η = {lr:g} is too large: try --lr auto, or --lr {lr / 4:.2g}"
-        if not isinstance(run.task.cost, QuadraticCost):
-            return "a flow never climbs: dlnphase.check_cost tells whether the gradient is that of the cost"
-        return f"numbers overflowed on the way: try {precise}a start of smaller scale (larger --gamma)"
-    if reason == "precision_floor":
-        return f"round-off of the learned modes reached the unlearned ones: try {precise}a smaller --gamma"
-    if reason == "max_time" and s.max_time is None:
-        return "the wait is longer than any time a float holds: try a start of larger scale (smaller --gamma)"
-    if reason == "max_time":
-        return f"the time budget --max-time {s.max_time:g} ran out: raise it to see more"
-    if reason == "max_steps":
-        return f"the step budget --max-steps {s.max_steps} ran out: raise it to see more"
-    if reason == "interrupted":
-        return "--resume goes on from there"
-    return ""
+    return replace(outcome, advice=REASONS[outcome.reason].advice(run))
 
 
 def failed(result: TrainResult) -> bool:
     """Whether the run failed (exit code 1); a budget that ran out is an answer, not a failure."""
-    return result.outcome.reason in ("diverged", "precision_floor")
+    return REASONS[result.outcome.reason].fails
 
 
 __all__ = ["Member", "Run", "TrainResult", "TrainSettings", "failed", "prepare", "train"]

@@ -9,6 +9,7 @@ import numpy as np
 
 from dlnphase.findings import Mode, counted
 from dlnphase.results.train import Member, TrainResult
+from dlnphase.training.reasons import REASONS
 
 SEPARATE = 1.0  # modes further apart than this, in units of their rise, come one after the other
 LISTED, WAYS = 5, 3  # times, and ways that several starts took, that are told one by one
@@ -125,13 +126,7 @@ def _ending(result: TrainResult) -> str:
         where = f"{steps}, at rank {outcome.rank}, {_goal(result)}"
         return f"{they} converged at {where} within {relative:.1e} of its start."
     relative = outcome.excess / max(outcome.initial_cost - result.task.minimum, 1e-300)
-    words = {
-        "max_time": "The time budget ran out",
-        "max_steps": "The step budget ran out",
-        "diverged": f"{they} diverged",
-        "precision_floor": f"{they} met the floor of this precision",
-        "interrupted": f"{they} {'were' if result.members else 'was'} interrupted",
-    }[outcome.reason]
+    words = REASONS[outcome.reason].words.format(they=they, were="were" if result.members else "was")
     return f"{words} at {steps}, the cost at {relative:.1e} of its start{_floor(result)}."
 
 

@@ -20,24 +20,10 @@ from dlnphase.plotting.sources import Source, settings_words
 from dlnphase.results.codec import encode
 from dlnphase.results.schema import result_text
 from dlnphase.results.train import TrainResult
+from dlnphase.settings.plot import FIGURES
 
 # Nothing is fetched from anywhere, whatever a file that is drawn may hold.
 POLICY = "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
-TITLES = {
-    "loss": "Cost",
-    "singular-values": "Singular values",
-    "rank": "Rank",
-    "path": "Path",
-    "saddles": "Saddles",
-    "convergence": "Convergence to the greedy path",
-    "starts": "What the starts did",
-    "sharpness": "Sharpness",
-    "observed": "Along the path",
-    "difference": "Beside the first run",
-    "distances": "Distances",
-    "exponents": "Exponents",
-    "phase": "Phase diagram",
-}
 LARGE = 250_000  # bytes of a table from which its download is compressed
 LONG = 24  # letters of a cell from which it is text that wants room
 WIDE = 480.0  # points of a picture from which it takes a whole row
@@ -115,7 +101,7 @@ def _made_by(sources: Sequence[Source]) -> str:
 
 
 def _contents(sources: Sequence[Source], panels: Sequence[Panel]) -> Markup:
-    links = [element("a", TITLES[p.kind], href=f"#figure-{p.kind}") for p in panels]
+    links = [element("a", FIGURES[p.kind].title, href=f"#figure-{p.kind}") for p in panels]
     links += [element("a", f"{COMMANDS[s.kind]}: {s.name}", href=f"#result-{k}") for k, s in enumerate(sources)]
     return element("nav", links, aria_label="Contents")
 
@@ -135,7 +121,8 @@ def _figures(panels: Sequence[Panel], notes: Sequence[str]) -> Markup:
 
 def _figure(panel: Panel) -> Markup:
     picture = _base64(panel.picture)
-    name, words = TITLES[panel.kind], f"{TITLES[panel.kind]}: {panel.caption}"
+    name = FIGURES[panel.kind].title
+    words = f"{name}: {panel.caption}"
     download = _download(panel)
     return element(
         "figure",
