@@ -14,7 +14,7 @@ from dlnphase.distances.critical import critical_matrices
 from dlnphase.distances.kills import bottom_subspace, kill
 from dlnphase.distances.nearest import nearest
 from dlnphase.distances.predictions import kappa
-from dlnphase.distances.ways import mixed_ways
+from dlnphase.distances.ways import Deaths, Way, mixed_ways
 from dlnphase.networks.chain import Network
 from dlnphase.networks.krylov import sample
 from dlnphase.networks.sampling import gaussian_network
@@ -112,6 +112,27 @@ def test_solving_by_groups_is_solving_with_the_whole_gram_matrix(orders, fitted)
     torch.testing.assert_close(lin.vjp(lin.solve(reached)), lin.vjp(wanted.squeeze(2)), rtol=1e-6, atol=1e-6)
 
 
+def test_terms_that_begin_orthogonally_in_the_one_layer_they_share_do_not_meet():
+    """As where some directions die in W_1 and others in W_2W_1: JJᵀ of the two is zero but for round-off."""
+    rng = stream(15, "search", 7)
+    frame, other = _frame(rng, 4, 3), _frame(rng, 3, 2)
+    zero = torch.zeros(2, 20, dtype=torch.float64)
+    terms = [
+        Term((0,), False, frame[:, :, :1], None, None, zero[:, :6]),
+        Term((0, 1), False, frame[:, :, 1:], None, None, zero[:, :10]),
+        Term((3, 2), True, other, None, None, zero[:, :10]),
+    ]
+    network = gaussian_network(DIMS, 0.5, CPU, members=[0, 1])
+    lin = Constraint(terms, torch.ones(2, 3, dtype=torch.float64)).at(network)
+    assert lin.constraint.layout(4) == ([[0], [1], [2]], [])
+    assert lin.constraint.select(torch.tensor([1])).layout(4) == ([[0], [1], [2]], [])
+    assert float(lin.gram()[:, :6, 6:].abs().amax()) < 1e-14
+    r = lin.jvp(_random(rng, 2, network.theta.shape[1]))
+    torch.testing.assert_close(torch.einsum("bij,bj->bi", lin.gram(), lin.solve(r)), r, rtol=1e-9, atol=1e-9)
+    terms[1] = Term((0, 1), False, frame[:, :, :2], None, None, zero[:, :10])
+    assert Constraint(terms, torch.ones(2, 3, dtype=torch.float64)).layout(4) == ([[0, 1], [2]], [])
+
+
 def test_repeated_equations_are_solved_in_least_squares():
     """The same equations twice: JJᵀ is singular, its projection is still that of the equations once."""
     rng = stream(3, "search", 7)
@@ -161,6 +182,15 @@ def test_members_searched_apart_find_what_they_find_together(monkeypatch):
     assert max(batches) == 2
     torch.testing.assert_close(apart.distance, whole.distance, rtol=1e-10, atol=0)
     assert torch.isinf(apart.distance[2]) and int(torch.isfinite(apart.distance).sum()) == 4
+
+
+def test_a_member_that_cannot_come_near_enough_is_left_where_it_is(constraint):
+    origin = gaussian_network(DIMS, 0.5, CPU, members=[0, 1])
+    alone = nearest(origin, origin, constraint)
+    limit = torch.stack([alone.distance[0] * 0.5, alone.distance[1] * 1.001])
+    found = nearest(origin, origin, constraint, to_beat=limit)
+    assert found.steps[0] < alone.steps[0] and found.distance[0] >= alone.distance[0]
+    torch.testing.assert_close(found.distance[1], alone.distance[1], rtol=1e-9, atol=0)
 
 
 def test_nearest_point_of_a_linear_set():
@@ -246,6 +276,62 @@ def test_mixed_splits_are_tried_in_narrow_layers_alone(depth, width):
     else:
         network = gaussian_network((2, *[width] * (depth - 1), 2), width**-0.5, CPU, members=[0, 1])
     assert bool(mixed_ways(network, matrix, [0, 1])) != wide
+
+
+def _mixed(width: int, members: list[int]) -> tuple[Network, Deaths, list[Way]]:
+    """Networks of three layers at A = 0, and the ways for 2 of 5 directions to take the longer way on the right."""
+    cost = factorization(np.diag([4.0, 3.2, 2.4, 1.6, 0.8]), CPU)
+    matrix = next(m for m in critical_matrices(cost) if m.dead == 5)
+    network = gaussian_network((5, width, width, 5), width**-0.5, CPU, members=members)
+    draws = list(range(len(members)))
+    return network, Deaths(network, draws), [w for w in mixed_ways(network, matrix, draws) if w.count == 2]
+
+
+def test_no_search_finds_a_cheaper_mixed_death():
+    """E, F and which directions take the longer way, all free at once, by autograd and L-BFGS: nothing is left."""
+    network, deaths, (_, way) = _mixed(30, [2, 4, 6])  # at 4 and 6 plain sweeps need hundreds
+    death = deaths.of([way] * 3, range(3))
+    assert death.network.product().abs().amax() < 1e-12
+    for member in range(3):
+        w1, w2, w3 = (w[member] for w in network.weights)
+        right, left, gamma = way.matrix.right, way.matrix.left, way.matrix.strengths
+        _, e, f, _ = (space if space is None else space[member] for space in death.spaces)
+        b = right.mT @ death.groups[1][1][member]
+        sizes, shapes = [e.numel(), f.numel(), b.numel()], [e.shape, f.shape, b.shape]
+
+        def cost(flat, w1=w1, w2=w2, w3=w3, right=right, left=left, gamma=gamma, sizes=sizes, shapes=shapes):
+            flat = torch.tensor(flat, requires_grad=True)
+            parts = zip(flat.split(sizes), shapes, strict=True)
+            e, f, b = (torch.linalg.qr(part.view(shape))[0] for part, shape in parts)
+            p = torch.linalg.qr(b / gamma[:, None])[0]
+            longer = torch.eye(5, dtype=b.dtype) - b @ b.mT
+            out_e, out_f = (torch.eye(30, dtype=b.dtype) - x @ x.mT for x in (e, f))
+            total = ((out_e @ w1 @ right @ longer) ** 2).sum() + ((w1 @ right @ b) ** 2).sum()
+            total = total + ((w2 - out_f @ w2 @ out_e) ** 2).sum() + ((out_f @ w3.mT @ left @ p) ** 2).sum()
+            total = total + ((w3.mT @ left @ (torch.eye(5, dtype=b.dtype) - p @ p.mT)) ** 2).sum()
+            total.backward()
+            return float(total.detach()), flat.grad.numpy()
+
+        start = torch.cat([e.flatten(), f.flatten(), b.flatten()]).numpy()
+        squared = float(death.squared[member])
+        assert cost(start)[0] == pytest.approx(squared, rel=1e-12)
+        nudged = start + 1e-4 * stream(16, "search", member).standard_normal(len(start))
+        for begin in (start, nudged):
+            found = minimize(cost, begin, jac=True, method="L-BFGS-B", options={"maxiter": 2000, "ftol": 1e-14})
+            assert found.fun >= squared * (1 - 1e-8)
+
+
+def test_a_mixed_death_depends_neither_on_the_others_nor_on_the_scale():
+    network, deaths, ways = _mixed(30, [0, 1, 2, 3])
+    together = deaths.of(ways * 4, [0, 0, 1, 1, 2, 2, 3, 3])
+    for member in range(4):
+        alone = Deaths(network.select([member]), [7]).of(ways, [0, 0])
+        torch.testing.assert_close(alone.squared, together.squared[2 * member : 2 * member + 2], rtol=1e-10, atol=0)
+    scaled = network.with_theta(torch.cat([network.theta[:2], 0.3 * network.theta[:2]]))
+    shared = Deaths(scaled, [0, 1, 0, 1]).of([ways[0]] * 4, range(4))
+    torch.testing.assert_close(shared.squared[2:], 0.09 * shared.squared[:2], rtol=1e-12, atol=0)
+    moved = ((shared.network.theta - scaled.theta) ** 2).sum(1)
+    torch.testing.assert_close(moved, shared.squared, rtol=1e-10, atol=0)
 
 
 def test_kappa_shares_the_layers_evenly():

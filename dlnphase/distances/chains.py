@@ -24,6 +24,7 @@ from dlnphase.distances.gram import Bordered, Cholesky, Sylvester
 from dlnphase.networks.chain import Network, split
 
 DENSE_LIMIT = 1600  # above this many equations that meet, JJᵀ is applied, not formed
+ORTHOGONAL = 1e-12  # inner products of orthonormal columns below this are round-off
 CG_TOLERANCE = 1e-13
 CG_STEPS = 400
 
@@ -56,6 +57,17 @@ class Term:
 
         return Term(self.order, self.flip, self.start[members], pick(self.end), pick(self.basis), self.target[members])
 
+    def meets(self, other: Term) -> bool:
+        """Whether the two have anything in common in JJᵀ: a layer that both depend on.
+
+        It is nothing where that is the first layer of both alone, and they begin in it with orthogonal columns.
+        """
+        shared = set(self.order) & set(other.order)
+        first = self.order[0]
+        if shared == {first} and other.order[0] == first and other.flip == self.flip:
+            return bool((self.start.mT @ other.start).abs().amax() > ORTHOGONAL)
+        return bool(shared)
+
     def layers(self, weights: Sequence[Tensor]) -> list[Tensor]:
         """M_1, …, M_k out of all layers (or tangents to them)."""
         return [weights[i].mT if self.flip else weights[i] for i in self.order]
@@ -82,10 +94,25 @@ class Constraint:
         """Args: terms; scale, shape (B, number of terms): the size against which a term's residual counts as zero."""
         self.terms = tuple(terms)
         self.scale = scale
+        self._layout: tuple[list[list[int]], list[int]] | None = None
 
     def select(self, members: Tensor) -> Constraint:
         """The same constraint for some members."""
-        return Constraint([t.select(members) for t in self.terms], self.scale[members])
+        out = Constraint([t.select(members) for t in self.terms], self.scale[members])
+        out._layout = self._layout
+        return out
+
+    def layout(self, depth: int) -> tuple[list[list[int]], list[int]]:
+        """Terms in groups that do not meet in JJᵀ, and those that run through all layers where others do not."""
+        if self._layout is None:
+            border = [i for i, term in enumerate(self.terms) if len(term.order) == depth]
+            border = border if len(border) < len(self.terms) else []
+            groups: list[list[int]] = []
+            for i in (i for i in range(len(self.terms)) if i not in border):
+                met = [g for g in groups if any(self.terms[i].meets(self.terms[j]) for j in g)]
+                groups = [g for g in groups if g not in met] + [sorted([*(j for g in met for j in g), i])]
+            self._layout = groups, border
+        return self._layout
 
     def at(self, network: Network) -> Linearization:
         """Value and derivatives at a batch of networks."""
@@ -168,7 +195,7 @@ class Linearization:
     def solve(self, r: Tensor) -> Tensor:
         """x with JJᵀ x = r, shape (B, m): least-squares where equations repeat each other."""
         if self._inverse is None:
-            groups, border = self._layout()
+            groups, border = self.constraint.layout(self.network.depth)
             pieces = [*(g for g in groups if not self._is_short(g)), border]
             if any(sum(self.sizes[i] for i in piece) > DENSE_LIMIT for piece in pieces):
                 return self._solve_iteratively(r)
@@ -194,17 +221,6 @@ class Linearization:
                 row.append(rows[b][a].mT if some is others and b < a else self._block(i, j, adjoints))
             rows.append(row)
         return torch.cat([torch.cat(row, 2) for row in rows], 1)
-
-    def _layout(self) -> tuple[list[list[int]], list[int]]:
-        """Terms in groups on disjoint layers, and those that run through all layers where others do not."""
-        terms = self.constraint.terms
-        border = [i for i, term in enumerate(terms) if len(term.order) == self.network.depth]
-        border = border if len(border) < len(terms) else []
-        groups: list[list[int]] = []
-        for i in (i for i in range(len(terms)) if i not in border):
-            met = [g for g in groups if any(set(terms[i].order) & set(terms[j].order) for j in g)]
-            groups = [g for g in groups if g not in met] + [sorted([*(j for g in met for j in g), i])]
-        return groups, border
 
     def _is_short(self, group: list[int]) -> bool:
         """Whether a group is one term whole of at most two layers."""

@@ -12,7 +12,7 @@ from dlnphase.distances.critical import CriticalMatrix
 from dlnphase.distances.deaths import Death
 from dlnphase.distances.nearest import FEASIBLE, ROUGH, ROUGHLY_RESTORED, Nearest, nearest, restore
 from dlnphase.distances.starts import align_frames, carried, overlay
-from dlnphase.distances.ways import Way, death_of
+from dlnphase.distances.ways import Deaths, Way
 from dlnphase.networks.chain import Network
 
 Groups = list[tuple[int, Tensor, Tensor]]  # (k, V, U) of a death, one V and U a member
@@ -21,10 +21,10 @@ Groups = list[tuple[int, Tensor, Tensor]]  # (k, V, U) of a death, one V and U a
 class Kind:
     """Saddles of one kind for a batch of members: same shapes, same layers, each member its own critical matrix."""
 
-    def __init__(self, network: Network, ways: list[Way], draws: Sequence[int]) -> None:
-        self.network = network
+    def __init__(self, deaths: Deaths, ways: Sequence[Way], members: Sequence[int]) -> None:
+        self.network = network = deaths.network.select(list(members))
         self.matrices = [w.matrix for w in ways]
-        self.death = death_of(network, ways, draws)
+        self.death = deaths.of(ways, members)
         self.exact = ways[0].is_exact
         self.constraint = saddle_constraint(network, self.matrices, self.death.groups)
 

@@ -20,13 +20,12 @@ from dlnphase.costs.round_off import indistinct
 from dlnphase.distances.chains import Constraint, Term
 from dlnphase.distances.coarse import Coarse, embed, leading
 from dlnphase.distances.facts import facts_of
-from dlnphase.distances.nearest import FEASIBLE, ROUGH, ROUGHLY_RESTORED, Nearest, nearest, restore
+from dlnphase.distances.nearest import FEASIBLE, GAIN, ROUGH, ROUGHLY_RESTORED, Nearest, nearest, restore
 from dlnphase.distances.starts import Aligned, aligned_factors
 from dlnphase.errors import InputError
 from dlnphase.networks.batch import Batched
 from dlnphase.networks.chain import Network
 
-GAIN = 5.0  # a search may gain this share of the square of its stationarity, where the curvature is 1/10
 TOGETHER = 0.03  # rough points closer than this share of their distance from θ_0 lead to the same one
 HOPELESS = 20.0  # a start whose first step is so many times the best distance is given up
 
@@ -223,7 +222,9 @@ def _further(
         if not len(members):
             continue
         part = network.select(members)
-        reached = nearest(part, start, minimum_constraint(part, cost), tol=tol, max_steps=max_steps)
+        reached = nearest(
+            part, start, minimum_constraint(part, cost), tol=tol, max_steps=max_steps, to_beat=best.distance[members]
+        )
         better = reached.distance < best.distance[members] * (1 - 1e-9)
         for field in fields(best):
             getattr(best, field.name)[members[better]] = getattr(reached, field.name)[better]

@@ -25,6 +25,7 @@ ROUGHLY_RESTORED = 1e-10  # … and the residual that will do there
 RESTORE_STEPS = 40
 CONTRACTION = 0.1  # a factorisation is kept while residuals shrink by this
 HALVINGS = 20
+GAIN = 5.0  # a search may gain this share of the square of its stationarity, where the curvature is 1/10
 CACHED = 2**18  # parameters searched together on a CPU: more leave its cache, and all wait for the slowest member
 
 
@@ -98,6 +99,7 @@ def nearest(
     tol: float = 1e-7,
     max_steps: int = 60,
     reach: Tensor | None = None,
+    to_beat: Tensor | None = None,
 ) -> Nearest:
     """A local minimiser of ‖θ − θ_0‖ on the set {c = 0}, from one start per member.
 
@@ -108,14 +110,15 @@ def nearest(
         tol: stop at stationarity ≤ tol.
         max_steps: Newton steps at most; what was reached is returned with its stationarity.
         reach: shape (B,); members whose first step onto the set is longer than this are given up.
+        to_beat: shape (B,); members that can no longer come nearer than this are left where they are.
     """
     together = max(1, CACHED // origin.theta.shape[1])
     if origin.theta.device.type == "cpu" and origin.batch > together:
         found = []
         for part in torch.arange(origin.batch).split(together):
             some = origin.select(part), start.select(part), constraint.select(part)
-            near_by = None if reach is None else reach[part]
-            found.append(nearest(*some, tol=tol, max_steps=max_steps, reach=near_by))
+            near_by, limit = (None if x is None else x[part] for x in (reach, to_beat))
+            found.append(nearest(*some, tol=tol, max_steps=max_steps, reach=near_by, to_beat=limit))
         return Nearest(*(torch.cat([getattr(f, field.name) for f in found]) for field in fields(Nearest)))
     restored = ROUGHLY_RESTORED if tol >= ROUGH else RESTORED
     lin = constraint.at(start)
@@ -146,6 +149,8 @@ def nearest(
         size = delta.norm(dim=1)
         stationarity[active] = gradient.norm(dim=1) / size.clamp_min(torch.finfo(size.dtype).tiny)
         open_ = (stationarity[active] > tol) & (steps[active] < max_steps)
+        if to_beat is not None:
+            open_ &= distance[active] * (1 - GAIN * stationarity[active] ** 2) <= to_beat[active]
         if not bool(open_.all()):
             active = active[open_]
             continue

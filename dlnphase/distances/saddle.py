@@ -22,18 +22,18 @@ from dlnphase.distances.coarse import Coarse, embed, leading
 from dlnphase.distances.critical import CriticalMatrix
 from dlnphase.distances.facts import facts_of
 from dlnphase.distances.kinds import Groups, Kind, saddle_constraint
-from dlnphase.distances.nearest import ROUGH, Nearest, nearest
-from dlnphase.distances.ways import mixed_ways, uniform_ways
+from dlnphase.distances.nearest import GAIN, ROUGH, Nearest, nearest
+from dlnphase.distances.ways import Deaths, mixed_ways, uniform_ways
 from dlnphase.networks.batch import Batched
 from dlnphase.networks.chain import Network
 
 GAP = 1e-3  # candidates that could be nearer by less than this fraction are not searched
 MARGIN = 0.98
 KNOWN, UNKNOWN = 0.125, 0.5  # of the truncation error, how much candidates may differ in it: after correction, before
-GAIN = 5.0  # a search may gain this share of the square of ‖P(θ − θ_0)‖/‖θ − θ_0‖, where the curvature is 1/10
 CHUNK = 64  # members searched in one batch
 SMALL = 80  # parameters up to which saddles of any kind are searched as well
 NARROW = 3  # … in layers of at most so many times the size of the matrix
+SAME = 1e-6  # deaths whose squares differ by less than this share are one
 OTHER = "another kind"
 MIXED_NEAR = 1.03  # mixed splits are tried where uniform ones come within this factor of the nearest saddle
 NEARLY = 1.2  # A = 0 is tried with mixed splits where its bound is within this factor of the nearest saddle
@@ -137,7 +137,9 @@ class _Search:
 
     def __init__(self, network: Network, matrices: list[CriticalMatrix], draws: Sequence[int], max_steps: int) -> None:
         self.network, self.draws, self.max_steps = network, draws, max_steps
-        self.ways = uniform_ways(network, matrices, draws)
+        self.deaths = Deaths(network, draws)
+        self.deaths_in_whole = self.deaths
+        self.ways = uniform_ways(self.deaths, matrices)
         self.bounds = torch.stack([way.bound for way in self.ways], 1)
         self.best = torch.full_like(self.bounds[:, 0], torch.inf)
         self.theta = network.theta.clone()
@@ -160,7 +162,8 @@ class _Search:
         if not short:
             return False
         matrices = list(dict.fromkeys(way.matrix for way in self.ways))
-        there = uniform_ways(whole, matrices, self.draws, short)
+        self.deaths_in_whole = Deaths(whole, self.draws)
+        there = uniform_ways(self.deaths_in_whole, matrices, short)
         for column, way in enumerate(self.ways):
             same = [w for w in there if w.matrix is way.matrix]
             other = next((w for w in same if w.splits == way.splits), None)
@@ -202,7 +205,11 @@ class _Search:
             for (member, choice), point in known.items()
             if point.distance * (1 - GAIN * point.stationarity**2) * (1 - room) <= float(self.best[member])
         ]
-        self.network, self.points, self._kinds = network, {}, {}
+        if network is not self.network:
+            known_there = self.deaths_in_whole.network is network
+            self.deaths = self.deaths_in_whole if known_there else Deaths(network, self.draws)
+            self._kinds = {}
+        self.network, self.points = network, {}
         self.shift = torch.zeros_like(self.shift)
         self.best, self.theta = torch.full_like(self.best, torch.inf), network.theta.clone()
         self.chosen = [-1] * network.batch
@@ -214,7 +221,8 @@ class _Search:
         feasible = self._feasible(anew)
         self._polish(list(feasible), feasible)
         for group in self._groups([pair for pair in pairs if pair not in {*done, *anew}]):
-            part = network.select([m for m, _ in group])
+            members = [m for m, _ in group]
+            part = network.select(members)
             points = [known[pair] for pair in group]
             groups = [
                 (parts[0][0], torch.stack([v for _, v, _ in parts]), torch.stack([u for _, _, u in parts]))
@@ -222,7 +230,8 @@ class _Search:
             ]
             constraint = saddle_constraint(part, [self.ways[c].matrix for _, c in group], groups)
             start = embed(part, torch.stack([point.theta for point in points]), hidden)
-            reached = nearest(part, start, constraint, tol=tol, max_steps=self.max_steps)
+            beat = self.best[members]
+            reached = nearest(part, start, constraint, tol=tol, max_steps=self.max_steps, to_beat=beat)
             for row, pair in enumerate(group):
                 self._record(*pair, _Point.of(reached, groups, row))
 
@@ -253,9 +262,20 @@ class _Search:
             if not members:
                 continue
             new = mixed_ways(self.network.select(members), matrix, [self.draws[m] for m in members])
+            choices = range(len(self.ways), len(self.ways) + len(new))
             self.ways += new
             self.shift = torch.cat([self.shift, *[self.shift[:, columns].mean(1, keepdim=True) for _ in new]], 1)
-            self._work_off([(m, len(self.ways) - 1 - i) for m in members for i in range(len(new))], room)
+            repeated = {pair for choice in choices for pair in self._repeated(choice, members)}
+            self._work_off([(m, c) for m in members for c in choices if (m, c) not in repeated], room)
+
+    def _repeated(self, choice: int, members: list[int]) -> list[tuple[int, int]]:
+        """The members whose death by a mixed split from the other end is that of the way before it: found already."""
+        if not self.ways[choice].reverse:
+            return []
+        ways = [self.ways[c] for c in (choice - 1, choice) for _ in members]
+        before, after = self.deaths.of(ways, [*members, *members]).squared.chunk(2)
+        same = (after - before).abs() <= SAME * before
+        return [(member, choice) for member, is_same in zip(members, same.tolist(), strict=True) if is_same]
 
     def _groups(self, pairs: list[tuple[int, int]]) -> list[list[tuple[int, int]]]:
         """(member, way) pairs that can be searched in one batch."""
@@ -269,7 +289,7 @@ class _Search:
         key = tuple(group)
         if key not in self._kinds:
             members, ways = [m for m, _ in group], [self.ways[c] for _, c in group]
-            self._kinds[key] = Kind(self.network.select(members), ways, [self.draws[m] for m in members])
+            self._kinds[key] = Kind(self.deaths, ways, members)
         return self._kinds[key]
 
     def _feasible(self, pairs: list[tuple[int, int]]) -> dict[tuple[int, int], tuple[float, Tensor]]:

@@ -19,7 +19,7 @@ from dlnphase.networks.batch import Batched
 from dlnphase.networks.chain import Network
 
 DRAWS = 8  # frames drawn where the alignment may have several maxima
-HIGHER = 1e-6  # relative gain of an alignment that is another one
+HIGHER = 1e-6  # relative difference of the gain of an alignment that is another one
 SWEEPS = 40
 SWEEP_TOLERANCE = 1e-9
 
@@ -32,7 +32,7 @@ class Aligned(Batched):
         frames: X_0 = V, X_1, …, X_{L−1}, X_L = U, each (B, n_l, k) with orthonormal columns, for which
             Σ_l ⟨W_l, X_l S^{1/L} X_{l−1}ᵀ⟩ is a local maximum.
         root: S^{1/L}, shape (B, k).
-        other: where the frames are aligned better than those told before them, boolean (B,).
+        other: where the frames are others than those told before them: aligned better or worse, boolean (B,).
     """
 
     frames: list[Tensor]
@@ -79,8 +79,10 @@ def aligned_factors(network: Network, matrix: Tensor, draws: Sequence[int]) -> l
             begin.append([v, *(polar(x).expand(len(u), -1, -1) for x in hidden), u])
     frames, gain = align_frames(part, [torch.stack(each, 1) for each in zip(*begin, strict=True)], root)
     every = torch.ones_like(gain[:, 0], dtype=torch.bool)
-    chosen = [(torch.full_like(every, i, dtype=torch.long), every) for i in range(min(2, len(begin)))]
+    chosen = [(torch.zeros_like(every, dtype=torch.long), every)]
     if network.depth > 2:
+        forward, backward = gain[:, 0], gain[:, 1]
+        chosen.append((torch.ones_like(chosen[0][0]), (backward - forward).abs() > HIGHER * forward.abs()))
         before, (highest, best) = gain[:, :2].amax(1), gain[:, 2:].max(1)
         chosen.append((best + 2, highest > before + HIGHER * before.abs()))
     return [Aligned([f[rows, which[rows]] for f in frames], root[rows], new[rows]) for which, new in chosen]

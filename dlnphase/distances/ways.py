@@ -11,7 +11,8 @@ from torch import Tensor
 
 from dlnphase.distances.coarse import distinct
 from dlnphase.distances.critical import CriticalMatrix
-from dlnphase.distances.deaths import Death, graded_death, mixed_death, mode_costs, once_per_draw, uniform_death
+from dlnphase.distances.deaths import Death, gathered, graded_death, mode_costs, uniform_death
+from dlnphase.distances.mixing import mixed_death
 from dlnphase.networks.chain import Network
 
 MIXED_SPREAD = 0.02  # below this relative spread of the modes' costs, mixing splits has nothing to gain
@@ -46,7 +47,7 @@ class Way:
     @property
     def kind(self) -> tuple[object, ...]:
         """Ways of one kind are searched in one batch."""
-        return (self.splits, self.count, self.reverse, self.angle)
+        return (self.splits, self.count, self.angle is None)
 
     @property
     def is_exact(self) -> bool:
@@ -67,14 +68,41 @@ class Way:
         return f"{self.count} with right in W1…W{a}, {self.matrix.dead - self.count} with right in W1…W{b}"
 
 
-def uniform_ways(
-    network: Network, matrices: Sequence[CriticalMatrix], draws: Sequence[int], splits: Sequence[int] | None = None
-) -> list[Way]:
+class Deaths:
+    """The deaths of one network: each is worked out when it is first asked for, and once for all scales of a draw.
+
+    Args:
+        network: B members.
+        draws: members of equal number have the same weights up to a factor: what dies and where does not depend on it.
+    """
+
+    def __init__(self, network: Network, draws: Sequence[int]) -> None:
+        self.network = network
+        firsts, rows = distinct(draws)
+        self._first = [firsts[row] for row in rows.tolist()]
+        self._size = network.theta.norm(dim=1)
+        self._known: dict[tuple[object, ...], tuple[Death, int]] = {}
+
+    def of(self, ways: Sequence[Way], members: Sequence[int]) -> Death:
+        """The death of some members, each by its own way; all ways of one kind."""
+        firsts = [self._first[member] for member in members]
+        keys = [(way.matrix, way.kind, way.reverse, way.angle, first) for way, first in zip(ways, firsts, strict=True)]
+        new = {key: row for row, key in enumerate(keys) if key not in self._known}
+        if new:
+            rows = list(new.values())
+            death = _death(self.network.select([firsts[row] for row in rows]), [ways[row] for row in rows])
+            self._known.update((key, (death, row)) for row, key in enumerate(new))
+        return gathered([self._known[key] for key in keys], self._size[list(members)] / self._size[firsts])
+
+
+def uniform_ways(deaths: Deaths, matrices: Sequence[CriticalMatrix], splits: Sequence[int] | None = None) -> list[Way]:
     """All directions of each matrix with the same k, for k = 1, …, L−1, or those of ``splits``.
 
     What is killed and what is fitted are different entries of the layers, in bases adapted to what is dead, and the
     latter are compressions of the layers: the squared distance is at least the sum of what each of the two costs.
     """
+    network = deaths.network
+    everyone = range(network.batch)
     norms: Tensor | None = None
     ways = []
     for matrix in matrices:
@@ -86,7 +114,7 @@ def uniform_ways(
             fitted = fitted + sum((growth_bound(norms, float(s)) ** 2 for s in kept), start=fitted)
         for split in range(1, network.depth) if splits is None else splits:
             way = Way(matrix, (split,), fitted, fitted, network.depth)
-            killed = death_of(network, [way] * network.batch, draws).squared.clamp_min(0)
+            killed = deaths.of([way] * network.batch, everyone).squared.clamp_min(0)
             ways.append(replace(way, bound=(killed + fitted).sqrt(), killed=killed))
     return ways
 
@@ -129,27 +157,23 @@ def mixed_ways(network: Network, matrix: CriticalMatrix, draws: Sequence[int]) -
     ]
 
 
-def death_of(network: Network, ways: list[Way], draws: Sequence[int]) -> Death:
-    """The death of each member by its own way; all ways of one kind."""
+def _death(network: Network, ways: Sequence[Way]) -> Death:
+    """The death of each member by its own way, all of one kind."""
     matrices = [way.matrix for way in ways]
-    return once_per_draw(
-        network, matrices, draws, lambda some: _death(network.select(some), [matrices[i] for i in some], ways[0])
-    )
-
-
-def _death(network: Network, matrices: list[CriticalMatrix], way: Way) -> Death:
-    if len(way.splits) == 1:
-        return uniform_death(network, matrices, way.splits[0], rough=True)
-    splits = (way.splits[0], way.splits[1])
-    if way.angle is not None:
-        column = network.theta.new_tensor([[math.cos(way.angle)], [math.sin(way.angle)]])
-        return graded_death(network, matrices, splits, column.expand(network.batch, 2, 1))
+    splits, count, like = ways[0].splits, ways[0].count, network.theta
+    if len(splits) == 1:
+        return uniform_death(network, matrices, splits[0], rough=True)
+    angles = [way.angle for way in ways if way.angle is not None]
+    if angles:
+        columns = like.new_tensor([[[math.cos(angle)], [math.sin(angle)]] for angle in angles])
+        return graded_death(network, matrices, (splits[0], splits[1]), columns)
     costs = mode_costs(network, matrices, (splits[1], splits[0]))
+    sign = like.new_tensor([[-1.0 if way.reverse else 1.0] for way in ways])
+    order = ((costs[:, :, 1] - costs[:, :, 0]) * sign).argsort(1)
     if network.depth == 3:
-        return mixed_death(network, matrices, way.count, costs, way.reverse)
-    order = (costs[:, :, 1] - costs[:, :, 0]).argsort(1, descending=way.reverse)
-    eye = torch.eye(way.matrix.dead, dtype=network.theta.dtype, device=network.theta.device)
-    return graded_death(network, matrices, splits, eye[order[:, : way.count]].mT)
+        return mixed_death(network, matrices, count, order)
+    eye = torch.eye(ways[0].matrix.dead, dtype=like.dtype, device=like.device)
+    return graded_death(network, matrices, (splits[0], splits[1]), eye[order[:, :count]].mT)
 
 
 def growth_bound(norms: Tensor, target: float) -> Tensor:
