@@ -14,6 +14,8 @@ and a start of size u in every layer grows towards it from small u while λ < s�
 
 from __future__ import annotations
 
+from typing import TypeGuard
+
 import numpy as np
 
 from dlnphase.costs.interface import Cost
@@ -52,7 +54,7 @@ def decayed_size(s: float, decay: float, depth: int) -> float:
     return 0.5 * (low + high)
 
 
-def is_factorization(cost: Cost) -> bool:
+def is_factorization(cost: Cost) -> TypeGuard[QuadraticCost]:
     """Whether every entry of A is seen alike, so that modes move by themselves."""
     return isinstance(cost, QuadraticCost) and cost.hessian.is_identity
 
@@ -61,7 +63,6 @@ def least_objective(cost: Cost, decay: float, depth: int, width: int) -> float |
     """The least C − C_min + (λ/2)‖θ‖² of a factorization at this width; None for other costs."""
     if not is_factorization(cost):
         return None
-    assert isinstance(cost, QuadraticCost)
     s = np.linalg.svd(cost.minimizer.double().cpu().numpy(), compute_uv=False)
     sizes = np.array([decayed_size(float(x), decay, depth) for x in s])
     gains = 0.5 * s**2 - (0.5 * (s - sizes) ** 2 + 0.5 * decay * depth * sizes ** (2 / depth))
@@ -72,7 +73,6 @@ def plateau_cost(cost: Cost, decay: float, depth: int, rank: int) -> float | Non
     """C where the leading modes of a factorization are learned and decayed; None where that is no critical point."""
     if not is_factorization(cost):
         return None
-    assert isinstance(cost, QuadraticCost)
     s = np.linalg.svd(cost.minimizer.double().cpu().numpy(), compute_uv=False)
     sizes = [decayed_size(float(x), decay, depth) for x in s[:rank]]
     if 0.0 in sizes:

@@ -42,6 +42,11 @@ class Record:
     note: str = field(default="")
     penalty: np.ndarray | None = None
 
+    @property
+    def penalties(self) -> np.ndarray:
+        """What ``penalty`` says, shape (m,): 0 without weight decay."""
+        return np.zeros(len(self.members)) if self.penalty is None else self.penalty
+
 
 class Walk(State):
     """Networks under way: a state, and the rounds that move it.

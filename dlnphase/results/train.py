@@ -153,6 +153,13 @@ class Outcome:
     initial_penalty: float | None = None
     learning_coefficient: float | None = None
 
+    @property
+    def minimised(self) -> tuple[float, float] | None:
+        """C + (λ/2)‖θ‖² at the start and at the end; None without weight decay."""
+        if self.penalty is None or self.initial_penalty is None:
+            return None
+        return self.initial_cost + self.initial_penalty, self.cost + self.penalty
+
     def headline(self) -> str:
         """``saddle-to-saddle, rank 3, converged at t = 33.09``."""
         end = f"{self.reason.replace('_', ' ')} at t = {self.time:.4g}"

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from typing import Self, TypeVar
 
 from dlnphase.costs.tasks import default_singular_values
+from dlnphase.dynamics import Schedule, Update
 from dlnphase.errors import InputError
 from dlnphase.settings import NetworkSettings, TaskSettings
+from dlnphase.settings.dynamics import DynamicsSettings
 
 T = TypeVar("T")
 
@@ -72,3 +74,26 @@ class Drawn:
         """Those of settings which name no file."""
         depth, width = settled(settings.depth, "depth"), settled(settings.width, "width")
         return cls(depth, width, settled(settings.gamma, "gamma"))
+
+
+@dataclass(frozen=True)
+class Continuous:
+    """A path in time: the relative error that a step may make, and where it stops (without ``max_time``: nowhere)."""
+
+    rtol: float
+    max_time: float | None
+    max_steps: int
+
+    @classmethod
+    def of(cls, settings: DynamicsSettings) -> Self:
+        """That of the settings of a flow or of the greedy path."""
+        return cls(settled(settings.rtol, "rtol"), settings.max_time, settled(settings.max_steps, "max-steps"))
+
+
+@dataclass(frozen=True)
+class Descent:
+    """A discrete algorithm: its rule, its steps η, and after how many steps it stops."""
+
+    update: Update
+    lr: Schedule
+    max_steps: int

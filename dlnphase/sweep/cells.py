@@ -34,6 +34,7 @@ from dlnphase.results.train import Member, TrainResult
 from dlnphase.settings import TrainSettings
 from dlnphase.settings.sweep import SweepSettings
 from dlnphase.setup.build import build_backend, build_start
+from dlnphase.setup.resolved import Continuous
 from dlnphase.training.run import Run, train
 
 
@@ -190,7 +191,7 @@ def _follow(job: Job, gamma: float) -> dict[str, Any]:
     )
     task = Task(job.task.cost.to(backend), None if job.task.test is None else job.task.test.to(backend))
     start = build_start(given, task.cost, backend, settings.seed, weight_decay=settings.weight_decay)
-    result = train(Run(given, backend, task, start, None, start.notes))
+    result = train(Run(given, backend, task, start, Continuous.of(given), start.notes))
     members = result.members or (Member(settings.seeds[0], result.outcome, result.rank_transitions, result.theory),)
     ends = _final_matrices(result, [m.member for m in members])
     spectra = np.linalg.svd(ends, compute_uv=False)
@@ -217,8 +218,7 @@ def _follow(job: Job, gamma: float) -> dict[str, Any]:
 
 
 def _final_matrices(result: TrainResult, members: Sequence[int]) -> np.ndarray:
-    path = result.trajectory
-    assert path is not None
+    path = result.path
     return np.stack([path.A[path.rows_of(m)[-1]] for m in members])
 
 

@@ -19,11 +19,11 @@ from dlnphase.critical.decay import Decay
 from dlnphase.critical.decayed_modes import is_least_with_decay, plateau_cost
 from dlnphase.critical.learning_coefficient import learning_coefficient
 from dlnphase.critical.visited import Path, Visited, matrix_rank, transitions, visited_points
-from dlnphase.dynamics import Schedule, Update
 from dlnphase.findings import DecayTheory
 from dlnphase.networks.chain import Network
 from dlnphase.networks.kernels import relative_change
 from dlnphase.results.train import Member, NetworkInfo, Outcome, Plateau, Prediction, Regime, Spread, TaskInfo, Theory
+from dlnphase.setup.resolved import Descent
 from dlnphase.training.answers import answers
 from dlnphase.training.decay_theory import decay_theory
 from dlnphase.training.decayed import Unreached
@@ -55,7 +55,7 @@ class Context:
     Attributes:
         rtol: of a gradient flow, None for other dynamics.
         unreached: weights that the networks as they are held lack; None without weight decay.
-        update, lr: rule and step of a discrete algorithm, None for the others.
+        descent: the discrete algorithm, None for a path in time.
     """
 
     cost: ConvexCost
@@ -66,21 +66,21 @@ class Context:
     rtol: float | None = None
     noise: Question | None = None
     unreached: Unreached | None = None
-    update: Update | None = None
-    lr: Schedule | None = None
+    descent: Descent | None = None
 
     @property
     def flows(self) -> bool:
         """Whether what is followed is gradient flow, or becomes it as steps become small."""
-        return self.update is None or self.update.flows
+        return self.descent is None or self.descent.update.flows
 
     def growth(self, rate: float) -> float | None:
         """The rate of what gradient flow lets grow at this one, in steps of the first size; None: the same."""
-        return None if self.update is None or self.lr is None else self.update.growth(rate, self.lr.values[0])
+        return None if self.descent is None else self.descent.update.growth(rate, self.descent.lr.values[0])
 
     def steady(self, step: int) -> bool:
         """Whether :meth:`growth` holds up to this step."""
-        return self.lr is None or len(self.lr.steps) == 1 or step <= self.lr.steps[1] or self.growth(1.0) is None
+        changes = () if self.descent is None else self.descent.lr.steps[1:]
+        return not changes or step <= changes[0] or self.growth(1.0) is None
 
     @property
     def decay(self) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from dlnphase.costs.interface import ConvexCost
-from dlnphase.costs.quadratic import QuadraticCost
 from dlnphase.critical.decayed_modes import decayed_size, is_factorization, largest_decay, paying_decay
 from dlnphase.findings import DecayedMode, DecayTheory
 
@@ -27,7 +26,6 @@ def decay_theory(
     leaves = top * alpha ** (depth - 2)
     if not is_factorization(cost):
         return DecayTheory(decay, leaves, rank > 0, ())
-    assert isinstance(cost, QuadraticCost)
     u, s, vt = np.linalg.svd(cost.minimizer.double().cpu().numpy(), full_matrices=False)
     held = np.einsum("ik,ij,kj->k", u, end, vt)
     modes = tuple(

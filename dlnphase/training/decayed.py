@@ -13,7 +13,7 @@ they do is add to ‖θ‖² and to ‖∇‖.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -21,9 +21,10 @@ from dlnphase.costs.interface import ConvexCost
 from dlnphase.critical import HostCost, refine_matrix
 from dlnphase.critical.decay import Decay
 from dlnphase.critical.matrix import is_decayed_minimum
-from dlnphase.dynamics import Record, Schedule, Update
+from dlnphase.dynamics import Record
 from dlnphase.dynamics.state import Fixed, State
 from dlnphase.dynamics.step_control import yardstick
+from dlnphase.setup.resolved import Descent
 from dlnphase.training.ends import Ends
 
 NEARLY = 1e-2  # share of its largest value below which ‖∇‖ may be that near a minimum
@@ -37,26 +38,23 @@ class Unreached:
     Attributes:
         square_norm: of them at the start, shape (B,).
         rate: λ.
-        lr: step η of a discrete algorithm, None for a flow.
-        update: of that algorithm.
+        descent: the discrete algorithm, None for a flow.
     """
 
     square_norm: np.ndarray
     rate: float
-    lr: Schedule | None = None
-    update: Update = field(default_factory=Update)
+    descent: Descent | None = None
 
     def share(self, time: np.ndarray, step: np.ndarray) -> np.ndarray:
         """What is left of each of them after this time, or after so many steps, as a share."""
-        if self.lr is None:
+        if self.descent is None:
             return np.asarray(np.exp(-self.rate * time))
-        return self.update.left(self.lr, self.rate, step)
+        return self.descent.update.left(self.descent.lr, self.rate, step)
 
     def complete(self, record: Record) -> None:
         """Add what they are to a record."""
-        assert record.penalty is not None
         left = self.square_norm[record.members] * self.share(record.time, record.step) ** 2
-        record.penalty = record.penalty + 0.5 * self.rate * left
+        record.penalty = record.penalties + 0.5 * self.rate * left
         record.gradient_norm = np.hypot(record.gradient_norm, self.rate * np.sqrt(left))
 
 
@@ -77,7 +75,7 @@ class DecayedEnds(Ends):
     def __init__(self, cost: ConvexCost, decay: Decay, width: int, tol: float, unreached: Unreached) -> None:
         self.unreached = unreached
         host = HostCost(cost, decay)
-        self._ends = [_End(host, width, tol) for _ in unreached.square_norm]
+        self._ends = [_End(host, decay, width, tol) for _ in unreached.square_norm]
 
     def end(self, record: Record) -> None:
         """Complete the record, and write ``converged`` to members that are there; before anybody else looks at it."""
@@ -90,6 +88,7 @@ class _End(State):
     """The minimum of one member, once it is near one."""
 
     host: Fixed[HostCost]
+    decay: Fixed[Decay]
     width: Fixed[int]
     tol: Fixed[float]
     first: float | None
@@ -100,16 +99,15 @@ class _End(State):
     rank: int
     next_mode: float
 
-    def __init__(self, host: HostCost, width: int, tol: float) -> None:
-        self.host, self.width, self.tol = host, width, tol
+    def __init__(self, host: HostCost, decay: Decay, width: int, tol: float) -> None:
+        self.host, self.decay, self.width, self.tol = host, decay, width, tol
         self.first, self.largest, self.next_search = None, 0.0, np.inf
         self.least, self.minimum, self.rank, self.next_mode = None, None, 0, 0.0
 
     def reached(self, record: Record, i: int) -> bool:
         """Whether member i of a record is at a minimum, as far as ``tol`` tells, and will stay."""
-        assert record.penalty is not None
         a, norm = record.A[i], float(record.gradient_norm[i])
-        objective = float(record.excess[i] + record.penalty[i])
+        objective = float(record.excess[i] + record.penalties[i])
         if self.tol == 0 or not (np.isfinite(a).all() and np.isfinite(objective)):
             return False
         self.first = objective if self.first is None else self.first
@@ -120,7 +118,7 @@ class _End(State):
         if self.least is None or self.minimum is None:
             return False
         enough = self.tol * yardstick(self.first - self.least, self.host.excess(np.zeros_like(a)))
-        return abs(objective - self.least) <= enough and self._trapped(record.weights(i))
+        return abs(objective - self.least) <= enough and self._trapped(record.weights(i), self.minimum)
 
     def _search(self, a: np.ndarray) -> None:
         point = refine_matrix(a, self.host)
@@ -130,14 +128,13 @@ class _End(State):
             self.least, self.minimum = self.host.objective(point.A, s), point.A
             self.rank, self.next_mode = point.rank, point.next_mode
 
-    def _trapped(self, weights: Sequence[np.ndarray]) -> bool:
+    def _trapped(self, weights: Sequence[np.ndarray], minimum: np.ndarray) -> bool:
         """Whether what is not learned at the minimum has to decay."""
-        decay = self.host.decay
-        assert decay is not None and self.minimum is not None
+        decay = self.decay
         if decay.depth < 3 or self.next_mode == 0:
             return True
         most = (decay.rate / self.next_mode) ** (1 / (decay.depth - 2))
-        return unlearned_size(weights, self.minimum, self.rank, most) < most
+        return unlearned_size(weights, minimum, self.rank, most) < most
 
 
 def unlearned_size(weights: Sequence[np.ndarray], a: np.ndarray, rank: int, enough: float) -> float:

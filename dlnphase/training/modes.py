@@ -44,13 +44,12 @@ def modes_of(
 
 def _separated(modes: Sequence[Mode]) -> tuple[Mode, ...]:
     """Each mode with how far it is from the one learned just before it, by their mean rise or the one known."""
-    order = sorted((m for m in modes if m.time is not None), key=lambda m: m.time or 0.0)
+    order = sorted(((m.time, m) for m in modes if m.time is not None), key=lambda pair: pair[0])
     apart: dict[int, float] = {}
-    for before, mode in pairwise(order):
-        assert before.time is not None and mode.time is not None
+    for (earlier, before), (later, mode) in pairwise(order):
         rises = [rise for rise in (before.rise, mode.rise) if rise is not None]
         if sum(rises) > 0:
-            apart[mode.mode] = (mode.time - before.time) * len(rises) / sum(rises)
+            apart[mode.mode] = (later - earlier) * len(rises) / sum(rises)
     return tuple(Mode(m.mode, m.size, m.time, m.rise, apart.get(m.mode)) for m in modes)
 
 

@@ -28,8 +28,8 @@ class Reason:
 
 
 def _too_large(run: Run) -> str:
-    if run.lr is not None:
-        lr = max(run.lr.values)
+    if run.descent is not None:
+        lr = max(run.descent.lr.values)
         return f"the step η = {lr:g} is too large: try --lr auto, or --lr {lr / 4:.2g}"
     from dlnphase.costs.quadratic import QuadraticCost  # words about a result need no torch
 

@@ -133,7 +133,7 @@ class Recorder(State):
                 int(record.evaluations[i]),
                 float(record.excess[i]),
                 float(record.gradient_norm[i]),
-                0.0 if record.penalty is None else float(record.penalty[i]),
+                float(record.penalties[i]),
             )
             reason = record.reasons[i]
             if path.rows and path.rows[-1][1] == row[1]:

@@ -20,7 +20,7 @@ from dlnphase.costs.tasks import Task
 from dlnphase.critical.decay import Decay
 from dlnphase.critical.greedy import HELD, GreedyPath, GreedyPoint
 from dlnphase.critical.sparsity import end_of_path
-from dlnphase.dynamics import LARGEST_SOLVE, GradientDescent, GradientFlow, Record, Schedule, Update, Walk
+from dlnphase.dynamics import LARGEST_SOLVE, GradientDescent, GradientFlow, Record, Walk
 from dlnphase.dynamics.step_control import FIRST_STEP, SMALLEST_STEP
 from dlnphase.errors import InputError
 from dlnphase.findings import Sharpness, Sparsity
@@ -31,6 +31,7 @@ from dlnphase.results.train import COMPLETED_FILES, TRAJECTORY_FILE, Member, Out
 from dlnphase.settings import TrainSettings
 from dlnphase.setup.build import Start, build_backend, build_limit, build_start, build_task, few_threads, task_info
 from dlnphase.setup.descending import build_draws, build_update, choose_step
+from dlnphase.setup.resolved import Continuous, Descent, settled
 from dlnphase.training.analysis import Context, analyse, combine
 from dlnphase.training.completed import completed_by
 from dlnphase.training.decayed import DecayedEnds, Unreached
@@ -53,7 +54,7 @@ class Run:
     Attributes:
         settings: resolved.
         backend, task, start: what it works on.
-        lr, update: step and rule of a discrete algorithm, None for the others.
+        method: how it is followed.
         notes: lines for people about choices that were made.
         points: the critical points of a greedy path, filled in as it reaches them.
     """
@@ -62,10 +63,14 @@ class Run:
     backend: Backend
     task: Task
     start: Start
-    lr: Schedule | None
+    method: Continuous | Descent
     notes: tuple[str, ...]
-    update: Update | None = None
     points: list[GreedyPoint] = field(default_factory=list)
+
+    @property
+    def descent(self) -> Descent | None:
+        """The discrete algorithm; None for a path in time."""
+        return self.method if isinstance(self.method, Descent) else None
 
 
 def prepare(settings: TrainSettings) -> Run:
@@ -91,14 +96,16 @@ def _prepare(settings: TrainSettings) -> Run:
     notes = [*start.notes, *task.notes]
     if settings.dynamics == "greedy" and settings.weight_decay and start.info.depth > 2:
         notes.append(HELD)
-    lr: Schedule | None = None
-    if update is not None:
+    if update is None:
+        method: Continuous | Descent = Continuous.of(settings)
+    else:
         draws = build_draws(settings, task.cost, start.members, settings.seed)
         lr, words = choose_step(settings, draws, start.network, task.cost, settings.seed)
         notes += [f"step {words}"] if words else []
+        method = Descent(update, lr, settled(settings.max_steps, "max-steps"))
     if settings.dynamics == "flow" and task.shape[0] * task.shape[1] > LARGEST_SOLVE:
         notes.append(f"d_out·d_in is above {LARGEST_SOLVE}: the flow takes explicit steps alone, many on long plateaus")
-    return Run(settings, backend, task, start, lr, tuple(notes), update)
+    return Run(settings, backend, task, start, method, tuple(notes))
 
 
 def _check_times(path: str, start: Start, task: Task) -> None:
@@ -181,7 +188,7 @@ def _going(run: Run) -> UnderWay:
     if settings.weight_decay:
         info = run.start.info
         decay, width = Decay(settings.weight_decay, info.depth), min(info.full_hidden or info.hidden)
-        if run.update is not None and not run.update.coupled:
+        if run.descent is not None and not run.descent.update.coupled:
             tol = 0.0  # what it shrinks is not what it steps against: it settles at no minimum of the sum
         ends = DecayedEnds(run.task.cost, decay, width, tol, _unreached(run))
     else:
@@ -200,7 +207,7 @@ def _unreached(run: Run) -> Unreached:
     held = run.start.network.theta.double().square().sum(1).cpu().numpy()
     reduced = run.start.info.representation != "full"
     lacking = np.maximum(run.start.square_norm - held, 0.0) if reduced else np.zeros(len(held))
-    return Unreached(lacking, run.settings.weight_decay, run.lr, run.update or Update())
+    return Unreached(lacking, run.settings.weight_decay, run.descent)
 
 
 def _follow(
@@ -227,17 +234,12 @@ def _follow(
 
 def _walk(run: Run) -> Walk:
     """The dynamics that the settings name."""
-    s, network, cost = run.settings, run.start.network, run.task.cost
-    assert s.max_steps is not None
+    s, network, cost, method = run.settings, run.start.network, run.task.cost, run.method
     tol = 0.0 if s.weight_decay else s.tol  # with weight decay it is told from outside when a member is there
-    if run.update is not None:
-        assert run.lr is not None
-        return GradientDescent(
-            network, cost, lr=run.lr, max_steps=s.max_steps, tol=tol, weight_decay=s.weight_decay, update=run.update,
-            draws=build_draws(s, cost, run.start.members, s.seed),
-        )  # fmt: skip
-    assert s.rtol is not None
-    limits: dict[str, Any] = {"rtol": s.rtol, "max_time": s.max_time, "max_steps": s.max_steps, "tol": tol}
+    if isinstance(method, Descent):
+        draws = build_draws(s, cost, run.start.members, s.seed)
+        return GradientDescent(network, cost, **vars(method), tol=tol, weight_decay=s.weight_decay, draws=draws)
+    limits: dict[str, Any] = {**vars(method), "tol": tol}
     if s.dynamics == "flow":
         return GradientFlow(network, cost, **limits, weight_decay=s.weight_decay)
     return GreedyPath(
@@ -252,7 +254,7 @@ def _result(run: Run, going: UnderWay, clock: Clock) -> TrainResult:
     unreached = _unreached(run) if run.settings.weight_decay else None
     context = Context(
         cost, test, run.start.info, task_info(cost), run.settings.tol, rtol, _noise_question(run), unreached,
-        update=run.update, lr=run.lr,
+        descent=run.descent,
     )  # fmt: skip
     seen = [i for i, path in enumerate(recorder.paths) if path.rows]
     if not seen:
@@ -314,9 +316,9 @@ def _looked_back(run: Run, going: UnderWay, seen: Sequence[int]) -> Observed | N
 
 def _sharpness(run: Run, looked_at: Observed | None, reason: str) -> Sharpness | None:
     """The sharpness beside the step; None without one."""
-    if looked_at is None or run.lr is None or run.update is None:
+    if looked_at is None or run.descent is None:
         return None
-    return sharpness_of(looked_at, reason, run.lr, run.settings.momentum if run.update.flows else None)
+    return sharpness_of(looked_at, reason, run.descent.lr, run.settings.momentum if run.descent.update.flows else None)
 
 
 def _noise_question(run: Run) -> Question | None:

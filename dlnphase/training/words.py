@@ -118,8 +118,8 @@ def _ending(result: TrainResult) -> str:
         return f"The starts ended differently ({counts}), at t = {outcome.time:.4g} on average."
     steps = f"t = {outcome.time:.4g} ({counted(outcome.steps, 'step')})"
     they = "They" if result.members else "It"
-    if outcome.reason == "converged" and outcome.penalty is not None:
-        return f"{they} converged at {steps}, at rank {outcome.rank}, {_decayed_goal(result)}"
+    if outcome.reason == "converged" and outcome.minimised is not None:
+        return f"{they} converged at {steps}, at rank {outcome.rank}, {_decayed_goal(result, *outcome.minimised)}"
     if outcome.reason == "converged":
         least = result.task.minimum if outcome.reachable is None else outcome.reachable
         relative = (outcome.cost - least) / max(outcome.initial_cost - least, 1e-300)
@@ -142,13 +142,11 @@ def _floor(result: TrainResult) -> str:
     return ""
 
 
-def _decayed_goal(result: TrainResult) -> str:
-    """What a run with weight decay converged to, and how near."""
+def _decayed_goal(result: TrainResult, first: float, last: float) -> str:
+    """What a run with weight decay converged to, and how near; ``first`` and ``last`` are what is minimised."""
     outcome, several = result.outcome, bool(result.members)
-    assert outcome.penalty is not None and outcome.initial_penalty is not None
     least = outcome.reachable or 0.0
-    above = outcome.cost + outcome.penalty - least
-    start = max(outcome.initial_cost + outcome.initial_penalty - least, 1e-300)
+    above, start = last - least, max(first - least, 1e-300)
     what = "C + (λ/2)‖θ‖²"
     if outcome.reached == "decayed-minimum":
         goal = f"to the least {what}, {least:.4g}"
