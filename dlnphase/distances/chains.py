@@ -13,14 +13,14 @@ solutions of (JJᵀ)x = r and products with the Hessian of ⟨λ, c⟩, each in 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
 import torch
 from torch import Tensor
 
-from dlnphase.distances.gram import Bordered, Cholesky, Sylvester
+from dlnphase.distances.gram import Bordered, Cholesky, Inverse, Sylvester
 from dlnphase.networks.chain import Network, split
 
 DENSE_LIMIT = 1600  # above this many equations that meet, JJᵀ is applied, not formed
@@ -136,7 +136,7 @@ class Linearization:
             values.append(term.read(chain[-1]) - term.target)
         self.sizes = [v.shape[1] for v in values]
         self.value = torch.cat(values, 1)
-        self._inverse: Bordered | None = None
+        self._inverse: Inverse | None = None
         self._diagonal: Tensor | None = None
 
     def residual(self) -> Tensor:
@@ -158,39 +158,40 @@ class Linearization:
 
     def vjp(self, multiplier: Tensor) -> Tensor:
         """Jᵀλ, shape (B, P)."""
-        out, parts = self._zeros()
-        for term, layers, states, part in self._each(multiplier):
-            adjoint = term.spread(part, states[-1].shape[1])
-            for k in range(len(layers) - 1, -1, -1):
-                _add(parts[term.order[k]], adjoint, states[k], term.flip)
-                if k:
-                    adjoint = layers[k].mT @ adjoint
-        return out
+        parts: list[Tensor | None] = [None] * self.network.depth
+        for term, states, adjoints in zip(self.constraint.terms, self.states, self._pulled(multiplier), strict=True):
+            for k, adjoint in enumerate(adjoints):
+                _add(parts, term.order[k], adjoint, states[k], term.flip)
+        return self._joined(parts)
 
     def hvp(self, multiplier: Tensor, v: Tensor) -> Tensor:
         """∇²⟨λ, c⟩ v, shape (B, P)."""
-        tangents = split(v, self.network.dims)
-        out, parts = self._zeros()
-        for term, layers, states, part in self._each(multiplier):
-            moves = term.layers(tangents)
-            deltas: list[Tensor | None] = [None]
-            for k in range(len(layers) - 1):
-                step = moves[k] @ states[k]
-                below = deltas[-1]
-                deltas.append(step if below is None else step + layers[k] @ below)
-            adjoint = term.spread(part, states[-1].shape[1])
-            change: Tensor | None = None
-            for k in range(len(layers) - 1, -1, -1):
-                target, delta = parts[term.order[k]], deltas[k]
-                if delta is not None:
-                    _add(target, adjoint, delta, term.flip)
-                if change is not None:
-                    _add(target, change, states[k], term.flip)
-                if k:
-                    step = moves[k].mT @ adjoint
+        return self.bend(multiplier)(v)
+
+    def bend(self, multiplier: Tensor) -> Callable[[Tensor], Tensor]:
+        """The map v ↦ ∇²⟨λ, c⟩ v, for many v."""
+        pulled = self._pulled(multiplier)
+
+        def apply(v: Tensor) -> Tensor:
+            tangents = split(v, self.network.dims)
+            parts: list[Tensor | None] = [None] * self.network.depth
+            for term, layers, states, adjoints in zip(
+                self.constraint.terms, self.layers, self.states, pulled, strict=True
+            ):
+                moves = term.layers(tangents)
+                delta = moves[0] @ states[0]
+                for k in range(1, len(layers)):
+                    _add(parts, term.order[k], adjoints[k], delta, term.flip)
+                    if k + 1 < len(layers):
+                        delta = moves[k] @ states[k] + layers[k] @ delta
+                change: Tensor | None = None
+                for k in range(len(layers) - 1, 0, -1):
+                    step = moves[k].mT @ adjoints[k]
                     change = step if change is None else step + layers[k].mT @ change
-                    adjoint = layers[k].mT @ adjoint
-        return out
+                    _add(parts, term.order[k - 1], change, states[k - 1], term.flip)
+            return self._joined(parts)
+
+        return apply
 
     def solve(self, r: Tensor) -> Tensor:
         """x with JJᵀ x = r, shape (B, m): least-squares where equations repeat each other."""
@@ -227,25 +228,30 @@ class Linearization:
         term = self.constraint.terms[group[0]]
         return len(group) == 1 and len(term.order) <= 2 and term.end is None and term.basis is None
 
-    def _factorise(self, groups: list[list[int]], border: list[int]) -> Bordered:
+    def _factorise(self, groups: list[list[int]], border: list[int]) -> Inverse:
         adjoints = [self._adjoints(i) for i in range(len(self.constraint.terms))]
-        ends = list(accumulate(self.sizes, initial=0))
-        rows = [torch.arange(ends[i], ends[i + 1], device=self.value.device) for i in range(len(self.sizes))]
         solved, crossed = [], []
         corner = self._gram(border, border, adjoints) if border else None
         last = corner
         for group in groups:
             short = self._is_short(group)
             inverse = self._sylvester(group[0]) if short else Cholesky(self._gram(group, group, adjoints))
-            solved.append((torch.cat([rows[i] for i in group]), inverse))
+            solved.append((self._rows(group), inverse))
             if last is not None:
                 between = self._gram(group, border, adjoints)
                 crossed.append(inverse(between))
                 last = last - between.mT @ crossed[-1]
         if corner is None or last is None:
-            return Bordered(solved, rows[0][:0], [], None)
+            return solved[0][1] if len(solved) == 1 else Bordered(solved, slice(0, 0), [], None)
         complement = Cholesky((last + last.mT) / 2, corner.diagonal(dim1=1, dim2=2))
-        return Bordered(solved, torch.cat([rows[i] for i in border]), crossed, complement)
+        return Bordered(solved, self._rows(border), crossed, complement)
+
+    def _rows(self, some: list[int]) -> Tensor | slice:
+        """Where the equations of some terms stand."""
+        ends = list(accumulate(self.sizes, initial=0))
+        if some == list(range(some[0], some[-1] + 1)):
+            return slice(ends[some[0]], ends[some[-1] + 1])
+        return torch.cat([torch.arange(ends[i], ends[i + 1], device=self.value.device) for i in some])
 
     def _sylvester(self, index: int) -> Sylvester:
         layers, states = self.layers[index], self.states[index]
@@ -323,21 +329,31 @@ class Linearization:
         return torch.cat(parts, 1)
 
     # ---- helpers -----------------------------------------------------------------------------
-    def _zeros(self) -> tuple[Tensor, tuple[Tensor, ...]]:
-        out = torch.zeros_like(self.network.theta)
-        return out, split(out, self.network.dims)
-
-    def _each(self, multiplier: Tensor) -> Iterator[tuple[Term, list[Tensor], list[Tensor], Tensor]]:
+    def _pulled(self, multiplier: Tensor) -> list[list[Tensor]]:
+        """For each layer of each term M_{j+1}ᵀ ⋯ M_kᵀ Eᵀλ, shapes (B, n_j, c)."""
+        out = []
         parts = multiplier.split(self.sizes, 1)
-        return zip(self.constraint.terms, self.layers, self.states, parts, strict=True)
+        for term, layers, states, part in zip(self.constraint.terms, self.layers, self.states, parts, strict=True):
+            adjoints = [term.spread(part, states[-1].shape[1])]
+            for layer in reversed(layers[1:]):
+                adjoints.append(layer.mT @ adjoints[-1])
+            out.append(adjoints[::-1])
+        return out
+
+    def _joined(self, parts: Sequence[Tensor | None]) -> Tensor:
+        """What is given for each layer as flat vectors (B, P), zero where nothing is."""
+        flat = [
+            w.new_zeros(w.shape[0], w[0].numel()) if part is None else part.flatten(1)
+            for part, w in zip(parts, self.network.weights, strict=True)
+        ]
+        return torch.cat(flat, 1)
 
 
-def _add(target: Tensor, left: Tensor, right: Tensor, flip: bool) -> None:
-    """target += left · rightᵀ, transposed where the term applies transposed layers."""
-    if flip:
-        target.baddbmm_(right, left.mT) if target.is_contiguous() else target.add_(right @ left.mT)
-    else:
-        target.baddbmm_(left, right.mT) if target.is_contiguous() else target.add_(left @ right.mT)
+def _add(parts: list[Tensor | None], index: int, left: Tensor, right: Tensor, flip: bool) -> None:
+    """parts[index] += left · rightᵀ, transposed where the term applies transposed layers."""
+    first, second = (right, left.mT) if flip else (left, right.mT)
+    before = parts[index]
+    parts[index] = first @ second if before is None else before.baddbmm_(first, second)
 
 
 def _basis_t(basis: Tensor, flat: Tensor) -> Tensor:

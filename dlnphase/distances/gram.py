@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 RIDGES = (1e-14, 1e-12, 1e-10)
+INVERTED = 32  # equations up to which the inverse is formed: it is asked for several times
 
 
 class Inverse(Protocol):
@@ -42,10 +43,15 @@ class Cholesky:
         self.scale = torch.where(diagonal > 0, diagonal, 1.0).rsqrt().unsqueeze(2)
         scaled = gram * self.scale * self.scale.mT
         self.factor, info = torch.linalg.cholesky_ex(scaled)
-        if not bool((info > 0).any()):
-            return
-        # Equations that repeat each other (but agree): a ridge at round-off picks the least-squares solution.
-        eye = torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device)
+        self.inverse: Tensor | None = None
+        if bool((info > 0).any()):
+            self._repair(scaled, info)
+        elif gram.shape[1] <= INVERTED:
+            self.inverse = torch.cholesky_inverse(self.factor)
+
+    def _repair(self, scaled: Tensor, info: Tensor) -> None:
+        """Equations that repeat each other (but agree): a ridge at round-off picks the least-squares solution."""
+        eye = torch.eye(scaled.shape[1], dtype=scaled.dtype, device=scaled.device)
         for ridge in RIDGES:
             bad = info > 0
             again, info_again = torch.linalg.cholesky_ex(scaled[bad] + ridge * eye)
@@ -57,7 +63,9 @@ class Cholesky:
 
     def __call__(self, r: Tensor) -> Tensor:
         """x for columns r of shape (B, m, k)."""
-        return torch.cholesky_solve(self.scale * r, self.factor) * self.scale
+        scaled = self.scale * r
+        x = torch.cholesky_solve(scaled, self.factor) if self.inverse is None else self.inverse @ scaled
+        return x * self.scale
 
 
 class Sylvester:
@@ -80,7 +88,7 @@ class Sylvester:
             eye = torch.eye(self.columns, dtype=s.dtype, device=s.device).expand_as(s)
             self.right = torch.linalg.solve_triangular(root.mT, eye, upper=True)
             return
-        self.failed = self.failed + (~(torch.isfinite(k).all(2).all(1) & torch.isfinite(g).all(2).all(1))).int()
+        self.failed = self.failed + (~torch.isfinite(k.sum((1, 2)) + g.sum((1, 2)))).int()
         good = (self.failed == 0)[:, None, None]
         half = torch.linalg.solve_triangular(root, torch.where(good, g, 0.0), upper=False)
         mu, vectors = torch.linalg.eigh(torch.linalg.solve_triangular(root, half.mT, upper=False))
@@ -120,14 +128,14 @@ class Bordered:
     """Independent groups of equations, and further ones (the border) that meet all of them.
 
     Attributes:
-        groups: row ranges and inverses of the groups.
+        groups: rows and inverses of the groups.
         border: rows of the border, empty where there is none.
         crossed: (JJᵀ)⁻¹ of each group on its columns against the border, shape (B, m_group, m_border).
         last: inverse of the Schur complement of the border.
     """
 
-    groups: Sequence[tuple[Tensor, Inverse]]
-    border: Tensor
+    groups: Sequence[tuple[Tensor | slice, Inverse]]
+    border: Tensor | slice
     crossed: Sequence[Tensor]
     last: Inverse | None
 

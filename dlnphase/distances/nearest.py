@@ -64,8 +64,10 @@ def restore(
         if bool((residual <= restored).all()):
             break
         step = lin.vjp(factor.solve(lin.value))
-        moving = torch.isfinite(step).all(1) & torch.isfinite(residual) & (residual > restored)
-        trial = torch.where(moving[:, None], network.theta - step, network.theta)
+        moving = torch.isfinite(step.sum(1) + residual) & (residual > restored)
+        trial = network.theta - step
+        if not bool(moving.all()):
+            trial = torch.where(moving[:, None], trial, network.theta)
         new = constraint.at(network.with_theta(trial))
         new_residual = new.residual()
         better = moving & (new_residual < residual)
@@ -164,26 +166,27 @@ def nearest(
 def _newton_direction(lin: Linearization, multiplier: Tensor, gradient: Tensor, stationarity: Tensor) -> Tensor:
     """Truncated conjugate gradients on (I − P M P) p = −g; stops at negative curvature."""
     goal = gradient.norm(dim=1) * stationarity.sqrt().clamp(1e-4, 0.3)
+    bend = lin.bend(multiplier)
     p = torch.zeros_like(gradient)
     r = -gradient
     d = r
     rho = (r * r).sum(1)
     running = torch.ones_like(rho, dtype=torch.bool)
     for count in range(80):
-        hd = d - lin.project(lin.hvp(multiplier, d))
+        hd = d - lin.project(bend(d))
         curvature = (d * hd).sum(1)
         negative = running & (curvature <= 1e-10 * (d * d).sum(1))
         if count == 0:
             p = torch.where(negative[:, None], r, p)
         running = running & ~negative
-        step = torch.where(running, rho / torch.where(curvature > 0, curvature, 1.0), 0.0)
-        p = p + step[:, None] * d
-        r = r - step[:, None] * hd
+        step = torch.where(running, rho / torch.where(curvature > 0, curvature, 1.0), 0.0)[:, None]
+        p = torch.addcmul(p, step, d)
+        r = torch.addcmul(r, step, hd, value=-1)
         new = (r * r).sum(1)
         running = running & (new.sqrt() > goal)
         if not bool(running.any()):
             break
-        d = torch.where(running[:, None], r + (new / rho.clamp_min(1e-300))[:, None] * d, d)
+        d = torch.addcmul(r, torch.where(running, new / rho.clamp_min(1e-300), 0.0)[:, None], d)
         rho = torch.where(running, new, rho)
     return p
 
