@@ -153,3 +153,21 @@ def test_the_tail_of_a_lazy_run_falls_as_it_should():
     for record in follow(network, cost, output_times=times):
         if record.time[0] in times:
             assert record.excess[0] == pytest.approx(costs[record.time[0]], rel=0.15)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_balanced_mode_of_the_wrong_sign_is_left_undecided_by_round_off(seed):
+    """W_l = σO_l with det(W_3 W_2 W_1) < 0, of a target with det > 0: no exact flow changes that sign.
+
+    It stays at the saddle of the other modes. Floats of orthogonal matrices are balanced to round-off, which lets it go
+    once layers have decayed to √round-off as 1/t: 1e7 and more. Until then the cost is that of the saddle.
+    """
+    rng = np.random.default_rng(seed)
+    turns = [np.linalg.qr(rng.standard_normal((3, 3)))[0] for _ in range(3)]
+    turns[0] *= -np.sign(np.linalg.det(turns[2] @ turns[1] @ turns[0]))
+    network = Network.from_weights([CPU.tensor(0.5 * o) for o in turns])
+    records = list(gradient_flow(network, factorization(np.diag([3.0, 2.0, 1.0]), CPU), max_steps=5000))
+    end = records[-1]
+    assert end.reasons == ["precision_floor"]
+    assert end.time[0] > 1e7 and end.excess[0] == pytest.approx(0.5, abs=1e-6)
+    assert np.linalg.svd(end.A[0], compute_uv=False)[2] < 1e-12

@@ -15,7 +15,8 @@ from dlnphase.costs.quadratic import factorization
 from dlnphase.costs.tasks import planted_task
 from dlnphase.dynamics import gradient_flow
 from dlnphase.dynamics.framed_cost import FramedCost, turn_rows
-from dlnphase.dynamics.frames import Frames, align, direction_weights, has_empty_ends, learned_directions
+from dlnphase.dynamics.frames import Frames, align, learned_directions
+from dlnphase.dynamics.sizes import direction_weights, has_empty_ends
 from dlnphase.networks.chain import Network
 from dlnphase.networks.krylov import sample
 from dlnphase.networks.sampling import balanced_network, gaussian_network

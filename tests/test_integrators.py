@@ -11,7 +11,7 @@ from tolerances import assert_equal
 from dlnphase.backend import resolve_backend
 from dlnphase.costs.quadratic import QuadraticCost
 from dlnphase.dynamics.framed_cost import FramedCost
-from dlnphase.dynamics.frames import inverse_sizes, scaled_norm
+from dlnphase.dynamics.sizes import inverse_sizes, scaled_norm
 from dlnphase.dynamics.span import Span
 from dlnphase.dynamics.steppers import dormand_prince, rosenbrock
 from dlnphase.dynamics.steppers.stiff_solver import Point, StiffSolver

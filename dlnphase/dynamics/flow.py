@@ -23,17 +23,11 @@ from torch import Tensor
 from dlnphase.costs.quadratic import Cost
 from dlnphase.dynamics.clocks import Clocks
 from dlnphase.dynamics.framed_cost import FramedCost
-from dlnphase.dynamics.frames import (
-    Frames,
-    align,
-    has_empty_ends,
-    inverse_sizes,
-    learned_directions,
-    scaled_norm,
-)
+from dlnphase.dynamics.frames import Frames, align, learned_directions
 from dlnphase.dynamics.mild import Handover, Mild
 from dlnphase.dynamics.records import Record, Walk
 from dlnphase.dynamics.side_by_side import parts, side_by_side
+from dlnphase.dynamics.sizes import has_empty_ends, inverse_sizes, scaled_norm
 from dlnphase.dynamics.state import Fixed, Room, State
 from dlnphase.dynamics.step_control import (
     END_OF_TIME,
@@ -365,7 +359,8 @@ class _Flow(State):
         idle = self.clocks.steps - self.clocks.last_change
         bounds = self.clocks.threshold, self.clocks.ceiling
         each = zip(record.excess, *bounds, self.control.h, idle, self.clocks.time, self.clocks.steps, strict=True)
-        return [self.limits.reason(*values) for values in each]
+        by_round_off = ("precision_floor" if undecided else None for undecided in self.frames.undecided.tolist())
+        return [self.limits.reason(*values) or other for values, other in zip(each, by_round_off, strict=True)]
 
     def _point(self) -> Point:
         return Point(self.network, self.framed, self.learned)

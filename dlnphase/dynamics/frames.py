@@ -12,6 +12,7 @@ accurate relatively, so that re-aligning an aligned frame does not spoil the gra
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -19,18 +20,20 @@ from torch import Tensor
 
 from dlnphase.costs.quadratic import Cost
 from dlnphase.dynamics.framed_cost import FramedCost, turn_rows
+from dlnphase.dynamics.sizes import direction_weights, space_weights
 from dlnphase.dynamics.state import State
 from dlnphase.dynamics.step_control import excess_out_of_reach
 from dlnphase.networks.batch import Batched
-from dlnphase.networks.chain import Network, split
+from dlnphase.networks.chain import Network
 
 EMERGENCE = 30.0  # some directions lead their space when the least λ of them exceeds this multiple of the others' mean
 LEARNED = 1e-2  # weight, relative to the largest, from which a leading direction counts as learned
 SEPARATED = 0.1  # weight, relative to a leading direction's, below which a direction counts as smaller
 RECHECK = 5.0  # a space is searched again when its other directions gained this multiple of their mean weight
 POWER_ITERATIONS = 12
-GROWTH_KNOWN = 1e-2  # relative error below which a step tells the size of a direction it fills
 BALANCE_NOISE = 8.0  # round-offs of the largest entry that add up in D_l
+LOST = 10.0  # times that round-off: the weight below which it decides what becomes of a direction …
+REGROWN = 100.0  # … and from which it is seen to have decided
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -42,16 +45,24 @@ class Frames(State, Batched):
         hidden: O_1, …, O_{L-1}, each (B, n_l, n_l).
         leading: number of aligned leading directions of each space and member, each (B,).
         checked: weight left to the other directions of each space when it was last searched, each (B,).
+        volume: log det M_l on them at that time, where a hidden space is narrow enough for all to be needed, each (B,).
         balance: conserved D_l = W_{l+1}ᵀW_{l+1} − W_lW_lᵀ of the hidden spaces in their frames, each (B, n_l, n_l).
         unresolved: round-off of that D_l at the start, each (B,).
+        resolved: directions of the hidden spaces that had more weight than that when last looked at, each (B, n_l).
+        lost: those that have decayed to less, each (B, n_l).
+        undecided: members in which such a direction came back: round-off of the start decided it, (B,).
     """
 
     cost: FramedCost
     hidden: list[Tensor]
     leading: list[Tensor]
     checked: list[Tensor]
+    volume: list[Tensor]
     balance: list[Tensor]
     unresolved: list[Tensor]
+    resolved: list[Tensor]
+    lost: list[Tensor]
+    undecided: Tensor
 
     @classmethod
     def identity(cls, network: Network, cost: Cost) -> Frames:
@@ -60,79 +71,19 @@ class Frames(State, Batched):
         eyes = [torch.eye(n, dtype=like.dtype, device=like.device).repeat(network.batch, 1, 1) for n in network.hidden]
         leading = [torch.zeros(network.batch, dtype=torch.long, device=like.device) for _ in network.dims]
         checked = [torch.zeros_like(like[:, 0]) for _ in network.dims]
+        volume = [torch.full_like(each, torch.inf) for each in checked]
         eps = BALANCE_NOISE * torch.finfo(like.dtype).eps
         unresolved = [eps * weights.amax(-1) for weights in direction_weights(network)[1:-1]]
         framed = FramedCost(cost, network.batch, like, excess_out_of_reach(cost, network))
-        return cls(framed, eyes, leading, checked, network.balancedness(), unresolved)
+        resolved, lost = ([torch.zeros_like(eye[:, 0], dtype=torch.bool) for eye in eyes] for _ in range(2))
+        undecided = torch.zeros_like(like[:, 0], dtype=torch.bool)
+        balance = network.balancedness()
+        return cls(framed, eyes, leading, checked, volume, balance, unresolved, resolved, lost, undecided)
 
     def to_original(self, network: Network, member: int) -> list[Tensor]:
         """Layers of one member in the frame the run started in: W_l = O_lᵀ Ŵ_l O_{l-1}."""
         o = [self.cost.right, *self.hidden, self.cost.left]
         return [o[i + 1][member].T @ w[member] @ o[i][member] for i, w in enumerate(network.weights)]
-
-
-def direction_weights(network: Network) -> list[Tensor]:
-    """M_ii of M_l = W_l W_lᵀ + W_{l+1}ᵀ W_{l+1} for every space l = 0, …, L, each (B, n_l)."""
-    squares = [w.square() for w in network.weights]
-    below = [s.sum(-1) for s in squares]
-    above = [s.sum(-2) for s in squares]
-    middle = [b + a for b, a in zip(below[:-1], above[1:], strict=True)]
-    return [above[0], *middle, below[-1]]
-
-
-def inverse_sizes(network: Network) -> list[Tensor]:
-    """1/r for r = √M_ii, the size of each direction of each space 0, …, L, each (B, n_l): the yardstick of errors."""
-    floor = torch.finfo(network.theta.dtype).tiny ** 0.5
-    return [m.clamp_min(floor).rsqrt() for m in direction_weights(network)]
-
-
-def scaled_norm(theta: Tensor, dims: tuple[int, ...], scales: list[Tensor]) -> Tensor:
-    """√(1/L Σ_l Σ_ij W_l[i,j]² / (r_i r_j)) of flat layers (B, P), shape (B,); scales hold 1/r of every space."""
-    total = torch.zeros_like(theta[:, 0])
-    for i, layer in enumerate(split(theta, dims)):
-        inner = torch.matmul(layer.square(), scales[i].unsqueeze(-1)).squeeze(-1)
-        total = total + (inner * scales[i + 1]).sum(-1)
-    return (total / (len(dims) - 1)).sqrt()
-
-
-def has_empty_ends(network: Network) -> bool:
-    """Whether the first or the last layer of a member leaves input or output directions untouched.
-
-    Layers narrower than the ends do, and so do starts of low rank. Such directions have no size of their own.
-    """
-    tolerance = 100 * torch.finfo(network.theta.dtype).eps
-    ends = (network.weights[0], network.weights[-1].mT)
-    ranks = (torch.linalg.matrix_rank(w.nan_to_num(0.0, 0.0, 0.0), rtol=tolerance) < w.shape[-1] for w in ends)
-    return any(bool(r.any()) for r in ranks)
-
-
-def with_grown_ends(scales: list[Tensor], new: Network, error: Tensor) -> list[Tensor]:
-    """Scales in which an input or output direction has at least the size a step gives it.
-
-    Only where the step tells that size to one part in a hundred: error that fills an empty direction is no growth.
-    Behind a layer narrower than the end, some directions carry no mode of their own, only the turning of others:
-    there the smallest direction of that layer is size enough.
-
-    Steps of this kind walk such a network from its start on, through every burst, where errors of layers go the same
-    way and add up in A: sizes count 2/L of what they are, so that a deep one is as exact as one of two layers.
-
-    Args:
-        scales: 1/r of every space before the step.
-        new: the network after it.
-        error: its estimated error, flat (B, P).
-    """
-    wrong = split(error, new.dims)
-    floor = torch.finfo(error.dtype).tiny ** 0.5
-    out = list(scales)
-    for space, layer, dim, other in ((0, 0, -2, -1), (new.depth, new.depth - 1, -1, -2)):
-        squares = new.weights[layer].square()
-        size = squares.sum(dim)
-        known = wrong[layer].square().sum(dim) < GROWTH_KNOWN**2 * size
-        grown = torch.where(known, size, 0.0)
-        if squares.shape[dim] < squares.shape[other]:
-            grown = torch.maximum(grown, squares.sum(other).amin(-1, keepdim=True))
-        out[space] = torch.minimum(scales[space], grown.clamp_min(floor).rsqrt())
-    return [scale * max(new.depth / 2, 1.0) for scale in out]
 
 
 def align(network: Network, frames: Frames, settled: bool = False) -> bool:
@@ -144,13 +95,32 @@ def align(network: Network, frames: Frames, settled: bool = False) -> bool:
     Returns whether any space of any member has a leading direction (else nothing was changed).
     """
     spaces = range(len(network.dims))
+    for space in spaces[1:-1]:
+        _watch(network, frames, space)
     for space in spaces:
         _realign(network, frames, space, settled)
     for space in spaces:
         _promote(network, frames, space)
     for space in spaces[1:-1]:
         _restore_balance(network, frames, space)
+        _restore_small_balance(network, frames, space)
+        limit = LOST * frames.unresolved[space - 1].unsqueeze(-1)
+        frames.resolved[space - 1] = _standing(network, frames, space) > limit
     return any(bool((k > 0).any()) for k in frames.leading)
+
+
+def _watch(network: Network, frames: Frames, space: int) -> None:
+    """Note which directions of a hidden space have decayed to the round-off of D_l, and whether one came back."""
+    unresolved, weights = frames.unresolved[space - 1].unsqueeze(-1), _standing(network, frames, space)
+    frames.lost[space - 1] |= frames.resolved[space - 1] & (weights < LOST * unresolved)
+    frames.undecided |= (frames.lost[space - 1] & (weights > REGROWN * unresolved)).any(-1)
+
+
+def _standing(network: Network, frames: Frames, space: int) -> Tensor:
+    """M_ii of leading directions i, and of the others the largest, (B, n_l)."""
+    weights = space_weights(network, space)
+    rest = torch.arange(weights.shape[-1], device=weights.device) >= frames.leading[space].unsqueeze(-1)
+    return torch.where(rest, (weights * rest).amax(-1, keepdim=True), weights)
 
 
 def learned_directions(network: Network, frames: Frames) -> tuple[Tensor, Tensor] | None:
@@ -160,10 +130,12 @@ def learned_directions(network: Network, frames: Frames) -> tuple[Tensor, Tensor
         return None
     out = []
     for space in (network.depth, 0):
-        weights = _space_weights(network, space)[:, :k]
+        weights = space_weights(network, space)[:, :k]
         leads = torch.arange(k, device=weights.device) < frames.leading[space].unsqueeze(-1)
         out.append(leads & (weights > LEARNED * weights.amax(-1, keepdim=True)))
-    return out[0], out[1]
+    a = network.product()[:, :k, :k]
+    least = LEARNED**network.depth * a.square().amax((-2, -1)).unsqueeze(-1)
+    return out[0] & (a.square().sum(-1) > least), out[1] & (a.square().sum(-2) > least)
 
 
 def _realign(network: Network, frames: Frames, space: int, settled: bool) -> None:
@@ -184,7 +156,7 @@ def _realign(network: Network, frames: Frames, space: int, settled: bool) -> Non
         x, _ = _normalized(column)
         tail = x[:, 1:] * (leading > i).unsqueeze(-1) * torch.sign(x[:, :1])
         if settled:
-            weights = _space_weights(network, space)
+            weights = space_weights(network, space)
             tail = tail * (weights[:, i + 1 :] < SEPARATED * weights[:, i : i + 1])
         _turn(network, frames, space, i, tail)
 
@@ -196,13 +168,16 @@ def _promote(network: Network, frames: Frames, space: int) -> None:
     axes = torch.arange(n, device=leading.device)
     while True:
         open_axes = axes >= leading.unsqueeze(-1)
-        weights = _space_weights(network, space) * open_axes
+        weights = space_weights(network, space) * open_axes
         total = weights.sum(-1)
         count = (n - leading).clamp_min(1)
-        grown = total > frames.checked[space] * (1 + RECHECK / count)
-        if not bool(grown.any()):
+        volume = _volume(network, space, open_axes)
+        changed = total > frames.checked[space] * (1 + RECHECK / count)
+        changed |= volume < frames.volume[space] - math.log(EMERGENCE)
+        if not bool(changed.any()):
             return
-        frames.checked[space] = torch.where(grown, total, frames.checked[space])
+        frames.checked[space] = torch.where(changed, total, frames.checked[space])
+        frames.volume[space] = torch.where(changed, volume, frames.volume[space])
         x = torch.zeros_like(weights).scatter_(1, weights.argmax(-1, keepdim=True), 1.0)
         for _ in range(POWER_ITERATIONS):
             x, value = _normalized(_gram_times(network, space, x) * open_axes)
@@ -216,6 +191,21 @@ def _promote(network: Network, frames: Frames, space: int) -> None:
             _turn(network, frames, space, i, tail)
         leading += emerged.long()
         frames.checked[space] = torch.where(emerged, torch.zeros_like(total), frames.checked[space])
+
+
+def _volume(network: Network, space: int, open_axes: Tensor) -> Tensor:
+    """log det M_l on the open axes of a hidden space no wider than an end, (B,): it falls as a direction decays.
+
+    Infinite elsewhere: wider spaces have directions to spare, and lose none that matters.
+    """
+    n = network.dims[space]
+    if not 0 < space < network.depth or n > min(network.shape):
+        return torch.full_like(network.theta[:, 0], torch.inf)
+    below, above = network.weights[space - 1], network.weights[space]
+    both = open_axes.unsqueeze(-1) & open_axes.unsqueeze(-2)
+    matrix = torch.where(both, below @ below.mT + above.mT @ above, 0.0)
+    matrix.diagonal(dim1=-2, dim2=-1).add_((~open_axes).to(matrix.dtype))
+    return torch.linalg.slogdet(matrix)[1]
 
 
 def _stands_out(network: Network, space: int, open_axes: Tensor, weights: Tensor) -> Tensor:
@@ -266,7 +256,7 @@ def _restore_balance(network: Network, frames: Frames, space: int) -> None:
     """
     leading, balance = frames.leading[space], frames.balance[space - 1]
     below, above = network.weights[space - 1], network.weights[space].mT
-    weights = _space_weights(network, space)
+    weights = space_weights(network, space)
     for i in range(int(leading.max())):
         row, column = below[:, i], above[:, i]
         found = (above[:, i + 1 :] @ column.unsqueeze(-1) - below[:, i + 1 :] @ row.unsqueeze(-1)).squeeze(-1)
@@ -277,6 +267,26 @@ def _restore_balance(network: Network, frames: Frames, space: int) -> None:
         excess = excess * (excess.abs() > frames.unresolved[space - 1].unsqueeze(-1))
         size = weights[:, i : i + 1] + weights[:, i + 1 :]
         _shear(below, above, i, excess / size.clamp_min(torch.finfo(row.dtype).tiny))
+
+
+def _restore_small_balance(network: Network, frames: Frames, space: int) -> None:
+    """Put the conserved D_ii of small directions i back: it says what becomes of a mode that passes through zero.
+
+    A mode with the wrong sign has to lose a layer first. Where layers are balanced none can be lost, the mode decays as
+    a power of time and the path stays at its saddle; errors of steps would unbalance the layers and let it go.
+    Scaling W_l's row by √q and W_{l+1}'s column by 1/√q leaves A, and |column|²/q − |row|² q = D_ii has one solution.
+    """
+    below, above = network.weights[space - 1], network.weights[space].mT
+    rows, columns = below.square().sum(-1), above.square().sum(-1)
+    target = frames.balance[space - 1].diagonal(dim1=-2, dim2=-1)
+    weights = rows + columns
+    small = weights < SEPARATED * weights.amax(-1, keepdim=True)
+    wrong = (columns - rows - target).abs() > frames.unresolved[space - 1].unsqueeze(-1)
+    root = (target.square() + 4 * rows * columns).sqrt()
+    q = torch.where(target > 0, 2 * columns / (root + target), (root - target) / (2 * rows))
+    factor = torch.where(small & wrong & (rows > 0) & (columns > 0), q, 1.0).sqrt().unsqueeze(-1)
+    below *= factor
+    above /= factor
 
 
 def _shear(below: Tensor, above: Tensor, i: int, share: Tensor) -> None:
@@ -337,14 +347,4 @@ def _gram_times_axis(network: Network, space: int, i: int) -> Tensor:
         term = (w.mT @ w[:, :, i].unsqueeze(-1)).squeeze(-1)
         out = term if out is None else out + term
     assert out is not None
-    return out
-
-
-def _space_weights(network: Network, space: int) -> Tensor:
-    """Diagonal of M_l, shape (B, n_l)."""
-    out = torch.zeros((network.batch, network.dims[space]), dtype=network.theta.dtype, device=network.theta.device)
-    if space > 0:
-        out = out + network.weights[space - 1].square().sum(-1)
-    if space < network.depth:
-        out = out + network.weights[space].square().sum(-2)
     return out

@@ -39,7 +39,8 @@ def _too_large(run: Run) -> str:
 
 
 def _drowned(run: Run) -> str:
-    return f"round-off of the learned modes reached the unlearned ones: try {_precision(run)}a smaller --gamma"
+    cause = "round-off, of learned modes or of layers balanced to the last digit, decides what comes next"
+    return f"{cause}: try {_precision(run)}a smaller --gamma"
 
 
 def _late(run: Run) -> str:

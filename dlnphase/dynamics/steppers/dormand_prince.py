@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dlnphase.dynamics.framed_cost import FramedCost
-from dlnphase.dynamics.frames import scaled_norm, with_grown_ends
+from dlnphase.dynamics.sizes import scaled_norm, with_grown_ends
 from dlnphase.dynamics.stabilised import DORMAND_PRINCE
 from dlnphase.dynamics.steppers.stiff_solver import Point, seen
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dlnphase.dynamics.framed_cost import FramedCost
-from dlnphase.dynamics.frames import scaled_norm, with_grown_ends
+from dlnphase.dynamics.sizes import scaled_norm, with_grown_ends
 from dlnphase.dynamics.span import Span
 from dlnphase.dynamics.steppers.stiff_solver import Point, StiffSolver, seen
 
@@ -54,10 +54,10 @@ def step(
     """One step of size h (shape (B,)) from a point.
 
     Args:
-        scales: 1/r of the directions of every space, see :func:`dlnphase.dynamics.frames.inverse_sizes`.
+        scales: 1/r of the directions of every space, see :func:`dlnphase.dynamics.sizes.inverse_sizes`.
         exact: measure the error on the layers themselves. Its measure in function space is cheaper, but
             made of terms that may cancel: good down to about 1e-7.
-        growing: end directions may be empty, see :func:`dlnphase.dynamics.frames.with_grown_ends`.
+        growing: end directions may be empty, see :func:`dlnphase.dynamics.sizes.with_grown_ends`.
 
     Returns (θ at t + h, flat (B, P); the size of its estimated error relative to r, shape (B,)).
     """
