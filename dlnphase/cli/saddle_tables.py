@@ -170,16 +170,15 @@ def _answers(result: DetectResult) -> Table | None:
 
 def _escapes(result: DetectResult) -> Table | None:
     """How each saddle is left: the growth of the next mode beside ‖∇C‖, and the direction."""
-    left = [v for v in result.visits if v.escape is not None and v.escape.alignment is not None]
+    left = [(v, e) for v in result.visits if (e := v.escape) is not None and e.alignment is not None]
     if not left:
         return None
     rate = "s = ‖∇C‖ − λ" if result.path.weight_decay else "s = ‖∇C‖"
     table = _table("How the saddles are left", result, "rate on the path", rate, "aligned with its top pair")
     less = ", less weight decay" if result.path.weight_decay else ""
-    for v in left:
-        assert v.escape is not None
-        aligned = f"{v.escape.alignment:.4f}"
-        table.add_row(*_first(result, v), number(v.escape.rate), number(v.escape.predicted_rate), aligned)
+    for v, escape in left:
+        aligned = f"{escape.alignment:.4f}"
+        table.add_row(*_first(result, v), number(escape.rate), number(escape.predicted_rate), aligned)
     explain(
         table,
         f"s: the rate that theory gives the next mode, the largest singular value of −∇C there{less}; aligned: the "

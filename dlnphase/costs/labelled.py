@@ -8,6 +8,7 @@ from torch import Tensor
 
 from dlnphase.backend import Backend
 from dlnphase.costs.cross_entropy import CrossEntropy
+from dlnphase.costs.observations import Data
 from dlnphase.costs.quadratic import QuadraticCost, regression
 
 
@@ -20,12 +21,10 @@ class LabelledSquares(QuadraticCost):
     @classmethod
     def of(cls, x: np.ndarray, y: np.ndarray, classes: int, backend: Backend) -> LabelledSquares:
         """From inputs (N, d_in) and classes 0 … k − 1 (N,)."""
-        plain = regression(x, np.eye(classes)[y], backend, keep=True)
-        assert plain.data is not None
-        out = cls(
-            "classification", "right", plain.operator, plain.minimizer, plain.minimum, plain.resolution, plain.data
-        )
-        out.x, out.labels = plain.data.design, CrossEntropy(torch.as_tensor(y, device=backend.device))
+        rows = np.eye(classes)[y]
+        plain, data = regression(x, rows, backend), Data(backend.tensor(x), backend.tensor(rows))
+        out = cls("classification", "right", plain.operator, plain.minimizer, plain.minimum, plain.resolution, data)
+        out.x, out.labels = data.design, CrossEntropy(torch.as_tensor(y, device=backend.device))
         return out
 
     def accuracy(self, a: Tensor) -> Tensor:

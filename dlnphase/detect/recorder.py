@@ -295,9 +295,8 @@ class _Log:
         wanted = [tuple(w.shape) for w in self.layers]
         if self.product:
             wanted = [(wanted[-1][0], wanted[0][1])]
-        if found != wanted:
+        if held is None or found != wanted:
             raise InputError(f"Recorder: {self.path} holds layers of shapes {found}, expected {wanted}")
-        assert held is not None
         step = int(old.step[-1]) if at is None else at
         present, same = self.present(), np.flatnonzero(old.step == step)
         if len(same) and not all(_equal(w[same[0]], now) for w, now in zip(held, present, strict=True)):

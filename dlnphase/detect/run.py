@@ -158,7 +158,7 @@ def _detect(
         if whole and prover is not None and settings.prove == "path":
             whole = prover.path(source, before=earlier, on_step=on_step, should_stop=stop)
         if whole and settings.record and source.rows is not None:
-            looked_at = _looked_at(source, settings.record)
+            looked_at = _looked_at(source, source.rows, settings.record)
         complete = whole
     provenance = clock.provenance()
     return DetectResult(
@@ -182,10 +182,9 @@ def _detect(
     )
 
 
-def _looked_at(source: Source, names: tuple[str, ...]) -> Observed:
+def _looked_at(source: Source, rows: tuple[np.ndarray, np.ndarray], names: tuple[str, ...]) -> Observed:
     """What the observables say of a path of weights, at some of its own records."""
-    assert source.rows is not None
-    t, step = source.rows
+    t, step = rows
     chosen = records_to_look_at(len(t), sum(w[0].size for w in source.layers))
     layers = [w[chosen].astype(float) for w in source.layers]
     return look_at(layers, t[chosen], step[chosen], names, source.task.cost, source.info.weight_decay)

@@ -166,8 +166,7 @@ def _beside_its_file(settings: DetectSettings, config: TrainSettings) -> TrainSe
 
 
 def _trace_of(result: TrainResult, member: int) -> MemberTrace:
-    trajectory = result.trajectory
-    assert trajectory is not None
+    trajectory = result.path
     rows = trajectory.rows_of(member)
     stored = {int(row): k for k, row in enumerate(trajectory.weights_index)}
 

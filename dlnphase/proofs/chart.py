@@ -77,7 +77,7 @@ def prove_critical(a: np.ndarray, rank: int, cost: BallCost) -> Chart:
     if rank > min(a.shape):
         raise Undecided(f"rank: {rank} is more than a {d_out}×{d_in} matrix can have")
     rows, x, y = _coordinates(a, rank)
-    z, preconditioner = np.concatenate([x.ravel(), y.ravel()]), None
+    z = np.concatenate([x.ravel(), y.ravel()])
     for _ in range(NEWTON):
         f, jacobian = _system(*_unpack(exact(z[:, None]), x.shape, y.shape), rows, cost)
         preconditioner = _inverse(middle(jacobian))
@@ -85,7 +85,6 @@ def prove_critical(a: np.ndarray, rank: int, cost: BallCost) -> Chart:
         if not np.abs(step).max(initial=0.0) <= 0.1 * np.abs(z).max():
             raise Undecided("no critical matrix of this rank is near")
         z = z - step
-    assert preconditioner is not None
     f, _ = _system(*_unpack(exact(z[:, None]), x.shape, y.shape), rows, cost)
     radius = _krawczyk(z, exact(preconditioner), f, (x.shape, y.shape), rows, cost)
     split = x.size

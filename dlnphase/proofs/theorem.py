@@ -71,18 +71,17 @@ def conclude(
         except Undecided as reason:
             refused.append(f"rank {point.rank} at t = {times[node][0]:.4g}: {reason}")
             continue
-        if proved and saddle.chart.rank <= proved[-1].saddle.chart.rank:
+        if saddle.distance is None or (proved and saddle.chart.rank <= proved[-1].saddle.chart.rank):
             continue
-        proved.append(PathVisit(node, times[node], _distance(saddle, tube, node), saddle))
+        proved.append(PathVisit(node, times[node], _distance(saddle.distance, tube, node), saddle))
     return Theorem(tuple(proved), end, times[-1], tuple(refused))
 
 
-def _distance(saddle: SaddleProof, tube: Tube, node: int) -> float:
+def _distance(from_node: float, tube: Tube, node: int) -> float:
     """‖θ(t_i) − θ_c‖: from the leading floats of the node, and from the path to them."""
     part = Tube(tube.limbs, [tube.nodes[node]], [], [tube.radii[node]])
-    assert saddle.distance is not None
     with precision(PRECISION):
-        return upper(flint().arb(saddle.distance) + flint().arb(about(part)))
+        return upper(flint().arb(from_node) + flint().arb(about(part)))
 
 
 def _visited(tube: Tube, times: Sequence[tuple[float, float]], min_prominence: float) -> list[int]:

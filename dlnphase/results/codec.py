@@ -7,6 +7,7 @@ itself (settings do). Fields whose metadata says ``{"yaml": False}`` stay in mem
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -113,15 +114,11 @@ def _float(data: int | float, where: str) -> float:
 def _decode_union(args: tuple[Any, ...], data: Any, where: str) -> Any:
     if data is None and type(None) in args:
         return None
-    choices = [a for a in args if a is not type(None)]
-    error: InputError | None = None
-    for choice in choices:
-        try:
+    *others, last = (a for a in args if a is not type(None))
+    for choice in others:
+        with contextlib.suppress(InputError):
             return _decode(choice, data, where)
-        except InputError as caught:
-            error = caught
-    assert error is not None
-    raise error
+    return _decode(last, data, where)
 
 
 def _decode_list(origin: Any, args: tuple[Any, ...], data: Any, where: str) -> Any:

@@ -17,7 +17,7 @@ from dlnphase.findings import counted
 from dlnphase.results.codec import encode, memory_only
 from dlnphase.results.files import npz_bytes
 from dlnphase.results.provenance import Provenance
-from dlnphase.results.reading import load_with_arrays, main_file
+from dlnphase.results.reading import at_hand, load_with_arrays, main_file
 from dlnphase.results.schema import result_text
 
 PROOF_FILE, ARRAYS_FILE, WORDS_FILE = "proof.yaml", "proof.npz", "proof.md"
@@ -164,9 +164,9 @@ class ProofDocument:
 
 def proof_files(document: ProofDocument) -> dict[str, str | bytes]:
     """The three files of a proof by name, with their checksums."""
-    assert document.arrays is not None
+    arrays = at_hand(document.arrays, ARRAYS_FILE, PROOF_FILE)
     sealed = replace(document, sha256=checksums(document))
-    return {PROOF_FILE: result_text(sealed), ARRAYS_FILE: npz_bytes(document.arrays), WORDS_FILE: proof_words(sealed)}
+    return {PROOF_FILE: result_text(sealed), ARRAYS_FILE: npz_bytes(arrays), WORDS_FILE: proof_words(sealed)}
 
 
 def checksums(document: ProofDocument) -> dict[str, str]:
@@ -209,11 +209,13 @@ def proof_words(document: ProofDocument) -> str:
         if v.kind == "global-minimum":
             out.append(f"- Visit {v.visit} (start {v.member}): there is a global minimum of the loss{near}.")
             continue
-        assert c.cost is not None and c.rate is not None
+        bounds = ""
+        if c.cost is not None and c.rate is not None:
+            bounds = f", with C in [{c.cost[0]!r}, {c.cost[1]!r}] and ‖∇C‖ in [{c.rate[0]!r}, {c.rate[1]!r}]"
         out.append(
-            f"- Visit {v.visit} (start {v.member}): there is a critical matrix of C of rank exactly {c.rank}, with C "
-            f"in [{c.cost[0]!r}, {c.cost[1]!r}] and ‖∇C‖ in [{c.rate[0]!r}, {c.rate[1]!r}]. It belongs to a critical "
-            f"point of the loss that is no local minimum (in networks with more than {c.rank} channels){near}."
+            f"- Visit {v.visit} (start {v.member}): there is a critical matrix of C of rank exactly {c.rank}{bounds}. "
+            f"It belongs to a critical point of the loss that is no local minimum (in networks with more than {c.rank} "
+            f"channels){near}."
         )
     if document.theorem is not None:
         out += ["", *_path_words(document.theorem)]
