@@ -121,3 +121,17 @@ def test_what_was_looked_at_is_a_table(runs):
     assert {"member", "t", "step", "sharpness", "layer_norms_1", "layer_norms_3", "ntk_rate"} <= set(columns)
     assert all(len(c) == len(seen.t) for c in columns.values()) and "layer_norms" in seen.headline()
     assert isinstance(seen, Observed)
+
+
+def test_labels_tell_what_differs_and_no_more_and_round_off_stretches_no_axis(runs, tmp_path):
+    """Flow beside noise: what only one of them has, or has switched off, is no difference."""
+    noisy, heavy = tmp_path / "noisy", tmp_path / "heavy"
+    for path, more in ((noisy, {"batch_size": 5, "max_steps": 200}), (heavy, {"momentum": 0.5, "max_steps": 50})):
+        path.mkdir()
+        save_train(dlnphase.train(TrainSettings(**SMALL, dynamics="sgd", **more)), path)
+    sources = read_sources([noisy, runs / "flow", heavy])
+    assert [s.label for s in sources] == ["sgd, β = 0, batches of 5", "flow", "sgd, β = 0.5"]
+    assert [s.label for s in read_sources([noisy, runs / "flow"])] == ["sgd, batches of 5", "flow"]
+    (drawn,), _ = draw(PlotSettings(source=(noisy, runs / "flow"), kind=("difference",)))
+    (line,) = lines(drawn.figure, "distance")
+    assert drawn.figure.axes[0].get_ylim()[0] > 1e-8 and np.nanmax(line.get_ydata()) > 1e-3

@@ -92,7 +92,7 @@ WALKS = {
     ),
     "steps and batches that change": (
         lambda: descent(
-            options={"lr": [(0, 0.02), (40, 0.005), (150, 0.01)], "max_steps": 200, "tol": 0.0},
+            options={"lr": [(0, 0.02), (40, 0.005), (150, 0.01)], "max_steps": 240, "tol": 0.0},
             noise={"batch_size": [(0, 3), (80, 9)]},
         ),
         {"unrecorded"},

@@ -19,6 +19,7 @@ from dlnphase.results.train import TrainResult
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+SAME = 1e-13  # relative distances up to this are round-off, and no reason to draw an axis further down
 WORDS = (
     "Distances and angles at equal times: of the first run at its records, of the others on the straight line between "
     "two of theirs; grey: what a line past one of their records misses it by, more than that leaves open."
@@ -64,7 +65,8 @@ def figure(sources: Sequence[Source], look: Look, arrangement: Arrangement) -> F
             axes[0].plot(apart.t, left, color=FAINT, linewidth=0.6, gid="open")
             axes[1].plot(apart.t, apart.angle, **style, label=label, gid="angle")
             shares.append(share)
-    logarithmic(axes[0], np.concatenate(shares))
+    told = np.concatenate(shares)
+    logarithmic(axes[0], told[told > SAME] if (told > SAME).any() else told)
     first = runs[0].label or runs[0].name
     axes[0].set_ylabel("distance, of the largest norm")
     axes[1].set_ylabel("angle in degrees")

@@ -49,6 +49,7 @@ _SHOWN = {
     "batch_size": "batches of {}",
     "label_noise": "label noise {:g}",
 }
+OF_SOME = ("rtol", "lr")  # settings that flow or steps alone have
 
 
 @dataclass(frozen=True)
@@ -267,8 +268,13 @@ def _label(source: Source, peers: Sequence[Source]) -> str:
 
 def _words_of(source: Source, peers: Sequence[Source]) -> str:
     plain = [_plain(p) for p in peers]
-    differ = [key for key in _SHOWN if len({str(p.get(key)) for p in plain}) > 1]
-    return said(_plain(source), differ)
+    return said(_plain(source), [key for key in _SHOWN if _differs(key, plain)])
+
+
+def _differs(key: str, plain: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a setting tells these apart; one that is off is like none, and what one dynamics alone has tells none."""
+    values = {str(p.get(key) or None) for p in plain}
+    return len(values - {"None"} if key in OF_SOME else values) > 1
 
 
 def said(plain: Mapping[str, Any], keys: Iterable[str] = tuple(_SHOWN)) -> str:
