@@ -19,8 +19,8 @@ ROOMS = {"typer": "cli", "rich": "cli", "click": "cli", "matplotlib": "plotting"
 
 # The rooms from the ground up (docs/architecture.md tells the same); each imports from itself and from those before it.
 ORDER = (
-    "__init__", "errors", "findings", "backend", "costs", "networks", "dynamics", "critical", "distances", "proofs",
-    "settings", "results", "setup", "training", "detect", "sweep", "plotting", "cli", "__main__",
+    "__init__", "errors", "findings", "observables", "backend", "costs", "networks", "dynamics", "critical",
+    "distances", "proofs", "settings", "results", "setup", "training", "detect", "sweep", "plotting", "cli", "__main__",
 )  # fmt: skip
 FLOORS = {name: level for level, name in enumerate(ORDER)}
 SURE = ("costs", "proofs", "settings", "results", "setup", "training", "detect", "plotting", "cli")  # assert nothing

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 import dlnphase
 from dlnphase.backend import resolve_backend
-from dlnphase.critical.observables import OBSERVABLES, Scene, observe
+from dlnphase.critical.observables import MEASURES, Scene, observe
 from dlnphase.critical.sharpness import spectrum_ends, stability_limit
 from dlnphase.dynamics.draws import Draws
 from dlnphase.dynamics.records import Record
@@ -22,10 +22,10 @@ from dlnphase.errors import InputError
 from dlnphase.findings import Sharpness
 from dlnphase.networks.chain import Network
 from dlnphase.networks.sampling import gaussian_network
-from dlnphase.results.observed import ARRAYS, Observed
+from dlnphase.observables import ARRAYS, OBSERVABLES
+from dlnphase.results.observed import Observed
 from dlnphase.results.train import load_train, save_train
 from dlnphase.settings import TrainSettings
-from dlnphase.settings.train import RECORDS
 from dlnphase.training.observing import Observer, refuse_partless, sharpness_of
 from dlnphase.training.words import train_sentence
 
@@ -190,8 +190,8 @@ def test_weight_decay_adds_to_every_curvature(scene):
 
 
 def test_every_name_is_an_option_and_every_array_is_described(scene):
-    assert tuple(OBSERVABLES) == RECORDS
-    seen = observe(scene, RECORDS)
+    assert tuple(MEASURES) == tuple(OBSERVABLES)
+    seen = observe(scene, tuple(OBSERVABLES))
     assert {name for name in seen if not name.startswith("W")} == set(ARRAYS)
     assert all(len(array) == 3 for array in seen.values())
 

@@ -20,9 +20,9 @@ import typer
 import dlnphase
 from dlnphase import settings as S
 from dlnphase.cli.app import COMMANDS, build_app
+from dlnphase.observables import ARRAYS
 from dlnphase.results.codec import type_hints
 from dlnphase.results.detect import DetectResult
-from dlnphase.results.observed import ARRAYS
 from dlnphase.results.plot import PlotResult
 from dlnphase.results.proof import ProofDocument
 from dlnphase.results.provenance import Provenance
@@ -249,7 +249,7 @@ def results_page() -> str:
         "the others the shape of one record is told.", "",
         "| array | |", "|---|---|",
     ]  # fmt: skip
-    out += [f"| `{name}` | {_cell(words)} |" for name, words in ARRAYS.items()]
+    out += [f"| `{name}` | {_cell(array.words)} |" for name, array in ARRAYS.items()]
     out += ["| `W1` … `WL` | (n_l, n_(l−1)): the layers, with `--record weights` |", ""]
     out += [
         "## saddles.npz", "", "Of `dlnphase detect-saddles`: V visits.", "", "| array | |", "|---|---|",

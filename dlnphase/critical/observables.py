@@ -1,4 +1,4 @@
-"""What can be looked at along a path besides A: one table of names, each with what it measures and in what arrays.
+"""What is measured along a path besides A, by the names of the table in ``dlnphase/observables.py``.
 
 Every observable takes the networks of one start at some of its records, as a batch, and gives arrays with these records
 in front. Formulas are closed: products below and above each layer, and products with the Hessian.
@@ -43,22 +43,6 @@ class Scene:
         net = self.networks
         prefixes = net.prefixes()
         return net.gradient(self.cost.gradient(prefixes[-1]), prefixes) + self.decay * net.theta
-
-
-@dataclass(frozen=True)
-class Observable:
-    """One row of the table.
-
-    Attributes:
-        measure: from networks to arrays by name, records in front.
-        words: what it is, in one line.
-        whole: whether it needs every layer as it is: a network of L ≥ 3 that is held reduced lacks what lies outside
-            its Krylov spaces, in all layers but the first and the last.
-    """
-
-    measure: Callable[[Scene], Arrays]
-    words: str
-    whole: bool = False
 
 
 def _layers(scene: Scene) -> Arrays:
@@ -145,20 +129,21 @@ def _stacked(parts: list[Tensor]) -> np.ndarray:
     return out
 
 
-OBSERVABLES: dict[str, Observable] = {
-    "layers": Observable(_layers, "singular values of each layer", whole=True),
-    "products": Observable(_products, "singular values of W_l ⋯ W_1 and of W_L ⋯ W_(L−l+1) for each l"),
-    "norms": Observable(_norms, "Frobenius norm of each layer", whole=True),
-    "balance": Observable(_balance, "‖W_(l+1)ᵀW_(l+1) − W_lW_lᵀ‖_F, which gradient flow conserves", whole=True),
-    "sharpness": Observable(_sharpness, "largest eigenvalue of the Hessian of the loss in the weights"),
-    "hessian": Observable(_hessian, "both ends of that Hessian's spectrum, all of it where the network is small"),
-    "ntk": Observable(_ntk, "tangent kernel: trace, change since the start, rate of change along −∇𝓛"),
-    "covariance": Observable(_covariance, "trace of the covariance of gradients, each of one entry or sample"),
-    "weights": Observable(_weights, "the layers themselves"),
+# By the names of the table in dlnphase/observables.py; from networks to arrays, records in front.
+MEASURES: dict[str, Callable[[Scene], Arrays]] = {
+    "layers": _layers,
+    "products": _products,
+    "norms": _norms,
+    "balance": _balance,
+    "sharpness": _sharpness,
+    "hessian": _hessian,
+    "ntk": _ntk,
+    "covariance": _covariance,
+    "weights": _weights,
 }
 
 
 def observe(scene: Scene, names: tuple[str, ...]) -> Arrays:
     """The arrays of some observables, each with the networks of the scene in front."""
     with torch.no_grad():
-        return {key: array for name in names for key, array in OBSERVABLES[name].measure(scene).items()}
+        return {key: array for name in names for key, array in MEASURES[name](scene).items()}

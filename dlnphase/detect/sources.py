@@ -41,7 +41,7 @@ from dlnphase.settings.detect import DetectSettings
 from dlnphase.settings.train import TrainSettings
 from dlnphase.setup.build import build_task
 from dlnphase.setup.states import SUFFIXES
-from dlnphase.training.observing import refuse_partless
+from dlnphase.training.observing import needs_parts, refuse_partless
 
 FOLLOWED_RTOL = 1e-4  # of the flow between two records
 CHUNK = 1 << 24  # numbers of weights looked at in one go
@@ -193,7 +193,7 @@ def _needs_task(name: str, settings: DetectSettings) -> None:
 def _task_of(settings: DetectSettings) -> tuple[Task, DetectSettings]:
     """The task that a path of another code was trained on, and the settings with what it tells."""
     wanted = settings.record or ()
-    task, settings = build_task(settings, resolve_backend("cpu"), keep="covariance" in wanted)
+    task, settings = build_task(settings, resolve_backend("cpu"), keep=needs_parts(wanted))
     refuse_partless(wanted, task.cost)
     return task, settings
 

@@ -8,32 +8,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dlnphase.errors import InputError
+from dlnphase.observables import ARRAYS
 from dlnphase.plotting.data import Data, data_of
 from dlnphase.plotting.sources import Source, caption_lines, detections_of, runs_of
 from dlnphase.plotting.style import FAINT, Look, captioned, letters, line_style, new_figure, panel_grid
 from dlnphase.plotting.timeaxis import EARLY, apply_axis, choose_axis
 from dlnphase.plotting.timeline import Arrangement, axis_words, logarithmic
-from dlnphase.results.observed import ARRAYS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-NAMES = {
-    "layer_singular_values": "singular values of $W_l$",
-    "product_singular_values": "of $W_l\\cdots W_1$, $W_L\\cdots W_{L-l+1}$",
-    "layer_norms": "$\\|W_l\\|_F$",
-    "balancedness": "$\\|D_l\\|_F$",
-    "sharpness": "largest eigenvalue of $\\nabla^2\\mathcal{L}$",
-    "hessian_extremes": "ends of $\\nabla^2\\mathcal{L}$",
-    "hessian_eigenvalues": "eigenvalues of $\\nabla^2\\mathcal{L}$",
-    "ntk_trace": "$\\mathrm{tr}\\,K$",
-    "ntk_change": "$\\|K-K_0\\|/\\|K_0\\|$",
-    "ntk_rate": "$\\|\\dot K\\|/\\|K\\|$",
-    "gradient_covariance": "tr of gradient covariance",
-}
-SIGNED = ("hessian_extremes", "hessian_eigenvalues")  # of either sign: on a linear axis
-NUMBERED = ("layer_singular_values", "layer_norms", "balancedness")  # a colour per layer
 
 
 def shows(sources: Sequence[Source]) -> list[Source]:
@@ -52,13 +36,13 @@ def figure(sources: Sequence[Source], look: Look, arrangement: Arrangement) -> F
         _draw(ax, source, name)
         _set_time(ax, source, arrangement.time)
         ax.set_title(source.label)
-        ax.set_ylabel(NAMES[name])
+        ax.set_ylabel(ARRAYS[name].label)
     for ax in axes[len(panels) :]:
         ax.set_visible(False)
     shown = axes[: len(panels)]
     letters(shown)
     words = [*axis_words([ax.get_xscale() for ax in shown], [arrangement.time])]
-    words += ["One colour per layer, W_1 the first."] if any(name in NUMBERED for _, name in panels) else []
+    words += ["One colour per layer, W_1 the first."] if any(ARRAYS[name].layers for _, name in panels) else []
     captioned(fig, look, [*caption_lines(runs), *words])
     return fig
 
@@ -94,7 +78,7 @@ def _set_time(axes: Axes, source: Source, wanted: str) -> None:
 
 def _arrays(source: Source) -> list[str]:
     """Those that are drawn, in order: no weights, and no residuals."""
-    return [name for name in ARRAYS if name in NAMES and name in source.result.observed.values]
+    return [name for name, array in ARRAYS.items() if array.label and name in source.result.observed.values]
 
 
 def _needed(sources: Sequence[Source]) -> list[Source]:
@@ -111,8 +95,8 @@ def _draw(axes: Axes, source: Source, name: str) -> None:
     for member in dict.fromkeys(seen.member.tolist()):
         rows = seen.rows_of(member)
         for place in np.ndindex(values.shape[1:]):
-            number = place[0] if name in NUMBERED else 0
-            colour = FAINT if name == "hessian_eigenvalues" else line_style(number)["color"]
+            number = place[0] if ARRAYS[name].layers else 0
+            colour = FAINT if ARRAYS[name].faint else line_style(number)["color"]
             axes.plot(seen.t[rows], values[(rows, *place)], color=colour, linewidth=0.8, gid=name)
-    if name not in SIGNED:
+    if not ARRAYS[name].signed:
         logarithmic(axes, values)

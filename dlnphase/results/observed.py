@@ -9,26 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from dlnphase.errors import InputError
+from dlnphase.observables import ARRAYS
 from dlnphase.results.files import read_npz
 from dlnphase.results.tabular import Tabular
 
 OBSERVED_FILE = "observed.npz"
-# name → shape of one record, and what it is: L layers, P parameters, d the least of d_out and d_in, m the most that a
-# layer has; NaN stands where there are fewer
-ARRAYS = {
-    "layer_singular_values": "(L, m): singular values of each layer, largest first",
-    "product_singular_values": "(2, L, d): those of W_l ⋯ W_1 and of W_L ⋯ W_(L−l+1), l = 1 … L",
-    "layer_norms": "(L,): ‖W_l‖_F",
-    "balancedness": "(L − 1,): ‖W_(l+1)ᵀW_(l+1) − W_lW_lᵀ‖_F",
-    "sharpness": "(): largest eigenvalue of ∇²𝓛, weight decay included",
-    "hessian_extremes": "(2,): smallest and largest eigenvalue of ∇²𝓛, weight decay included",
-    "hessian_residual": "(): the larger ‖Hv − λv‖ of those two",
-    "hessian_eigenvalues": "(P,): all of them, ascending; only where P is at most 200",
-    "ntk_trace": "(): tr K of the tangent kernel K",
-    "ntk_change": "(): ‖K − K_0‖_F/‖K_0‖_F",
-    "ntk_rate": "(): ‖dK/dt‖_F/‖K‖_F while θ moves along −∇𝓛, whatever the dynamics",
-    "gradient_covariance": "(): n Σ_i ‖∇_θ ℓ_i‖² − ‖∇_θ C‖² of C = Σ ℓ_i over n entries, samples or measurements",
-}
 HEAD = ("member", "t", "step")
 
 
@@ -39,7 +24,7 @@ class Observed(Tabular):
     Attributes:
         member: which initialisation a row belongs to, shape (R,).
         t, step: time and steps, shape (R,).
-        values: by name, each of shape (R, …): the arrays that ``ARRAYS`` describes, and ``W1`` … ``WL``.
+        values: by name, each of shape (R, …): the arrays of :data:`dlnphase.observables.ARRAYS`, and ``W1`` … ``WL``.
     """
 
     member: np.ndarray
@@ -83,7 +68,7 @@ class Observed(Tabular):
                 raise InputError(f"{where}: {name} is missing, expected what dlnphase looked at along a path")
         rows = len(arrays["t"]) if arrays["t"].ndim == 1 else -1
         for name, array in arrays.items():
-            scalar = name in HEAD or ARRAYS.get(name, "").startswith("():")
+            scalar = name in HEAD or (name in ARRAYS and ARRAYS[name].words.startswith("():"))
             if array.ndim == 0 or len(array) != rows or (scalar and array.ndim != 1):
                 raise InputError(f"{where}: {name} has shape {array.shape}, expected {rows} records in front")
             if array.dtype.kind not in ("iu" if name in ("member", "step") else "f"):

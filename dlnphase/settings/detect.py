@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from dlnphase.errors import InputError
+from dlnphase.observables import OBSERVABLES
 from dlnphase.settings.common import MachineSettings, name_words
 from dlnphase.settings.costs import CostSettings
 from dlnphase.settings.parse import boolean, choice, integer, number, optional, path, paths, words
 from dlnphase.settings.table import option, options
-from dlnphase.settings.train import RECORDS
 
 _TASK = tuple(options(CostSettings))
 
@@ -70,7 +70,7 @@ class DetectSettings(MachineSettings, CostSettings):
     certify: bool = option(True, boolean(), "refine in parameter space, curvature and descent", panel="Saddles")
     greedy: bool = option(False, boolean(), "compare each visit with the greedy path of alpha -> 0", panel="Saddles")
     record: tuple[str, ...] | None = option(
-        None, optional(words(*RECORDS)),
+        None, optional(words(*OBSERVABLES)),
         "also look at these along a path of weights (repeatable), as train does: observed.npz", panel="Saddles",
         repeatable=True, default_words="none",
     )  # fmt: skip

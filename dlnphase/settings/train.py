@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dlnphase.errors import InputError
+from dlnphase.observables import OBSERVABLES
 from dlnphase.settings.common import MachineSettings, NetworkSettings
 from dlnphase.settings.costs import CostSettings
 from dlnphase.settings.dynamics import DynamicsSettings
 from dlnphase.settings.parse import number, optional, words
 from dlnphase.settings.table import option
-
-# What can be looked at along a path besides A; critical/observables.py measures it.
-RECORDS = ("layers", "products", "norms", "balance", "sharpness", "hessian", "ntk", "covariance", "weights")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +24,7 @@ class TrainSettings(MachineSettings, DynamicsSettings, CostSettings, NetworkSett
     )  # fmt: skip
 
     record: tuple[str, ...] | None = option(
-        None, optional(words(*RECORDS)),
+        None, optional(words(*OBSERVABLES)),
         "also look at these at a few dozen records of the path (repeatable): observed.npz", panel="Dynamics",
         repeatable=True, default_words="none; sharpness beside steps",
     )  # fmt: skip

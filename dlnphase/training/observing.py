@@ -16,7 +16,7 @@ import torch
 
 from dlnphase.backend import resolve_backend
 from dlnphase.costs.interface import ConvexCost
-from dlnphase.critical.observables import OBSERVABLES, Scene, observe
+from dlnphase.critical.observables import Scene, observe
 from dlnphase.critical.sharpness import stability_limit
 from dlnphase.dynamics.records import Record
 from dlnphase.dynamics.schedule import Changing, Schedule
@@ -24,6 +24,7 @@ from dlnphase.dynamics.state import Fixed, State
 from dlnphase.errors import InputError
 from dlnphase.findings import Sharpness, TimedLimit
 from dlnphase.networks.chain import Network
+from dlnphase.observables import OBSERVABLES
 from dlnphase.results.observed import Observed
 from dlnphase.results.train import NetworkInfo
 from dlnphase.setup.descending import observations_of
@@ -98,10 +99,16 @@ class Observer(State):
             kept.rows, kept.layers = [kept.rows[k] for k in left], [kept.layers[k] for k in left]
 
 
+def needs_parts(names: Sequence[str]) -> bool:
+    """Whether any of these asks what the cost is a sum of."""
+    return any(OBSERVABLES[name].parts for name in names)
+
+
 def refuse_partless(names: Sequence[str], cost: ConvexCost) -> None:
     """InputError for what a cost has to be a known sum for, where it is not."""
-    if "covariance" in names:
-        observations_of(cost, "record: found covariance")
+    for name in names:
+        if OBSERVABLES[name].parts:
+            observations_of(cost, f"record: found {name}")
 
 
 def refuse_lacking(names: Sequence[str], network: NetworkInfo) -> None:

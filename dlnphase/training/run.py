@@ -42,7 +42,7 @@ from dlnphase.training.modes import mean_modes
 from dlnphase.training.narrow import NarrowEnds
 from dlnphase.training.noise import Question, mean_noise
 from dlnphase.training.notebook import in_notebook, notebook_progress
-from dlnphase.training.observing import Observer, observed, refuse_lacking, refuse_partless, sharpness_of
+from dlnphase.training.observing import Observer, needs_parts, observed, refuse_lacking, refuse_partless, sharpness_of
 from dlnphase.training.reasons import REASONS
 from dlnphase.training.recording import MemberPath, Recorder, assemble
 
@@ -81,7 +81,7 @@ def prepare(settings: TrainSettings) -> Run:
 
 def _prepare(settings: TrainSettings) -> Run:
     backend = build_backend(settings)
-    task, settings = build_task(settings, backend, keep=settings.noisy or "covariance" in (settings.record or ()))
+    task, settings = build_task(settings, backend, keep=settings.noisy or needs_parts(settings.record or ()))
     update = None if settings.dynamics in ("flow", "greedy") else build_update(settings)
     if settings.dynamics == "greedy":
         start = build_limit(settings, task.cost, backend)
