@@ -6,6 +6,7 @@ What a reduced network lacks is driven by no gradient; :meth:`Update.left` tells
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -61,6 +62,14 @@ class Update:
         counts = lr.counts(np.asarray(steps, dtype=float))
         shares = [(1 - value * decay) ** count for value, count in zip(lr.values, counts, strict=True)]
         return np.asarray(np.prod(shares, axis=0))
+
+    def step(self, size: Callable[[], float]) -> tuple[float, str] | None:
+        """η where none is given, and why in words; None: what is stable for the plain step.
+
+        Args:
+            size: of a layer that has learned the largest mode.
+        """
+        return None
 
     def needs_full(self, depth: int) -> str:
         """Why reduced networks of this depth would not move as full ones do; "" where they do."""
@@ -126,6 +135,7 @@ class Muon(Update):
     coupled: ClassVar[bool] = False
     flows: ClassVar[bool] = False
     momentum: float
+    share: ClassVar[float] = 0.01  # of the size of a layer that has learned the largest mode, its step by default
 
     def memory(self, theta: Tensor) -> list[Tensor]:
         """v = 0."""
@@ -138,6 +148,12 @@ class Muon(Update):
         memory[0].mul_(self.momentum).add_(gradient)
         turn = torch.cat([polar(v).flatten(1) for v in split(memory[0], network.dims)], 1)
         return (network.theta * (1 - lr * decay)).sub_(turn, alpha=lr)
+
+    def step(self, size: Callable[[], float]) -> tuple[float, str]:
+        """A share of the size of such a layer."""
+        layer = size()
+        lr = self.share * layer
+        return lr, f"η = {lr:.4g}, {self.share:g} of the size {layer:.4g} of a layer that has learned the largest mode"
 
     def needs_full(self, depth: int) -> str:
         """Beyond two layers hidden spaces are cut off, and what is cut off would move as fast as everything else."""
@@ -158,6 +174,7 @@ class Adam(Update):
     momentum: float
     second: ClassVar[float] = 0.999  # β_2 and ε as torch has them
     epsilon: ClassVar[float] = 1e-8
+    usual: ClassVar[float] = 1e-3
 
     def memory(self, theta: Tensor) -> list[Tensor]:
         """m = v = 0."""
@@ -174,9 +191,18 @@ class Adam(Update):
         size = (second.sqrt() / unbias).add_(self.epsilon)
         return network.theta.addcdiv(first, size, value=-lr / (1 - self.momentum ** (step + 1)))
 
+    def step(self, size: Callable[[], float]) -> tuple[float, str]:
+        """As torch has it."""
+        return self.usual, f"η = {self.usual:g}, as is usual for Adam"
+
     def needs_full(self, depth: int) -> str:
         """Entries have no meaning in a reduced network."""
         return "adam scales each weight by itself, which depends on the axes of the hidden spaces" if depth > 1 else ""
+
+
+def plain(momentum: float) -> Update:
+    """The plain step, or heavy ball."""
+    return HeavyBall(momentum) if momentum else Update()
 
 
 def polar(matrix: Tensor) -> Tensor:

@@ -10,18 +10,41 @@ from dlnphase.errors import InputError
 from dlnphase.settings.parse import auto_or, changing, choice, integer, number, optional
 from dlnphase.settings.table import Settings, option
 
-CONTINUOUS = ("flow", "greedy")
-NOISY = ("sgd", "muon", "adam")
-WORDS = {
-    "flow": "gradient flow",
-    "gd": "gradient descent",
-    "sgd": "stochastic gradient descent",
-    "muon": "Muon",
-    "adam": "Adam",
-    "greedy": "greedy path",
+
+@dataclass(frozen=True)
+class Row:
+    """A dynamics.
+
+    Attributes:
+        words: in captions.
+        rule: what makes its update in dynamics/updates.py; "" where it is no discrete algorithm.
+        momentum: β where none is given; None where it takes none.
+        noisy: whether it takes batches and label noise.
+        steps: at most so many where none are given.
+        floor: why its cost may stay up where steps run out, or "".
+    """
+
+    words: str
+    rule: str = ""
+    momentum: float | None = None
+    noisy: bool = False
+    steps: int = 100_000
+    floor: str = ""
+
+
+ROWS = {
+    "flow": Row("gradient flow"),
+    "gd": Row("gradient descent", "plain", 0.0, steps=1_000_000),
+    "sgd": Row("stochastic gradient descent", "plain", 0.0, noisy=True, steps=1_000_000),
+    "muon": Row("Muon", "Muon", 0.95, noisy=True, floor="steps of one size keep it above a floor"),
+    "adam": Row("Adam", "Adam", 0.9, noisy=True),
+    "greedy": Row("greedy path"),
 }
-DYNAMICS_NAMES = tuple(WORDS)
-MOMENTA = {"gd": 0.0, "sgd": 0.0, "muon": 0.95, "adam": 0.9}  # β where none is given
+DYNAMICS_NAMES = tuple(ROWS)
+CONTINUOUS = tuple(name for name, row in ROWS.items() if not row.rule)
+DISCRETE = tuple(name for name, row in ROWS.items() if row.rule)
+NOISY = tuple(name for name, row in ROWS.items() if row.noisy)
+MOMENTA = {name: row.momentum for name, row in ROWS.items() if row.momentum is not None}
 
 
 def _changes(value: Any) -> str:
@@ -59,7 +82,7 @@ class DynamicsSettings(Settings):
     lr: float | str | tuple[tuple[int, float], ...] | None = option(
         None,
         auto_or(changing(number(positive=True), "0.1,500:0.01")),
-        "gd, sgd, muon, adam: step size; auto takes one from the curvature, or from the size of the target",
+        f"{', '.join(DISCRETE)}: step size; auto takes one from the curvature, or from the size of the target",
         panel="Dynamics",
         default_words="auto",
     )
@@ -68,19 +91,19 @@ class DynamicsSettings(Settings):
         number(0.0, below=1.0),
         "gd, sgd: heavy ball; muon: of what it takes the polar factor; adam: beta_1",
         panel="Dynamics",
-        default_words="gd and sgd 0, muon 0.95, adam 0.9",
+        default_words=", ".join(f"{name} {momentum:g}" for name, momentum in MOMENTA.items()),
     )
     batch_size: int | tuple[tuple[int, int], ...] | None = option(
         None,
         changing(integer(1), "10,500:40"),
-        "sgd, muon, adam: entries, samples or measurements a step, drawn anew each time",
+        f"{', '.join(NOISY)}: entries, samples or measurements a step, drawn anew each time",
         panel="Dynamics",
         default_words="all",
     )
     label_noise: float | None = option(
         None,
         number(0.0),
-        "sgd, muon, adam: standard deviation of noise added to every label, anew each step",
+        f"{', '.join(NOISY)}: standard deviation of noise added to every label, anew each step",
         panel="Dynamics",
         default_words="0",
     )
@@ -112,7 +135,7 @@ class DynamicsSettings(Settings):
 
     def in_words(self) -> str:
         """The dynamics, for captions."""
-        words = [WORDS[self.dynamics]]
+        words = [ROWS[self.dynamics].words]
         words += [f"β = {self.momentum:g}"] if self.momentum else []
         words += [f"η = {_changes(self.lr)}"] if isinstance(self.lr, tuple) else []
         words += [f"batches of {_changes(self.batch_size)}"] if self.batch_size is not None else []
@@ -124,7 +147,7 @@ class DynamicsSettings(Settings):
         defaults: dict[str, tuple[Any, Iterable[str]]] = {
             "rtol": (1e-4, CONTINUOUS),
             "max_time": (None, CONTINUOUS),
-            "lr": ("auto", MOMENTA),
+            "lr": ("auto", DISCRETE),
             "momentum": (MOMENTA.get(self.dynamics), MOMENTA),
             "batch_size": (None, NOISY),
             "label_noise": (0.0, NOISY),
@@ -140,5 +163,4 @@ class DynamicsSettings(Settings):
             raise InputError(f"momentum: found {self.momentum:g}, expected below 1")
         if self.max_steps is None:
             # Label noise keeps every run from converging: it lasts until they are spent.
-            many = self.dynamics in ("gd", "sgd") and not self.label_noise
-            self._set("max_steps", 1_000_000 if many else 100_000)
+            self._set("max_steps", 100_000 if self.label_noise else ROWS[self.dynamics].steps)

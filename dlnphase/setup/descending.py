@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from dlnphase.costs.interface import ConvexCost
 from dlnphase.costs.observations import Observations
-from dlnphase.dynamics import Adam, Draws, HeavyBall, Muon, Schedule, Update, learned_size, stable_step
+from dlnphase.dynamics import Draws, Schedule, Update, learned_size, stable_step, updates
 from dlnphase.errors import InputError
 from dlnphase.networks.chain import Network
-from dlnphase.settings.dynamics import DynamicsSettings
-
-MUON_SHARE = 0.01  # of the size of a layer that has learned the largest mode, Muon's step where none is given
-ADAM_STEP = 1e-3  # Adam's, as torch has it
+from dlnphase.settings.dynamics import ROWS, DynamicsSettings
 
 
 def build_update(settings: DynamicsSettings) -> Update:
     """The rule of a discrete algorithm."""
-    momentum = settings.momentum or 0.0
-    if settings.dynamics == "muon":
-        return Muon(momentum)
-    if settings.dynamics == "adam":
-        return Adam(momentum)
-    return HeavyBall(momentum) if momentum else Update()
+    rule: Callable[..., Update] = getattr(updates, ROWS[settings.dynamics].rule)
+    return rule() if settings.momentum is None else rule(settings.momentum)
 
 
 def build_draws(settings: DynamicsSettings, cost: ConvexCost, members: np.ndarray, seed: int) -> Draws | None:
@@ -68,12 +63,11 @@ def _own_step(
     settings: DynamicsSettings, draws: Draws | None, network: Network, cost: ConvexCost, seed: int
 ) -> tuple[float, str]:
     """The step where none is given."""
-    if settings.dynamics == "adam":
-        return ADAM_STEP, f"η = {ADAM_STEP:g}, as is usual for Adam"
-    if settings.dynamics == "muon":
-        size = learned_size(cost, cost.like.new_zeros((1, *cost.shape))) ** (1 / network.depth)
-        lr = MUON_SHARE * size
-        return lr, f"η = {lr:.4g}, {MUON_SHARE:g} of the size {size:.4g} of a layer that has learned the largest mode"
+    own = build_update(settings).step(
+        lambda: learned_size(cost, cost.like.new_zeros((1, *cost.shape))) ** (1 / network.depth)
+    )
+    if own is not None:
+        return own
     lr, words = stable_step(network, cost, seed=seed, weight_decay=settings.weight_decay)
     steeper = 1.0 if draws is None else draws.steeper
     if steeper > 1:

@@ -9,6 +9,7 @@ import numpy as np
 
 from dlnphase.findings import Mode, counted
 from dlnphase.results.train import Member, TrainResult
+from dlnphase.settings.dynamics import ROWS
 from dlnphase.training.reasons import REASONS
 
 SEPARATE = 1.0  # modes further apart than this, in units of their rise, come one after the other
@@ -137,9 +138,8 @@ def _floor(result: TrainResult) -> str:
         return ""
     if config.label_noise or (config.batch_size is not None and result.task.minimum > 0):
         return "; at a fixed step, noise in the gradient keeps it above a floor"
-    if config.dynamics == "muon":
-        return "; steps of one size keep it above a floor"
-    return ""
+    floor = ROWS[config.dynamics].floor
+    return f"; {floor}" if floor else ""
 
 
 def _decayed_goal(result: TrainResult, first: float, last: float) -> str:
