@@ -146,11 +146,11 @@ def test_every_option_is_told_in_one_line():
 
 def test_the_names_of_the_settings_are_those_of_the_floors_below():
     from dlnphase.backend import DTYPES
-    from dlnphase.costs.tasks import TASKS
+    from dlnphase.costs.tasks import DRAWS
     from dlnphase.setup.representation import REPRESENTATIONS
 
     rows = options(TrainSettings)
-    assert set(TASK_NAMES) == set(TASKS)
+    assert set(TASK_NAMES) == set(DRAWS)
     assert set(rows["dtype"].parser.metavar.split("|")) == set(DTYPES)
     assert set(rows["representation"].parser.metavar.split("|")) == set(REPRESENTATIONS)
     assert set(rows["dynamics"].parser.metavar.split("|")) == set(DYNAMICS_NAMES)

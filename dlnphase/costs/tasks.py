@@ -6,6 +6,7 @@ assembled here too, but the files themselves are read above (``dlnphase.setup.in
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,6 @@ from dlnphase.costs.quadratic import completion, factorization, regression, sens
 from dlnphase.errors import InputError
 
 OFFSET = 0.1  # part of the square of data that their mean makes up, above which it is told
-TASKS = ("completion", "factorization", "sensing", "regression")
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def planted_task(
     data_seed: int = 0,
     keep: bool = False,
 ) -> Task:
-    """A task of one of the four kinds around a planted matrix of the given singular values.
+    """A task of one of the kinds in ``DRAWS`` around a planted matrix of the given singular values.
 
     Args:
         observed: completion: fraction of entries seen, exactly round(observed·D) of them, uniformly drawn.
@@ -111,34 +111,83 @@ def planted_task(
         raise InputError(f"observed: found {observed}, expected a fraction in (0, 1]")
     if not (np.isfinite(noise) and noise >= 0):
         raise InputError(f"noise: found {noise}, expected a finite number of at least 0")
+    if kind not in DRAWS:
+        raise InputError(f"task: found {kind}, expected one of {', '.join(DRAWS)}")
+    if measurements is not None and measurements < 1:
+        raise InputError(f"measurements: found {measurements}, expected an integer of at least 1")
     target = planted_matrix(shape, singular_values, data_seed)
-    rng, noise_rng = stream(data_seed, "task", 1), stream(data_seed, "noise")
-    count = max(1, round(observed * target.size))
-    if kind == "factorization":
-        seen = target + noise * noise_rng.standard_normal(shape)
-        test = factorization(target, backend) if noise else None
-        return Task(factorization(seen, backend), test, target, numbers=target.size)
-    if kind == "completion":
-        mask = np.zeros(target.size, dtype=bool)
-        mask[rng.permutation(target.size)[:count]] = True
-        mask = mask.reshape(shape)
-        seen = target + noise * noise_rng.standard_normal(shape)
-        test = completion(target, ~mask, backend) if not mask.all() else None
-        return Task(completion(seen, mask, backend), test, target, numbers=count)
-    count = measurements if measurements is not None else (count if kind == "sensing" else 10 * shape[1])
-    if count < 1:
-        raise InputError(f"measurements: found {count}, expected an integer of at least 1")
-    if kind == "sensing":
-        operators = rng.standard_normal((count, *shape)) / np.sqrt(count)
-        values = np.einsum("mij,ij->m", operators, target) + noise * noise_rng.standard_normal(count)
-        cost = sensing(operators, values, backend, keep=keep)
-        return Task(cost, factorization(target, backend), target, numbers=count)
-    if kind == "regression":
-        x = rng.standard_normal((count, shape[1]))
-        y = x @ target.T + noise * noise_rng.standard_normal((count, shape[0]))
-        test = factorization(target, backend)
-        return Task(regression(x, y, backend, keep=keep), test, target, numbers=y.size, weight=1 / count)
-    raise InputError(f"task: found {kind}, expected one of {', '.join(TASKS)}")
+    rngs = stream(data_seed, "task", 1), stream(data_seed, "noise")
+    return DRAWS[kind](Draw(target, backend, *rngs, observed, measurements, noise, keep))
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What a planted task is drawn from.
+
+    Attributes:
+        target: A*.
+        rng, noise_rng: of masks, measurements and inputs; of the noise, which is drawn once.
+        observed, measurements, level, keep: as for :func:`planted_task`, the level being its ``noise``.
+    """
+
+    target: np.ndarray
+    backend: Backend
+    rng: np.random.Generator
+    noise_rng: np.random.Generator
+    observed: float
+    measurements: int | None
+    level: float
+    keep: bool
+
+    def noise(self, size: int | tuple[int, ...]) -> np.ndarray:
+        """What is added to what training sees."""
+        return self.level * self.noise_rng.standard_normal(size)
+
+    def count(self) -> int:
+        """round(observed·D), at least 1."""
+        return max(1, round(self.observed * self.target.size))
+
+
+def _factorization(draw: Draw) -> Task:
+    target = draw.target
+    seen = target + draw.noise(target.shape)
+    test = factorization(target, draw.backend) if draw.level else None
+    return Task(factorization(seen, draw.backend), test, target, numbers=target.size)
+
+
+def _completion(draw: Draw) -> Task:
+    target, count = draw.target, draw.count()
+    flat = np.zeros(target.size, dtype=bool)
+    flat[draw.rng.permutation(target.size)[:count]] = True
+    mask = flat.reshape(target.shape)
+    seen = target + draw.noise(target.shape)
+    test = completion(target, ~mask, draw.backend) if not mask.all() else None
+    return Task(completion(seen, mask, draw.backend), test, target, numbers=count)
+
+
+def _sensing(draw: Draw) -> Task:
+    target, count = draw.target, draw.measurements or draw.count()
+    operators = draw.rng.standard_normal((count, *target.shape)) / np.sqrt(count)
+    values = np.einsum("mij,ij->m", operators, target) + draw.noise(count)
+    cost = sensing(operators, values, draw.backend, keep=draw.keep)
+    return Task(cost, factorization(target, draw.backend), target, numbers=count)
+
+
+def _regression(draw: Draw) -> Task:
+    (d_out, d_in), count = draw.target.shape, draw.measurements or 10 * draw.target.shape[1]
+    x = draw.rng.standard_normal((count, d_in))
+    y = x @ draw.target.T + draw.noise((count, d_out))
+    cost, test = regression(x, y, draw.backend, keep=draw.keep), factorization(draw.target, draw.backend)
+    return Task(cost, test, draw.target, numbers=y.size, weight=1 / count)
+
+
+# Kinds of planted tasks; what settings say of each stands in ``settings/common.py``.
+DRAWS: dict[str, Callable[[Draw], Task]] = {
+    "completion": _completion,
+    "factorization": _factorization,
+    "sensing": _sensing,
+    "regression": _regression,
+}
 
 
 def matrix_task(

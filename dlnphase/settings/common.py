@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -25,8 +25,37 @@ from dlnphase.settings.parse import (
 )
 from dlnphase.settings.table import Settings, option
 
-TASK_NAMES = ("completion", "factorization", "sensing", "regression")
 OBSERVED = 0.8  # fraction of entries a completion sees; a sensing task takes as many measurements
+
+
+@dataclass(frozen=True)
+class Row:
+    """A kind of planted task; ``costs/tasks.py`` draws it.
+
+    Attributes:
+        observed: whether only some of the entries are seen.
+        measurements: how many there are for a shape d_out, d_in; None where there are none to count.
+        numbers: how many it holds beside a few matrices, from d_out, d_in and that count.
+    """
+
+    observed: bool = False
+    measurements: Callable[[int, int], int] | None = None
+    numbers: Callable[[int, int, int], int] = lambda d_out, d_in, count: 0
+
+
+TASKS = {
+    "completion": Row(observed=True),
+    "factorization": Row(),
+    "sensing": Row(
+        measurements=lambda d_out, d_in: max(1, round(OBSERVED * d_out * d_in)),
+        numbers=lambda d_out, d_in, count: d_out * d_in * (2 * count + 2 * d_out * d_in),
+    ),
+    "regression": Row(
+        measurements=lambda d_out, d_in: 10 * d_in,
+        numbers=lambda d_out, d_in, count: count * 2 * (d_in + d_out) + 2 * d_in * d_in,
+    ),
+}
+TASK_NAMES = tuple(TASKS)
 
 PLANTED = ("shape", "rank", "singular_values", "observed", "measurements", "noise", "data_seed")
 SAID = {"target": ("shape", "rank", "singular_values"), "data": ("shape", "measurements")}  # of these, by a file
@@ -253,10 +282,9 @@ class TaskSettings(Settings):
             self._set("rank", count)
         elif self.rank is None:
             self._set("rank", min(self.DEFAULT_RANK or min(shape), *shape))
-        self._only("observed", task, ("completion",), OBSERVED)
-        size = shape[0] * shape[1]
-        samples = max(1, round(OBSERVED * size)) if task == "sensing" else 10 * shape[1]
-        self._only("measurements", task, ("sensing", "regression"), samples)
+        self._only("observed", task, tuple(name for name, row in TASKS.items() if row.observed), OBSERVED)
+        counted = {name: row.measurements(*shape) for name, row in TASKS.items() if row.measurements is not None}
+        self._only("measurements", task, tuple(counted), counted.get(task))
         for name, default in (("noise", 0.0), ("data_seed", 0)):
             if getattr(self, name) is None:
                 self._set(name, default)

@@ -23,6 +23,7 @@ from dlnphase.networks.sampling import alpha_of, sigma_of
 from dlnphase.results.matrixfile import Table
 from dlnphase.results.train import NetworkInfo, TaskInfo
 from dlnphase.settings import CostSettings, MachineSettings, NetworkSettings, TaskSettings
+from dlnphase.settings.common import TASKS
 from dlnphase.setup import inputs
 from dlnphase.setup.convex import convex_task
 from dlnphase.setup.repeats import check_data, check_target
@@ -147,11 +148,7 @@ def _check_range(cost: ConvexCost, settings: TaskSettings, backend: Backend) -> 
 def _check_task_memory(task: Planted) -> None:
     d_out, d_in = task.shape
     size, count = d_out * d_in, task.measurements or 1
-    needed = size * 8 * 4
-    if task.kind == "sensing":
-        needed += 8 * size * (2 * count + 2 * size)
-    elif task.kind == "regression":
-        needed += 8 * count * 2 * (d_in + d_out) + 16 * d_in * d_in
+    needed = 8 * (4 * size + TASKS[task.kind].numbers(d_out, d_in, count))
     if needed > MAX_TASK_BYTES:
         raise InputError(
             f"shape: a {task.kind} task of shape {d_out}x{d_in} with {count} measurement(s) needs about "
