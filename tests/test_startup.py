@@ -14,7 +14,8 @@ json.dump([code, sorted(sys.modules)], sys.stderr)
 """
 TRAIN = ["train", "--task", "factorization", "--dim", "4", "--rank", "2", "-L", "2", "--out", "run"]
 SMALL_SCIPY = {"_lib", "linalg"}  # linalg is needed; signal, stats, integrate, optimize, sparse cost up to a second
-BELOW = {"backend", "costs", "critical", "dynamics", "errors", "findings", "networks", "observables", "results", "settings"}
+BELOW = {"backend", "costs", "critical", "dynamics", "errors", "findings", "networks", "observables"}
+BELOW |= {"results", "settings"}
 LEARNING = BELOW | {"setup", "cli"}
 # command → packages besides numpy, PyYAML and what prints; packages of scipy; rooms of dlnphase
 MAY_LOAD = {
