@@ -225,3 +225,17 @@ def test_the_checker_of_proofs_shares_no_code_with_the_provers():
     for name, allowed in rooms.items():
         modules = [module for module, _, _ in imports(PACKAGE / "proofs" / f"{name}.py")]
         assert {m.split(".")[2] for m in modules if m.startswith("dlnphase.proofs.")} <= allowed
+
+
+def test_the_files_of_a_change_exist():
+    """The table "Where a change goes": every file, and every table in capitals in one of them."""
+    text = (ROOT / "docs" / "architecture.md").read_text().split("## Where a change goes")[1].split("\n## ")[0]
+    rows = [line for line in text.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) == 12
+    for row in rows:
+        open_, tests = row.split("|")[2], row.split("|")[4]
+        files = [PACKAGE / name for name in named_files(open_)] + [ROOT / name for name in named_files(tests)]
+        assert len(named_files(open_)) in (1, 2, 3) and len(files) > 1
+        assert all(path.is_file() for path in files), row
+        for table in re.findall(r"`([A-Z]{3,})`", open_):
+            assert any(re.search(rf"^{table}\b.* = ", path.read_text(), re.MULTILINE) for path in files), table

@@ -6,7 +6,7 @@ import torch
 
 from dlnphase.backend import resolve_backend
 from dlnphase.costs.tasks import (
-    TASKS,
+    DRAWS,
     default_singular_values,
     matrix_task,
     planted_matrix,
@@ -47,7 +47,7 @@ def test_default_singular_values():
     assert default_singular_values(4) == (10.0, 7.5, 5.0, 2.5)
 
 
-@pytest.mark.parametrize("kind", TASKS)
+@pytest.mark.parametrize("kind", DRAWS)
 @pytest.mark.parametrize("shape", [(5, 4), (4, 6)])
 def test_without_noise_the_planted_matrix_is_a_perfect_fit(kind, shape):
     task = planted_task(kind, shape, VALUES, CPU, observed=1.0 if kind == "sensing" else 0.8)
@@ -91,7 +91,7 @@ def test_noise_has_the_size_asked_for_and_touches_only_what_training_sees():
     np.testing.assert_array_equal(noisy.test.minimizer.numpy(), noisy.target)
 
 
-@pytest.mark.parametrize("kind", TASKS)
+@pytest.mark.parametrize("kind", DRAWS)
 def test_noise_changes_neither_the_target_nor_what_is_measured(kind):
     clean, noisy = (planted_task(kind, (5, 4), VALUES, CPU, noise=n, measurements=30) for n in (0.0, 0.2))
     np.testing.assert_array_equal(clean.target, noisy.target)
@@ -117,7 +117,7 @@ def test_a_regression_has_white_inputs_and_ten_samples_a_dimension():
     assert spread == pytest.approx(np.sqrt(2 / 30), rel=0.2)
 
 
-@pytest.mark.parametrize("kind", TASKS)
+@pytest.mark.parametrize("kind", DRAWS)
 def test_the_data_seed_decides_everything(kind):
     one, same, other = (planted_task(kind, (5, 4), VALUES, CPU, noise=0.1, data_seed=s) for s in (3, 3, 4))
     assert torch.equal(one.cost.minimizer, same.cost.minimizer)
