@@ -82,7 +82,7 @@ class DynamicsSettings(Settings):
     lr: float | str | tuple[tuple[int, float], ...] | None = option(
         None,
         auto_or(changing(number(positive=True), "0.1,500:0.01")),
-        f"{', '.join(DISCRETE)}: step size; auto takes one from the curvature, or from the size of the target",
+        "size of a step; auto takes one from the curvature, or from the size of the target",
         panel="Dynamics",
         default_words="auto",
     )
