@@ -370,3 +370,34 @@ def test_a_run_without_a_visit_is_an_answer(tmp_path: Path) -> None:
     )
     result = detect_saddles(DetectSettings(source=str(tmp_path)))
     assert result.visits == () and "No visit" in detect_sentence(result)
+
+
+def test_a_reduced_run_is_as_far_from_its_saddles_as_the_full_one(tmp_path):
+    """What a reduced network lacks stays where it is: it counts on the way to a point that has nothing there."""
+    rng, width = np.random.default_rng(0), 30
+    layers = [rng.standard_normal(shape) / width for shape in ((width, 3), (width, width), (3, width))]
+    np.savez(tmp_path / "start.npz", **{f"W{k}": w for k, w in enumerate(layers, 1)})
+    common = {"task": "factorization", "shape": "3x3", "singular_values": "3,1"}
+    found = {}
+    for kind in ("full", "krylov"):
+        trained(tmp_path / kind, **common, init_weights=str(tmp_path / "start.npz"), representation=kind)
+        found[kind] = detect_saddles(str(tmp_path / kind)).visits
+    assert len(found["full"]) == len(found["krylov"]) == 3
+    for full, reduced in zip(found["full"], found["krylov"], strict=True):
+        assert (full.rank, full.kind) == (reduced.rank, reduced.kind)
+        assert reduced.distance == pytest.approx(full.distance, rel=0.01)
+        assert reduced.nearest_distance == pytest.approx(full.nearest_distance, rel=0.02)
+    assert found["krylov"][0].distance == pytest.approx(np.sqrt(sum(np.sum(w**2) for w in layers)), rel=2e-3)
+    (tmp_path / "start.npz").unlink()  # then nobody can tell, and the rest is told all the same
+    gone = detect_saddles(str(tmp_path / "krylov")).visits
+    assert [v.distance for v in gone] == [None] * 3
+    assert [v.nearest_distance for v in gone] == [v.nearest_distance for v in found["krylov"]]
+
+
+def test_the_distance_of_a_reduced_run_drawn_at_any_width_counts_all_of_it(tmp_path):
+    """At t = 0 the saddle is the origin: ‖θ_0‖² is about σ²(2dw + w²) in law, to parts in a thousand at this width."""
+    task = {"task": "factorization", "shape": "3x3", "singular_values": "3,1"}
+    trained(tmp_path / "wide", **task, depth=3, width=10**6, gamma=2.2)
+    first = detect_saddles(str(tmp_path / "wide")).visits[0]
+    assert first.rank == 0 and first.time.closest == 0
+    assert first.distance**2 == pytest.approx(1e6**-2.2 * (6e6 + 1e12), rel=1e-3)

@@ -220,7 +220,7 @@ def _judge(item: _Seen, source: Source, host: HostCost, greedy: list[GreedyPoint
     path = slice(visit.index, item.until + 1)
     escape = escape_of(trace.time[path], trace.matrices[path], point, host, depth) if point.converged else None
     weights = trace.weights(visit.index)
-    beyond = _beyond(trace, visit.index, weights, source.info)
+    away, nearest_away = _distances(visited, nearest, trace, visit.index, source.info)
     saddle = item.visited.saddle and not (host.decay and certificate is not None and certificate.descent is None)
     return VisitInfo(
         member=trace.member,
@@ -229,8 +229,8 @@ def _judge(item: _Seen, source: Source, host: HostCost, greedy: list[GreedyPoint
         cost=float(trace.excess[visit.index]) + host.minimum,
         gradient_norm=float(trace.gradient_norm[visit.index]),
         prominence=visit.prominence,
-        distance=float(np.hypot(visited.distance, beyond)) if visited is not None and weights else None,
-        nearest_distance=float(np.hypot(nearest.distance, beyond)) if nearest is not None and weights else None,
+        distance=away,
+        nearest_distance=nearest_away,
         matrix_distance=point.distance,
         critical_point=CriticalPoint(
             point.cost,
@@ -248,6 +248,24 @@ def _judge(item: _Seen, source: Source, host: HostCost, greedy: list[GreedyPoint
         greedy=_compared(item, host, greedy) if point.converged else None,
         note=_note(item, certificate, host),
     )
+
+
+def _distances(
+    visited: ParameterPoint | None, nearest: ParameterPoint | None, trace: MemberTrace, index: int, info: PathInfo
+) -> tuple[float | None, float | None]:
+    """‖θ − θ_c‖ to the critical point that is visited and to the nearest, of the full network; None without weights.
+
+    What a reduced network lacks no gradient reaches. The minimal point has nothing there; the nearest keeps it as it
+    is, unless weight decay lets only nothing be critical.
+    """
+    weights = trace.weights(index)
+    beyond = trace.lacking if trace.penalty is None else _beyond(trace, index, weights, info)
+    if visited is None or nearest is None or weights is None:
+        return None, None
+    kept = trace.penalty is None  # what is unused may stay at a critical point
+    there = 0.0 if kept and visited.form == "nearest" else beyond
+    away = None if there is None else float(np.hypot(visited.distance, there))
+    return away, nearest.distance if kept else away
 
 
 def _beyond(trace: MemberTrace, index: int, weights: Layers | None, info: PathInfo) -> float:

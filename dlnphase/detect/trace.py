@@ -33,6 +33,8 @@ class MemberTrace:
         weights: record number → layers, or None where the source holds none.
         tol: what the run converged to, relative to its start; None where it did not, or nobody says.
         penalty: (λ/2)‖θ‖², (T,), of a path with weight decay, whose ‖∇𝓛‖ is that of C + (λ/2)‖θ‖²; None without.
+        lacking: norm of the weights that a reduced network lacks, which without weight decay never move; None where
+            nobody can tell.
         between: what ‖∇𝓛‖ reaches at least between each record and the next, (T−1,); for records that lie far apart.
     """
 
@@ -46,6 +48,7 @@ class MemberTrace:
     tol: float | None = None
     between: np.ndarray | None = None
     penalty: np.ndarray | None = None
+    lacking: float | None = 0.0
 
     @property
     def objective(self) -> np.ndarray:
