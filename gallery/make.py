@@ -18,6 +18,18 @@ from dlnphase.results import npz_bytes, write_atomic
 ROOT = Path(__file__).resolve().parent.parent
 HERE, RUNS, IMAGES = ROOT / "gallery", ROOT / "runs" / "gallery", ROOT / "docs" / "images"
 GAMMAS_OF_CONVERGENCE = ("1.5", "2", "2.5", "3", "3.5", "4")  # at w = 100: α from 0.3 down to 0.001
+CHANGES = {  # what changes the path of gallery/change.yaml
+    "flow": (),
+    "little-decay": ("--weight-decay", "0.05"),
+    "decay": ("--weight-decay", "0.3"),
+    "gd": ("--dynamics", "gd"),
+    "large-step": ("--dynamics", "gd", "--lr", "0.11", "--max-steps", "400"),
+    "momentum": ("--dynamics", "gd", "--momentum", "0.9"),
+    "slow-momentum": ("--dynamics", "gd", "--momentum", "0.9", "--lr", "0.0003"),
+    "batches": ("--dynamics", "sgd", "--batch-size", "12"),
+    "muon": ("--dynamics", "muon", "--max-steps", "600"),
+    "adam": ("--dynamics", "adam", "--lr", "0.002", "--max-steps", "3000"),
+}
 REGIMES = {"lazy": "0.7", "mean-field": "1", "saddle-to-saddle": "2"}
 
 
@@ -48,12 +60,20 @@ def computations() -> list[list[str]]:
     lines.append(train("paper", "spread", "--seeds", "64"))
     lines.append(["sweep-gamma", "--config", str(HERE / "phase.yaml"), "--out", at("phase")])
     lines.append(train("digits", "digits"))
+    lines += [train("change", f"change-{name}", *flags) for name, flags in CHANGES.items()]
+    lines.append(train("jumps", "jumps", "--seeds", "4"))
     return lines
 
 
 def figures() -> list[tuple[str, list[str]]]:
     """Name and command line of each figure."""
     alphas = [at(f"alpha-{gamma}") for gamma in GAMMAS_OF_CONVERGENCE]
+    modes = ["--kind", "singular-values", "--layout", "panels"]
+    changes = {
+        "decay": ["flow", "little-decay", "decay"],
+        "batches": ["gd", "batches"],
+        "muon": ["gd", "muon", "adam"],
+    }
     return [
         ("paper", ["plot", at("paper"), "--kind", "loss", "--kind", "singular-values", "--kind", "rank"]),
         ("paper", ["plot", at("paper"), at("greedy"), at("paper-saddles"), "--kind", "path"]),
@@ -62,6 +82,13 @@ def figures() -> list[tuple[str, list[str]]]:
         ("alpha", ["plot", *alphas, at("paper-saddles"), "--kind", "convergence"]),
         ("spread", ["plot", at("spread"), "--kind", "loss", "--kind", "rank"]),
         ("phase", ["plot", at("phase"), "--kind", "all"]),
+        *((f"change-{name}", ["plot", *(at(f"change-{n}") for n in of), *modes]) for name, of in changes.items()),
+        (
+            "change-momentum",
+            ["plot", *(at(f"change-{n}") for n in ("flow", "momentum", "slow-momentum")), "--kind", "loss"],
+        ),
+        ("change-step", ["plot", at("change-gd"), at("change-large-step"), "--kind", "sharpness"]),
+        ("jumps", ["plot", at("jumps"), "--kind", "singular-values", "--time", "linear"]),
         ("digits", ["plot", at("digits"), "--kind", "loss", "--kind", "singular-values", "--time", "log"]),
     ]
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from gauntlet import cases, certificates, distances, flows, intervals, noise
+from gauntlet import cases, certificates, distances, flows, intervals, jumps, noise
 from gauntlet.table import table, write_page
 from gauntlet.verdict import Verdict, append, read
 
@@ -25,8 +25,9 @@ KINDS: dict[str, tuple[list[str], Judge]] = {
     "certificate": (list(cases.CERTIFICATE_CLASSES), certificates.judge),
     "interval": (list(intervals.CLASSES), intervals.judge),
     "noise": (list(noise.CLASSES), noise.judge),
+    "jump": (list(jumps.CLASSES), jumps.judge),
 }
-FEWER = 6  # of all kinds: so many times fewer distances and certificates than flows, and each interval and noise once
+FEWER = 6  # of all kinds: so many times fewer distances and certificates than flows, and each of the others once
 
 
 def main() -> int:
@@ -73,7 +74,7 @@ def _run_all(given: argparse.Namespace) -> int:
     until = time.monotonic() + 3600 * given.hours
     if given.kind != "all":
         return _run(given.kind, given.only, given.count, seed, out, until)
-    counts = {"flow": given.count, "interval": len(intervals.CLASSES), "noise": len(noise.CLASSES)}
+    counts = {"flow": given.count, **{kind: len(KINDS[kind][0]) for kind in ("interval", "noise", "jump")}}
     return max(_run(kind, given.only, counts.get(kind, given.count // FEWER), seed, out, until) for kind in KINDS)
 
 

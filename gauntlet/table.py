@@ -13,6 +13,7 @@ import numpy as np
 
 from gauntlet.verdict import STATUSES, Verdict
 
+WORDS = ("noise", "jump")  # kinds of which each case is one design, told in words
 QUANTILES = (0.5, 0.9, 0.99, 1.0)
 MEANINGS = {
     "late": "time of a level of the cost, abs log(t / t_ref)",
@@ -90,25 +91,36 @@ def faults(verdicts: Sequence[Verdict]) -> str:
 
 
 def write_page(verdicts: Sequence[Verdict], path: Path) -> None:
-    """Put the distributions between the marks of docs/accuracy.md; what stands around them is written by hand."""
-    text = path.read_text()
-    head, rest = text.split("<!-- measured -->\n", 1)
-    tail = rest.split("<!-- end -->", 1)[1]
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, one used; Python {platform.python_version()}"
-    parts = [f"Written on {datetime.datetime.now(datetime.UTC).date()}; {machine}."]
+    """Put the distributions between the marks of docs/accuracy.md; what stands around them is written by hand.
+
+    Sections of kinds that none of these verdicts has stay as they are.
+    """
+    head, rest = path.read_text().split("<!-- measured -->\n", 1)
+    old, tail = rest.split("<!-- end -->", 1)
+    sections = {part.split(":")[0].lower(): part.strip() for part in old.split("\n## ")[1:]}
     for kind in dict.fromkeys(v.kind for v in verdicts):
-        of = [v for v in verdicts if v.kind == kind]
-        parts += [f"## {kind.capitalize()}: {len(of)} cases", _source(of), counts(of)]
-        parts += ["Errors over all classes:", quantiles(of)]
-        if kind == "flow":
-            parts += ["Time of a level of the cost, by class:", by_class(of, "late")]
-        if kind == "interval":
-            parts += ["The share of 200 intervals that hold the truth, by class:", by_class(of, "coverage")]
-        parts += ["What was found wrong without a word:", faults(of)]
+        sections[kind] = _section(kind, [v for v in verdicts if v.kind == kind])
+    parts = [f"## {section}" for section in sections.values()]
     path.write_text(head + "<!-- measured -->\n" + "\n\n".join(parts) + "\n<!-- end -->" + tail)
+
+
+def _section(kind: str, of: Sequence[Verdict]) -> str:
+    """What was measured of one kind, from its heading on."""
+    parts = [f"{kind.capitalize()}: {len(of)} cases", _source(of), counts(of)]
+    if kind in WORDS:
+        parts += ["| case | what was seen |\n|---|---|\n" + "\n".join(f"| {v.group} | {v.words} |" for v in of)]
+    else:
+        parts += ["Errors over all classes:", quantiles(of)]
+    if kind == "flow":
+        parts += ["Time of a level of the cost, by class:", by_class(of, "late")]
+    if kind == "interval":
+        parts += ["The share of 200 intervals that hold the truth, by class:", by_class(of, "coverage")]
+    return "\n\n".join([*parts, "What was found wrong without a word:", faults(of)])
 
 
 def _source(verdicts: Sequence[Verdict]) -> str:
     seeds = sorted({v.name.split(":")[1] for v in verdicts}, key=int)
     commits = list(dict.fromkeys(v.commit for v in verdicts if v.commit))
-    return f"Seeds {', '.join(seeds)}; commits {', '.join(commits) or 'not told'}."
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, one used; Python {platform.python_version()}"
+    written = f"written on {datetime.datetime.now(datetime.UTC).date()}; {machine}"
+    return f"Seeds {', '.join(seeds)}; commits {', '.join(commits) or 'not told'}; {written}."

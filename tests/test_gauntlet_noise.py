@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import gamma, norm
 
-from gauntlet import noise
+from gauntlet import jumps, noise
 from gauntlet.noise import CLASSES, judge_design
 from gauntlet.reference.diffusion import Diffusion
 
@@ -84,3 +84,29 @@ def test_another_noise_changes_the_law_as_it_is_tested(monkeypatch):
     monkeypatch.setattr(noise, "run_law", other)
     verdict = judge_design("law-sgd:1:0", replace(CLASSES["law-sgd"], steps=500), 1)
     assert any(fault.startswith("law: ") for fault in verdict.faults), verdict
+
+
+# ---- jumps of the rank -------------------------------------------------------------------------------
+
+
+def test_jumps_are_counted_by_where_a_mode_is_lost_and_gained():
+    """One start loses a mode and gets it back; another only wavers between the two levels."""
+    sizes = np.array([[0.5, 0.5], [0.02, 0.02], [0.005, 0.2], [0.2, 0.02], [0.4, 0.25]])[:, :, None]
+    times = np.arange(5.0)
+    lost, gained, rank = jumps.jumps(times, sizes, 0.0)
+    assert (lost.tolist(), gained.tolist(), rank.tolist()) == ([1, 0], [1, 0], [1, 1])
+    lost, gained, rank = jumps.jumps(times, sizes, 2.0)
+    assert (lost.tolist(), gained.tolist(), rank.tolist()) == ([0, 0], [1, 0], [0, 1])
+
+
+@pytest.mark.parametrize(("name", "change"), [("decay", {"steps": 6000}), ("no-decay", {"steps": 3000})])
+def test_noise_takes_modes_away_under_weight_decay_alone(name, change):
+    verdict = jumps.judge_design(f"{name}:1:0", replace(jumps.CLASSES[name], members=12, **change), 1)
+    assert verdict.faults == [], verdict
+
+
+@pytest.mark.parametrize(("name", "change"), [("decay", {"label_noise": 0.0}), ("no-decay", {"decay": 0.6})])
+def test_a_run_without_its_noise_or_with_decay_is_told(name, change):
+    """No noise, no jump; and where decay keeps the third mode away, it is missed."""
+    verdict = jumps.judge_design(f"{name}:1:0", replace(jumps.CLASSES[name], members=4, steps=3000, **change), 1)
+    assert [fault.split(":")[0] for fault in verdict.faults] == ["jumps"], verdict
