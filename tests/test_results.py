@@ -4,7 +4,8 @@ import math
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -29,7 +30,9 @@ from dlnphase.results import (
     refuse_different,
     write_atomic,
 )
+from dlnphase.results.detect import load_detect
 from dlnphase.results.schema import load_unchanged
+from dlnphase.results.train import load_train
 
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=12),
@@ -319,3 +322,13 @@ def test_where_the_system_has_no_posix_locks_another_lock_stands_in(tmp_path, mo
         commit(out.path, {"run.yaml": "a: 1\n", "part.txt": "b"}, main="run.yaml")
     with OutputDirectory(tmp_path / "out", main="run.yaml", mode="overwrite") as out:
         assert (out.path / "part.txt").read_text() == "b"
+
+
+def test_a_part_that_is_not_there_is_told_by_its_file():
+    folder = Path(__file__).parent / "data" / "schemas"
+    run, found = load_train(folder / "train@1"), load_detect(folder / "detect-saddles@1")
+    assert run.path is run.trajectory and found.arrays is found.matrices
+    with pytest.raises(InputError, match=r"trajectory\.npz is not there, expected it beside run\.yaml"):
+        replace(run, trajectory=None).path  # noqa: B018
+    with pytest.raises(InputError, match=r"saddles\.npz is not there, expected it beside saddles\.yaml"):
+        replace(found, matrices=None).arrays  # noqa: B018
