@@ -97,7 +97,7 @@ def write_page(verdicts: Sequence[Verdict], path: Path) -> None:
     """
     head, rest = path.read_text().split("<!-- measured -->\n", 1)
     old, tail = rest.split("<!-- end -->", 1)
-    sections = {part.split(":")[0].lower(): part.strip() for part in old.split("\n## ")[1:]}
+    sections = {part.split(":")[0].lower(): part.strip() for part in f"\n{old}".split("\n## ")[1:]}
     for kind in dict.fromkeys(v.kind for v in verdicts):
         sections[kind] = _section(kind, [v for v in verdicts if v.kind == kind])
     parts = [f"## {section}" for section in sections.values()]

@@ -308,7 +308,9 @@ def test_results_are_read_as_written(tmp_path):
 def test_the_page_holds_what_was_measured_between_its_marks(tmp_path):
     page = tmp_path / "accuracy.md"
     kept = "## Noise: 1 cases\n\nas it was\n\n| a |\n"
-    page.write_text(f"before\n<!-- measured -->\n## Flow: 9 cases\n\nstale\n\n{kept}<!-- end -->\nafter\n")
+    first = "## Jump: 2 cases\n\nas it was"
+    stale = "## Flow: 9 cases\n\nstale"
+    page.write_text(f"before\n<!-- measured -->\n{first}\n\n{stale}\n\n{kept}<!-- end -->\nafter\n")
     verdicts = [
         Verdict("flow", "lazy:4:0", "w", "agrees", [], {"late": 0.01}, commit="abc"),
         Verdict("flow", "lazy:4:1", "w", "fails", ["level: x"], {"late": 0.5}, commit="abc"),
@@ -317,7 +319,7 @@ def test_the_page_holds_what_was_measured_between_its_marks(tmp_path):
     write_page(verdicts, page)
     text = page.read_text()
     assert text.startswith("before\n") and text.endswith("after\n") and "stale" not in text
-    assert kept in text and "Seeds 4; commits abc; written on 2" in text
+    assert first in text and kept in text and "Seeds 4; commits abc; written on 2" in text
     assert "| lazy | 2 | 1 | 0 | 0 | 1 | 50.0 % |" in text and "| wide | 1 | 0 | 0 | 1 | 0 | – |" in text
     assert "| 2 | 2.6e-01 | 4.5e-01 | 5.0e-01 | 5.0e-01 |" in text  # the skipped one counts for nothing
     assert "| level | 1 | `python -m gauntlet flow --case lazy:4:1` |" in text
