@@ -12,6 +12,21 @@ from dlnphase.cli import app
 code = app.run(sys.argv[1:])
 json.dump([code, sorted(sys.modules)], sys.stderr)
 """
+SWEEP = [
+    "sweep-gamma",
+    "--gammas",
+    "0.7,1.5",
+    "--widths",
+    "100,1e4",
+    "--dim",
+    "2",
+    "-L",
+    "2",
+    "--seeds",
+    "2",
+    "--jobs",
+    "1",
+]
 TRAIN = ["train", "--task", "factorization", "--dim", "4", "--rank", "2", "-L", "2", "--out", "run"]
 SMALL_SCIPY = {"_lib", "linalg"}  # linalg is needed; signal, stats, integrate, optimize, sparse cost up to a second
 BELOW = {"backend", "costs", "critical", "dynamics", "errors", "findings", "networks", "observables"}
@@ -21,6 +36,7 @@ LEARNING = BELOW | {"setup", "cli"}
 MAY_LOAD = {
     "train": ({"torch", "scipy"}, SMALL_SCIPY, LEARNING | {"training"}),
     "detect-saddles": ({"torch", "scipy"}, SMALL_SCIPY, LEARNING | {"training", "detect"}),
+    "sweep-gamma": ({"torch", "scipy"}, SMALL_SCIPY | {"special"}, LEARNING | {"training", "sweep", "distances"}),
 }
 HEAVY = {"torch", "scipy", "matplotlib", "plotext", "pandas", "sklearn", "distributed", "mpmath", "flint", "IPython"}
 
@@ -50,7 +66,7 @@ def second_level(names, package):
 def test_a_command_loads_what_it_needs_and_no_more(folder, command):
     path, names = folder
     if command != "train":
-        names = loaded(path, command, "run")
+        names = loaded(path, *([*SWEEP, "--out", "swept"] if command == "sweep-gamma" else [command, "run"]))
     packages, of_scipy, rooms = MAY_LOAD[command]
     assert HEAVY & {name.split(".")[0] for name in names} <= packages
     assert {name for name in second_level(names, "scipy") if is_package(names, f"scipy.{name}")} <= of_scipy

@@ -20,7 +20,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.optimize import least_squares
 
 from dlnphase.backend import stream
 from dlnphase.costs.quadratic import QuadraticCost
@@ -102,6 +101,8 @@ class Conjugate:
         def parts(t: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             first, second, rest = np.split(t, [x.size, x.size + y.size])
             return first.reshape(x.shape), second.reshape(y.shape), rest
+
+        from scipy.optimize import least_squares  # takes a while to load, and many costs need none of it
 
         found = least_squares(
             lambda t: self._equations(*parts(t))[0],
