@@ -352,6 +352,12 @@ def test_what_was_found_once_is_found_no_more(name):
     assert (verdict.status, verdict.faults) == ("agrees", []), verdict.command()
 
 
+def test_a_saddle_whose_ends_keep_fewer_modes_than_mixed_ways_leave_them_is_found():
+    """Rank 1 in W_1 and in W_3 and rank 3 in W_2 cost less than any split of the three modes of ∇C (2 % less)."""
+    verdict = distances.judge("regression:52:5")
+    assert verdict.faults == [], verdict.command()
+
+
 def test_a_run_that_round_off_of_its_start_decides_says_so():
     """In 45 digits these floats stay at the saddle until t = 1.06e10."""
     verdict = flows.judge("orthogonal:62:15")

@@ -11,6 +11,8 @@ critical set. The Hessian of 𝓛 is formed, so this is for hundreds of paramete
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -20,6 +22,7 @@ from dlnphase.distances.chains import Constraint, Term
 from dlnphase.networks.chain import Network
 
 PENALTIES = (1.0, 1e1, 1e2, 1e3, 1e4, 1e6, 1e8, 1e10)
+FIRM = 2  # penalties left out where a start is already of its kind
 STEPS = 8  # at each penalty
 NEWTON = 12
 NULL_DIRECTION = 1e-5  # eigenvalues of the Hessian below this, over the largest, are tangent to the critical set
@@ -39,10 +42,13 @@ def descend(network: Network, cost: QuadraticCost, known: Tensor, scale: Tensor)
         known: the nearest saddle known, shape (B, P): one centre of the starts, θ_0 being the other.
         scale: natural size of the gradient, shape (B,).
     """
-    starts = _starts(network, known)
-    count = len(starts)
+    starts, thinned = _starts(network, known), _thinned(network)
+    count = len(starts) + len(thinned)
     many = network.with_theta(network.theta.repeat(count, 1))
-    points = _critical(_penalised(many, cost, torch.cat(starts), scale.repeat(count)), cost)
+    ends = [_penalised(network, cost, starts, scale, PENALTIES)]
+    if thinned:
+        ends.append(_penalised(network, cost, thinned, scale, PENALTIES[FIRM:]))
+    points = _critical(many.with_theta(torch.cat(ends)), cost)
     slope = cost.gradient(points.product())
     level = NO_MINIMUM * float(cost.gradient(torch.zeros_like(cost.minimizer)[None]).norm())
     found = points.gradient(slope).norm(dim=1) <= CRITICAL * scale.repeat(count)
@@ -66,12 +72,37 @@ def _starts(network: Network, known: Tensor) -> list[Tensor]:
     return starts
 
 
-def _penalised(network: Network, cost: QuadraticCost, start: Tensor, scale: Tensor) -> Network:
-    origin = network.theta
+def _thinned(network: Network) -> list[Tensor]:
+    """θ_0 with both end layers cut to i and j modes, fewer together than ∇C has: kinds that have mixed ways lack.
+
+    Where a mode of a layer between them would cost more than one of an end, that end gives up one more. Searched from
+    a firm penalty on: a soft one would lead back to θ_0 before it leads to what is near.
+    """
+    if network.depth < 3:
+        return []  # W_2ᵀ∇C = 0 and ∇C W_1ᵀ = 0 leave no choice
+    below, above = network.weights[0], network.weights[-1]
+    most = min(network.shape)
+    out = []
+    for i in range(1, most):
+        for j in range(1, most - i):
+            out.append(Network.from_weights([_cut(below, i), *network.weights[1:-1], _cut(above, j)]).theta)
+    return out
+
+
+def _cut(w: Tensor, rank: int) -> Tensor:
+    u, s, vt = torch.linalg.svd(w, full_matrices=False)
+    return (u[:, :, :rank] * s[:, None, :rank]) @ vt[:, :rank]
+
+
+def _penalised(
+    network: Network, cost: QuadraticCost, starts: list[Tensor], scale: Tensor, penalties: Sequence[float]
+) -> Tensor:
+    """Ends of the descents of every member from each of its starts, one start after the other, shape (n·B, P)."""
+    origin, scale = network.theta.repeat(len(starts), 1), scale.repeat(len(starts))
     span = (origin**2).sum(1)
-    point = network.with_theta(start)
+    point = network.with_theta(torch.cat(starts))
     eye = torch.eye(origin.shape[1], dtype=origin.dtype, device=origin.device)
-    for penalty in PENALTIES:
+    for penalty in penalties:
         weight = penalty / scale**2
 
         def value(net: Network, weight: Tensor = weight) -> tuple[Tensor, Tensor]:
@@ -95,7 +126,7 @@ def _penalised(network: Network, cost: QuadraticCost, start: Tensor, scale: Tens
             damping = torch.where(better, damping / 10, (10 * damping).clamp_min(0.1 / span))
             if quiet:
                 break
-    return point
+    return point.theta
 
 
 def _critical(point: Network, cost: QuadraticCost) -> Network:
