@@ -207,6 +207,10 @@ def test_wrong_options_are_refused():
     large = factorization(np.zeros((70, 60)), CPU)
     with pytest.raises(InputError, match="4200, above 4096; use auto or stabilised"):
         follow(gaussian((60, 2, 70), 0.1), large, method="stiff")
+    masked = completion(np.zeros((70, 60)), np.eye(70, 60) > 0, CPU)
+    with pytest.raises(InputError, match="4200 × 4200 numbers along with the frame"):
+        follow(gaussian((60, 2, 70), 0.1), masked, method="explicit")
+    assert follow(gaussian((60, 2, 70), 0.1), large, method="explicit", max_steps=1)
 
 
 # ---- threads ---------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from rich.cells import cell_len
 
+from dlnphase.cli import progress
 from dlnphase.cli.progress import _fitting
 from dlnphase.settings import TrainSettings
 from dlnphase.training.run import prepare, train
@@ -101,3 +102,20 @@ def test_a_notebook_is_told_and_a_terminal_is_not(monkeypatch, kernel):
     before = len(ipython.shown)
     train(TrainSettings(task="factorization", shape=(3, 2), rank=1, depth=2, width=8), on_record=seen.append)
     assert seen and len(ipython.shown) == before  # a consumer of one's own takes its place
+
+
+def test_words_that_take_long_are_asked_for_seldom(monkeypatch):
+    """Singular values of a large matrix take as long as steps do: a fiftieth of the time may go into them."""
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    line, asked = progress.LiveLine(), []
+
+    def words():
+        asked.append(now[0])
+        now[0] += 3.0
+        return ["learning mode 1"]
+
+    while now[0] < 1000:
+        line.update(words)
+        now[0] += 1.0
+    assert 6 <= len(asked) <= 8 and min(np.diff(asked)) >= 150

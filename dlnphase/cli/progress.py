@@ -10,6 +10,7 @@ from types import TracebackType
 from dlnphase.cli.console import stderr_console
 
 LIVE_EVERY, PLAIN_FIRST, PLAIN_EVERY = 0.1, 5.0, 15.0  # seconds between two updates
+SHARE = 0.02  # of the time that may go into words: those of a large matrix ask for its singular values
 BETWEEN = " · "
 ERASE = "\r\x1b[2K"  # back to the start of the line, and wipe it; the cursor stays visible
 
@@ -56,8 +57,9 @@ class LiveLine:
         now = time.monotonic()
         if now < self._next:
             return
-        self._next = now + (LIVE_EVERY if self._terminal else PLAIN_EVERY)
         parts = words()
+        every = LIVE_EVERY if self._terminal else PLAIN_EVERY
+        self._next = now + max(every, (time.monotonic() - now) / SHARE)
         with self._unheard():
             if self._terminal:
                 self._console.file.write(ERASE + _fitting(parts, self._console.width - 1))

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlnphase.costs.quadratic import Cost
+from dlnphase.costs.quadratic import Cost, QuadraticCost
 from dlnphase.dynamics.clocks import Clocks
 from dlnphase.dynamics.framed_cost import FramedCost
 from dlnphase.dynamics.frames import Frames, align, learned_directions
@@ -89,7 +89,7 @@ def gradient_flow(
 
     Raises:
         InputError: for an unknown method, one that cannot be used with weight decay, ``tol`` beside it, or a matrix
-            too large for the stiff one.
+            too large for the stiff one, or for the explicit one where the Hessian of the cost has to be turned.
     """
     flow = GradientFlow(
         network, cost, rtol=rtol, max_time=max_time, tol=tol, max_steps=max_steps, output_times=output_times,
@@ -137,6 +137,10 @@ class GradientFlow(Walk):
                 f"method: the stiff method solves systems of size d_out·d_in = {size}, above {LARGEST_SOLVE}; "
                 "use auto or stabilised"
             )
+        turned = isinstance(cost, QuadraticCost) and not (cost.hessian.is_identity or cost.hessian.of_inputs)
+        if method == "explicit" and turned and size > LARGEST_SOLVE:
+            turning = f"method: explicit steps turn a Hessian of {size} × {size} numbers along with the frame, above"
+            raise InputError(f"{turning} {LARGEST_SOLVE}; use auto or stabilised")
         self.network, self.cost, self.rtol, self.method, self.aligned = network, cost, rtol, method, align_frames
         self.limits = Limits.of(cost, network, tol, max_time, max_steps, output_times)
         self.member, self.mild, self.handed, self.flows, self.decay = 0, None, {}, None, weight_decay
