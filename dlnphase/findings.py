@@ -80,7 +80,7 @@ class Dwells:
     """How long several starts stayed at a rank before they jumped away from it.
 
     Attributes:
-        rank: of the saddle.
+        rank: of the critical point: a saddle, or with weight decay maybe a local minimum that is passed.
         count: stays that ended with a jump, of each start as many as there were; where it stays in the end is none.
         starts: how many starts they are of.
         mean, std: of the time, the latter 0 for a single stay.

@@ -493,3 +493,19 @@ def test_a_flow_that_cannot_be_is_refused(options):
     network = Network(torch.ones(1, 8, dtype=torch.float64), (2, 2, 2))
     with pytest.raises(InputError):
         next(gradient_flow(network, factorization(np.eye(2), CPU), **({"weight_decay": 0.1} | options)))
+
+
+@pytest.mark.parametrize(("depth", "decay", "gamma"), [(3, 0.3, 1.6), (2, 0.3, 2.5)])
+def test_minima_that_a_deep_path_passes_are_no_saddles(tmp_path, depth, decay, gamma):
+    """As many of the visits as detect-saddles certifies as local minima, from eigenvalues of the whole Hessian."""
+    task = {"task": "factorization", "shape": "3x3", "singular_values": "5,2"}
+    result = train(**task, depth=depth, width=20, gamma=gamma, weight_decay=decay, threads=1)
+    save_train(result, tmp_path)
+    visits = dlnphase.detect_saddles(str(tmp_path)).visits
+    assert len(visits) > 1 and visits[-1].kind == "global-minimum"
+    seen = result.outcome.evidence
+    assert seen.saddles_visited == len(visits) - 1
+    assert seen.minima_passed == [v.kind for v in visits].count("local-minimum")
+    assert seen.minima_passed == (seen.saddles_visited if depth > 2 else 0)
+    words = "critical point to critical point, past local minima" if depth > 2 else "saddle to saddle"
+    assert words in train_sentence(result)

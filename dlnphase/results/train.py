@@ -91,17 +91,19 @@ class Regime:
     """The numbers the regime was told from.
 
     Attributes:
-        saddles_visited: visits, before the end, of critical points that are no minima of the cost (with weight decay
-            and L ≥ 3 they may be local minima of what is minimised).
+        saddles_visited: visits, before the end, of critical points that are no minima of the cost.
         prominence: of the clearest of them, in decades of ‖∇𝓛‖ (0 when there is none).
         parameter_movement: ‖θ_end − θ_0‖ / ‖θ_0‖.
         ntk_change: ‖K_end − K_0‖_F / ‖K_0‖_F.
+        minima_passed: how many of those visited are local minima of C + (λ/2)‖θ‖², which a deep path with weight decay
+            may pass above the barrier around them; 0 without.
     """
 
     saddles_visited: int
     prominence: float
     parameter_movement: float
     ntk_change: float
+    minima_passed: int = 0
 
 
 @dataclass(frozen=True)

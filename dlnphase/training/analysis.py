@@ -18,6 +18,7 @@ from dlnphase.critical.bottleneck import is_least
 from dlnphase.critical.decay import Decay
 from dlnphase.critical.decayed_modes import is_least_with_decay, plateau_cost
 from dlnphase.critical.learning_coefficient import learning_coefficient
+from dlnphase.critical.matrix import is_decayed_minimum
 from dlnphase.critical.visited import Path, Visited, matrix_rank, transitions, visited_points
 from dlnphase.findings import DecayTheory
 from dlnphase.networks.chain import Network
@@ -106,9 +107,11 @@ def analyse(path: MemberPath, member: int, square_norm: float, context: Context)
     records = Path(time, step, excess, gradient, path.matrices, tol, width=width, penalty=held)
     visited = [v for v in visited_points(records, host) or () if v.counts]
     rows = transitions(records, context.cost.minimum, visited)
-    saddles = [v.visit for v in visited if v.saddle]
+    saddles = [v for v in visited if v.saddle]
+    passed = sum(is_decayed_minimum(v.point, host, width) for v in saddles) if context.decay else 0
     movement, ntk_change = _change(path, square_norm, context)
-    evidence = Regime(len(saddles), max((v.prominence for v in saddles), default=0.0), movement, ntk_change)
+    clearest = max((v.visit.prominence for v in saddles), default=0.0)
+    evidence = Regime(len(saddles), clearest, movement, ntk_change, passed)
     end = path.matrices[max(path.matrices)]
     ends = np.stack([path.matrices[0], end])
     tests = (None, None) if context.test is None else tuple(float(v) for v in cost_values(context.test, ends))
@@ -327,6 +330,7 @@ def _mean_outcome(outcomes: Sequence[Outcome]) -> Outcome:
         prominence=float(np.mean([o.evidence.prominence for o in outcomes])),
         parameter_movement=float(np.mean([o.evidence.parameter_movement for o in outcomes])),
         ntk_change=float(np.mean([o.evidence.ntk_change for o in outcomes])),
+        minima_passed=round(np.mean([o.evidence.minima_passed for o in outcomes])),
     )
     shares: dict[str, Any] = {
         n: _mean_of(getattr(o, n) for o in outcomes)

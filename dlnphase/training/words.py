@@ -59,8 +59,11 @@ def _deed(members: Sequence[Member]) -> str:
         dwells = np.mean([[row.dwell for row in m.rank_transitions] for m in members], axis=0)
         longest = int(np.argmax(dwells))
         path = " → ".join(str(r) for r in ranks)
+        passed = any(m.outcome.evidence.minima_passed for m in members)
+        kind = "critical point" if passed else "saddle"
+        past = ", past local minima" if passed else ""
         return (
-            f"went from saddle to saddle: rank {path}, waiting longest at rank {ranks[longest]} "
+            f"went from {kind} to {kind}{past}: rank {path}, waiting longest at rank {ranks[longest]} "
             f"(for {dwells[longest]:.4g} of time)"
         )
     if regime == "saddle-to-saddle":

@@ -188,6 +188,7 @@ def _outcome(result: TrainResult) -> Table:
         ["ended", o.reason.replace("_", " ")],
         ["regime", o.regime or "not told"],
         ["saddles visited, the clearest in decades", f"{e.saddles_visited}, {number(e.prominence, 3)}"],
+        *([["of them local minima, passed", str(e.minima_passed)]] if e.minima_passed else []),
         ["movement of the weights, of themselves", number(e.parameter_movement)],
         ["change of the tangent kernel, of itself", number(e.ntk_change)],
         ["time, steps, evaluations", f"{number(o.time)}, {o.steps}, {o.evaluations}"],
