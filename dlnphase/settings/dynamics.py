@@ -162,5 +162,5 @@ class DynamicsSettings(Settings):
         if self.momentum is not None and self.momentum >= 1:
             raise InputError(f"momentum: found {self.momentum:g}, expected below 1")
         if self.max_steps is None:
-            # Label noise keeps every run from converging: it lasts until they are spent.
+            # Label noise keeps a run that learns from converging: it lasts until they are spent.
             self._set("max_steps", 100_000 if self.label_noise else ROWS[self.dynamics].steps)
