@@ -168,8 +168,8 @@ def test_a_bottleneck_turns_to_the_modes_that_it_can_hold_when_scipy_says(dims, 
 def test_errors_of_fast_directions_do_not_drown_the_gradient_of_a_slow_fall(rank):
     """A start 10⁶ times the target: all that falls is its A, slowly, and ‖∇𝓛‖ with it; a rise is an error of a step.
 
-    FELT trades it for steps: ten times as much lets ‖∇𝓛‖ jump by 4 to 8, a tenth takes the flow less far in as many. Ten
-    starts that differ in the last digit, and so do processors, jump by 1.07 to 1.34, once.
+    FELT trades it for steps: ten times as much lets ‖∇𝓛‖ jump by 4 to 8, a tenth takes the flow less far in as many.
+    Ten starts that differ in the last digit, and so do processors, jump by 1.07 to 1.34, once.
     """
     network = gaussian_network((4, 4, 4), 0.5, CPU, seed=0)
     u = np.linalg.qr(np.random.default_rng(0).standard_normal((4, 4)))[0]
