@@ -15,7 +15,7 @@ from dlnphase.setup.representation import choose_representation, initial_network
 
 CPU = resolve_backend("cpu")
 METHODS = (DORMAND_PRINCE, *tableaux())
-SHAPES = [(3, 4), (3, 5, 4), (1, 6, 2), (4, 2, 5, 3), (3, 6, 5, 7, 2)]  # (d_in, hidden sizes, d_out)
+SHAPES = [(3, 4), (3, 5, 4), (1, 6, 2), (4, 2, 5, 3), (3, 6, 5, 7, 2), (7, 4, 5, 2)]  # (d_in, hidden sizes, d_out)
 
 
 @pytest.fixture(params=["numpy", "torch"])
@@ -56,6 +56,15 @@ def test_slopes_and_costs_are_those_of_autograd(task, dims, arrays):
     out.flat[...] = stepper.theta.flat
     at.recur(other, out, 0.2, 0.3)
     np.testing.assert_allclose(at.tensor(out.flat), expected, atol=1e-12)
+
+
+def test_products_of_a_large_network_are_formed_from_its_fewer_ends(monkeypatch):
+    for dims in SHAPES:
+        network, cost = start(dims, "factorization")
+        assert not Chain(network, cost).from_above
+        with monkeypatch.context() as patch:
+            patch.setattr(chain, "NUMPY_UP_TO", -1)
+            assert Chain(network, cost).from_above == (2 * dims[-1] < dims[0])
 
 
 @pytest.mark.parametrize("dims", SHAPES)

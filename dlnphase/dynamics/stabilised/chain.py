@@ -21,6 +21,7 @@ from dlnphase.dynamics.state import Fixed, Room, State
 from dlnphase.networks.chain import Network, parameter_count
 
 NUMPY_UP_TO = 150_000  # parameters; beyond, arithmetic outweighs calls
+FEWER = 2  # times as many inputs as outputs from which products are formed from the outputs
 POWER_ITERATIONS = 30
 POWER_CHANGE = 0.02  # relative change of the estimated curvature at which the iteration ends
 
@@ -75,7 +76,8 @@ class Chain(State):
         decay: weight decay λ.
 
     After a call of :meth:`slope` the attributes ``a`` (A, shape (d_out, d_in)), ``g`` (∇C at A) and ``below`` (the
-    products W_l⋯W_1) belong to the point of that call, until the next one.
+    products W_l⋯W_1) belong to the point of that call, until the next one. Large networks of few outputs are multiplied
+    from that end instead: a slope of 784 → 10 costs 10 columns of products then, not 784.
     """
 
     dims: Fixed[tuple[int, ...]]
@@ -84,6 +86,7 @@ class Chain(State):
     decay: Fixed[float]
     size: Fixed[int]
     numpy: Fixed[bool]
+    from_above: Fixed[bool]
     xp: Fixed[ModuleType]
     matmul: Fixed[Callable[..., Array]]
     quadratic: Fixed[bool]
@@ -97,6 +100,7 @@ class Chain(State):
     _below: Room[list[Array]]
     _back: Room[list[Array]]
     below: Room[list[Array]]
+    above: Room[list[Array]]
     a: Room[Array]
     g: Room[Array]
     _above: Room[list[Factor | None]]
@@ -108,6 +112,7 @@ class Chain(State):
         self.dims, self.depth, self.cost, self.decay = network.dims, network.depth, cost, decay
         self.size = parameter_count(network.dims)
         self.numpy = theta.device.type == "cpu" and self.size <= NUMPY_UP_TO
+        self.from_above = not self.numpy and FEWER * network.shape[0] < network.shape[1] and self.depth > 1
         self.xp: ModuleType = np if self.numpy else torch
         self._like = theta
         if self.numpy:
@@ -117,6 +122,7 @@ class Chain(State):
         if isinstance(cost, QuadraticCost):
             self._product = cost.hessian.product
             self._operator, self._minimizer = self.array(cost.operator), self.array(cost.minimizer)
+        self.below, self.above = [], []
         d_out, d_in = network.shape
         new = theta.new_empty
         self._below = [self.array(new((n, d_in))) for n in network.dims[1:]]
@@ -149,10 +155,16 @@ class Chain(State):
         """out ← −factor·(∇𝓛 + λθ)(at)."""
         x = self._cost_slope(at, factor)
         layers, into, below, matmul = at.layers, out.layers, self.below, self.matmul
-        for l in range(self.depth - 1, 0, -1):
-            matmul(x, below[l - 1].T, out=into[l])
-            x = matmul(layers[l].T, x, out=self._back[l])
-        into[0][...] = x
+        if self.from_above:
+            for l in range(self.depth - 1):
+                matmul(self.above[l].T, x, out=into[l])
+                x = x @ layers[l].T
+            into[-1][...] = x
+        else:
+            for l in range(self.depth - 1, 0, -1):
+                matmul(x, below[l - 1].T, out=into[l])
+                x = matmul(layers[l].T, x, out=self._back[l])
+            into[0][...] = x
         if self.decay:
             self._add(at.flat, out.flat, -factor * self.decay)
 
@@ -160,11 +172,17 @@ class Chain(State):
         """before ← κ·before + (1 − κ)·at − factor·(∇𝓛 + λθ)(at): one stage of a three-term recurrence."""
         x = self._cost_slope(at, factor)
         layers, into, below, accumulate = at.layers, before.layers, self.below, self._accumulate
-        for l in range(self.depth - 1, 0, -1):
-            accumulate(into[l], x, below[l - 1], kappa)
-            x = self.matmul(layers[l].T, x, out=self._back[l])
-        into[0] *= kappa
-        into[0] += x
+        if self.from_above:
+            for l in range(self.depth - 1):
+                accumulate(into[l], self.above[l].T, x.T, kappa)
+                x = x @ layers[l].T
+        else:
+            for l in range(self.depth - 1, 0, -1):
+                accumulate(into[l], x, below[l - 1], kappa)
+                x = self.matmul(layers[l].T, x, out=self._back[l])
+        last = into[-1 if self.from_above else 0]
+        last *= kappa
+        last += x
         self._add(at.flat, before.flat, 1 - kappa - factor * self.decay)
 
     def size_of(self, values: Array) -> float:
@@ -172,7 +190,12 @@ class Chain(State):
         return self.square(values) ** 0.5
 
     def _cost_slope(self, at: Vector, factor: float) -> Array:
-        """−factor·∇C at A; forms the products below each layer on the way."""
+        """−factor·∇C at A; forms the products below each layer, or above, on the way."""
+        if self.from_above:
+            self.above = self._products_above(at)
+            self.a = self.above[0] @ at.layers[0]
+            self.g = self._cost_gradient(self.a)
+            return self.g * -factor
         below = self._below
         below[0] = lower = at.layers[0]
         for w, room in zip(at.layers[1:], below[1:], strict=True):
@@ -180,6 +203,20 @@ class Chain(State):
         self.below, self.a = below, lower
         self.g = self._cost_gradient(lower)
         return self.g * -factor
+
+    def _products_above(self, at: Vector) -> list[Array]:
+        """W_L⋯W_{l+1} for the layers l = 1, …, L − 1, each (d_out, n_l)."""
+        above = [at.layers[-1]]
+        for w in at.layers[-2:0:-1]:
+            above.append(above[-1] @ w)
+        return above[::-1]
+
+    def _products_below(self, at: Vector) -> list[Array]:
+        """W_l⋯W_1 for the layers l = 1, …, L − 1, each (n_l, d_in)."""
+        below = [at.layers[0]]
+        for w in at.layers[1:-1]:
+            below.append(w @ below[-1])
+        return below
 
     def _accumulate(self, out: Array, left: Array, right: Array, kappa: float) -> None:
         """out ← κ·out + left·rightᵀ, in place."""
@@ -222,7 +259,8 @@ class Chain(State):
         for l in range(self.depth - 1, 0, -1):
             s = at.layers[l] if s is None else s @ at.layers[l]
             self._above[l - 1] = Factor(s.T)
-        self._grams = [None, *(Factor(p) for p in self.below[:-1])]
+        below = self._products_below(at) if self.from_above else self.below[:-1]
+        self._grams = [None, *(Factor(p) for p in below)]
 
     def curvature(self) -> float:
         """Largest eigenvalue of the Gauss–Newton matrix JᵀHJ + λ at the point measured last, by power iteration.
