@@ -17,9 +17,9 @@ import dlnphase
 from dlnphase.backend import resolve_backend
 from dlnphase.cli.app import run
 from dlnphase.detect.checkpoints import checkpoint_files, read_checkpoints
+from dlnphase.detect.sentences import detect_sentence
 from dlnphase.detect.sparse import least_between
 from dlnphase.detect.speed import typical_speed
-from dlnphase.detect.words import detect_sentence
 from dlnphase.errors import InputError
 from dlnphase.networks.sampling import gaussian_network
 from dlnphase.setup.inputs import read_weights

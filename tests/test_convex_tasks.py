@@ -15,7 +15,7 @@ from dlnphase.plotting.draw import draw
 from dlnphase.settings import DetectSettings, PlotSettings, SweepSettings, TrainSettings, resolve
 from dlnphase.training.answers import answers
 from dlnphase.training.recording import MemberPath
-from dlnphase.training.words import train_sentence
+from dlnphase.training.sentences import train_sentence
 
 SMALL = ["-L", "2", "-w", "12", "-g", "3", "--rtol", "1e-3"]
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from dlnphase.errors import InputError
-from dlnphase.results.matrixfile import Table, read_matrix_text
+from dlnphase.results.matrixfile import MatrixTable, read_matrix_text
 from dlnphase.setup.inputs import read_matrix
 from dlnphase.setup.labelled import read_labelled
 
@@ -209,7 +209,7 @@ def test_columns_that_are_asked_for(tmp_path):
 @pytest.mark.parametrize("rows", [(), LABELS, ("0", "1", "2", "3")])
 @pytest.mark.parametrize("columns", [(), ("x, y", 'say "z"', "é")])
 def test_what_is_written_is_read_again(tmp_path, rows, columns):
-    table = Table(DATA, rows, columns, "who" if rows == LABELS and columns else "")
+    table = MatrixTable(DATA, rows, columns, "who" if rows == LABELS and columns else "")
     options = {"index_column": "1"} if rows and rows != LABELS and not columns else {}
     again = read(tmp_path, table.csv(), **options)
     np.testing.assert_array_equal(again.values, DATA)

@@ -18,9 +18,9 @@ from dlnphase.critical.certify import rotations
 from dlnphase.critical.decay import Decay
 from dlnphase.critical.decayed_modes import decayed_size, is_least_with_decay, largest_decay
 from dlnphase.critical.greedy import greedy_path
+from dlnphase.detect.sentences import detect_sentence
 from dlnphase.detect.sources import balanced_gradient, read_source
 from dlnphase.detect.speed import followed_speed
-from dlnphase.detect.words import detect_sentence
 from dlnphase.dynamics import gradient_flow
 from dlnphase.errors import InputError
 from dlnphase.networks.sampling import gaussian_network

@@ -13,8 +13,8 @@ from dlnphase.backend import resolve_backend
 from dlnphase.cli.app import run
 from dlnphase.costs.tasks import planted_matrix, planted_task
 from dlnphase.detect.run import detect_saddles
+from dlnphase.detect.sentences import detect_sentence
 from dlnphase.detect.sources import balanced_gradient, read_source
-from dlnphase.detect.words import detect_sentence
 from dlnphase.errors import InputError
 from dlnphase.networks.sampling import balanced_network, gaussian_network
 from dlnphase.results.detect import load_detect, save_detect

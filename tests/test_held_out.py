@@ -11,7 +11,7 @@ import pytest
 import dlnphase
 from dlnphase.costs.tasks import matrix_task
 from dlnphase.errors import InputError
-from dlnphase.results.matrixfile import Table
+from dlnphase.results.matrixfile import MatrixTable
 from dlnphase.settings.table import resolve
 from dlnphase.setup.inputs import read_matrix
 
@@ -92,15 +92,15 @@ def test_a_rerun_equals_and_the_completed_matrix_keeps_what_was_seen(own, tmp_pa
 @pytest.mark.parametrize("columns", [(), ("3", "4", "a,b")])
 def test_a_written_matrix_is_read_by_its_shape_whatever_its_names(tmp_path, rows, columns):
     file, values = tmp_path / "m.csv", np.random.default_rng(0).standard_normal((2, 3))
-    table = Table(values, rows, columns, "id" if rows and columns else "")
+    table = MatrixTable(values, rows, columns, "id" if rows and columns else "")
     file.write_text(table.csv())
-    back = Table.read(file, (2, 3))
+    back = MatrixTable.read(file, (2, 3))
     np.testing.assert_array_equal(back.values, values)
     assert (back.rows, back.columns, back.corner) == (table.rows, table.columns, table.corner)
     for shape, text in (((3, 3), table.csv()), ((2, 5), table.csv()), ((2, 3), table.csv().replace(".", "x"))):
         file.write_text(text)
         with pytest.raises(InputError, match=r"m\.csv: expected a matrix of"):
-            Table.read(file, shape)
+            MatrixTable.read(file, shape)
 
 
 def test_of_several_starts_the_mean_completes(own, tmp_path):

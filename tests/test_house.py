@@ -63,6 +63,18 @@ def test_a_file_imports_only_from_its_room_or_below(path):
             assert FLOORS[other] <= FLOORS[here], f"{name}:{line} imports {module}, which stands above it"
 
 
+def test_no_two_classes_have_one_name():
+    """One word for one thing; private ones are known in their file alone."""
+    names = [
+        node.name
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    ]
+    twice = {name for name in names if names.count(name) > 1}
+    assert not twice
+
+
 def test_no_two_files_import_each_other():
     """Inside a room, too, arrows run one way: the imports at module level have an order."""
     names = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in FILES}

@@ -16,8 +16,8 @@ from dlnphase.critical.steps import MEMORY
 from dlnphase.dynamics import stable_step
 from dlnphase.dynamics.descent import _cost_top
 from dlnphase.dynamics.ends import End
-from dlnphase.dynamics.mild import Mild
 from dlnphase.dynamics.stabilised import Chain, Vector
+from dlnphase.dynamics.stabilised_flow import StabilisedFlow
 from dlnphase.dynamics.step_control import Limits
 from dlnphase.networks.chain import Network
 from dlnphase.networks.krylov import sample
@@ -190,7 +190,7 @@ def test_a_plateau_quieter_than_round_off_is_handed_over_at_once():
     """Deep networks: ‖∇𝓛‖ on the first plateau is α⁵ = 1e-15, and nothing explicit steps could keep clean."""
     cost = planted_task("factorization", (3, 3), (3.0, 2.0, 1.0), CPU).cost
     network = sample(6, 10**6, (3, 3), 1e-6, 1, CPU, seed=0, members=(0,))
-    mild = Mild(network, 0, cost, 1e-4, Limits.of(cost, network, 1e-8, None, 10**5, None))
+    mild = StabilisedFlow(network, 0, cost, 1e-4, Limits.of(cost, network, 1e-8, None, 10**5, None))
     records = list(mild.run())
     assert mild.handover is not None and records[-1].excess[0] == pytest.approx(2.5, rel=1e-6)
     assert mild.evaluations < 1000  # 3500 more were spent before patience ended

@@ -13,7 +13,7 @@ from scipy.optimize import minimize
 from dlnphase.backend import resolve_backend
 from dlnphase.costs.tasks import planted_task
 from dlnphase.distances import distance_to_minimum, distance_to_saddle
-from dlnphase.distances.changes import Chain, expansion, series
+from dlnphase.distances.changes import NormBounds, expansion, series
 from dlnphase.distances.enclosures import Enclosed
 from dlnphase.distances.lower import least_cost_of_value, lower_bounds
 from dlnphase.distances.representation import choose, draw
@@ -70,7 +70,7 @@ def test_a_singular_matrix_has_no_positive_lower_bound():
 
 def test_the_series_is_the_sum_over_sets_of_layers():
     network = gaussian_network((2, 4, 3, 5, 2), 0.7, CPU, members=(0, 1))
-    chain = Chain(network, 4, 0.7, True)
+    chain = NormBounds(network, 4, 0.7, True)
     bottoms, tops = [chain.below_norm[i] for i in range(4)], [chain.above_norm[3 - i] for i in range(4)]
     sums = expansion(bottoms, tops, chain, 0)
     for size in range(1, 5):
@@ -90,7 +90,7 @@ def test_no_change_of_the_layers_moves_the_product_further():
         depth = int(rng.integers(2, 6))
         dims = tuple(int(n) for n in rng.integers(1, 5, depth + 1))
         network = gaussian_network(dims, float(rng.uniform(0.1, 2)), CPU, seed=int(rng.integers(1e6)))
-        chain = Chain(network, min(dims[1:-1]), 1.0, True)
+        chain = NormBounds(network, min(dims[1:-1]), 1.0, True)
         delta = torch.as_tensor(rng.standard_normal(network.theta.shape)) * float(10 ** rng.uniform(-2, 1))
         rest = network.with_theta(network.theta + delta).product() - network.product() - network.jvp(delta)
         tops = [chain.above_norm[depth - 1 - i] for i in range(depth)]

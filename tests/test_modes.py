@@ -21,7 +21,7 @@ from dlnphase.settings import TrainSettings
 from dlnphase.training.early import passes_early, with_dense_start
 from dlnphase.training.modes import mean_modes, modes_of
 from dlnphase.training.run import train
-from dlnphase.training.words import train_sentence
+from dlnphase.training.sentences import train_sentence
 
 SMALL = {"task": "factorization", "shape": (4, 3), "singular_values": (3.0, 1.0), "depth": 3, "width": 20, "gamma": 3.0}
 

@@ -9,9 +9,9 @@ from dlnphase.backend import resolve_backend
 from dlnphase.costs.quadratic import completion, factorization
 from dlnphase.critical import HostCost
 from dlnphase.critical.bottleneck import minimum_near
-from dlnphase.detect.words import detect_sentence
+from dlnphase.detect.sentences import detect_sentence
 from dlnphase.results.train import save_train
-from dlnphase.training.words import train_sentence
+from dlnphase.training.sentences import train_sentence
 
 CPU = resolve_backend("cpu")
 COMPLETION = {"task": "completion", "shape": (4, 5), "rank": 3, "width": 2, "depth": 3, "gamma": 1.2, "data_seed": 3}

@@ -11,7 +11,7 @@ from dlnphase.errors import InputError
 from dlnphase.findings import Noise, NoiseFloor
 from dlnphase.training.noise import Question, mean_noise, noise_on
 from dlnphase.training.recording import MemberPath
-from dlnphase.training.words import train_sentence
+from dlnphase.training.sentences import train_sentence
 
 CPU = dlnphase.resolve_backend("cpu")
 RNG = np.random.default_rng(11)

@@ -27,7 +27,7 @@ from dlnphase.results.observed import Observed
 from dlnphase.results.train import load_train, save_train
 from dlnphase.settings import TrainSettings
 from dlnphase.training.observing import Observer, refuse_partless, sharpness_of
-from dlnphase.training.words import train_sentence
+from dlnphase.training.sentences import train_sentence
 
 CPU = resolve_backend("cpu")
 DIMS = (4, 6, 5, 3)

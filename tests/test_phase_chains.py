@@ -9,9 +9,9 @@ from scipy.optimize import minimize
 
 from dlnphase.backend import resolve_backend, stream
 from dlnphase.costs.quadratic import factorization
+from dlnphase.distances.annihilation import bottom_subspace, kill
 from dlnphase.distances.chains import Constraint, Term
 from dlnphase.distances.critical import critical_matrices
-from dlnphase.distances.kills import bottom_subspace, kill
 from dlnphase.distances.nearest import nearest
 from dlnphase.distances.predictions import kappa
 from dlnphase.distances.ways import Deaths, Way, mixed_ways
@@ -244,7 +244,7 @@ def test_large_bottom_subspaces_equal_dense_ones(monkeypatch):
     rng = stream(11, "search", 8)
     above, below = _random(rng, 1, 300, 300) / 300**0.5, _random(rng, 1, 300, 2) / 300**0.5
     dense = bottom_subspace(above, below)
-    monkeypatch.setattr("dlnphase.distances.kills.DENSE_EIGEN", 10)
+    monkeypatch.setattr("dlnphase.distances.annihilation.DENSE_EIGEN", 10)
     krylov = bottom_subspace(above, below)
 
     def value(e: torch.Tensor) -> float:

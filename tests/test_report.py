@@ -17,7 +17,7 @@ from chromium import Browser, program
 
 import dlnphase
 from dlnphase.cli.app import run
-from dlnphase.plotting.data import Data
+from dlnphase.plotting.data import FigureData
 from dlnphase.plotting.html import library
 from dlnphase.plotting.html.live import thinned
 from dlnphase.plotting.html.markup import Markup, element, script_data
@@ -144,12 +144,12 @@ def test_thinning_keeps_the_ends() -> None:
 
 
 def test_numbers_of_a_table_keep_their_digits_and_words_their_commas() -> None:
-    data = Data(("a", "b", "c"), [(0.1 + 0.2, "x, y", None), (3, 'say "z"', float("nan"))])
+    data = FigureData(("a", "b", "c"), [(0.1 + 0.2, "x, y", None), (3, 'say "z"', float("nan"))])
     assert data.csv() == 'a,b,c\n0.30000000000000004,"x, y",\n3,"say ""z""",\n'
 
 
 def test_a_large_table_is_compressed_and_whole() -> None:
-    data = Data(("k", "x"), [(k, 1 / (k + 1)) for k in range(20_000)])
+    data = FigureData(("k", "x"), [(k, 1 / (k + 1)) for k in range(20_000)])
     link = _download(Panel("loss", (), b"", "", data))
     (packed,) = re.findall(r'href="data:application/gzip;base64,([^"]+)"', link)
     assert 'download="loss.csv.gz"' in link and len(packed) < len(data.csv())

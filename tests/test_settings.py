@@ -12,7 +12,7 @@ from dlnphase.settings import TrainSettings, default_words, options, resolve
 from dlnphase.settings.common import TASK_NAMES
 from dlnphase.settings.dynamics import DYNAMICS_NAMES
 from dlnphase.settings.parse import integer, integers, members, number, numbers, shape
-from dlnphase.setup.resolved import Drawn, Planted
+from dlnphase.setup.resolved import GaussianStart, Planted
 
 
 @pytest.mark.parametrize(
@@ -165,8 +165,8 @@ def test_settings_are_resolved_without_an_open_value(tmp_path):
     given = TrainSettings(task="sensing", shape=(3, 4), rank=2, noise=0.1, width=20)
     assert Planted.of(given) == Planted("sensing", (3, 4), (10.0, 5.0), 1.0, given.measurements, 0.1, 0)
     assert Planted.of(TrainSettings()).observed == 0.8 and Planted.of(TrainSettings()).measurements is None
-    assert Drawn.of(given) == Drawn(4, 20, 2.0)
+    assert GaussianStart.of(given) == GaussianStart(4, 20, 2.0)
     with pytest.raises(InputError, match="shape: missing, expected a value"):
         Planted.of(TrainSettings(target=str(tmp_path / "own.npy"), task="completion"))
     with pytest.raises(InputError, match="depth: missing"):
-        Drawn.of(TrainSettings(init_weights=str(tmp_path / "own.npz")))
+        GaussianStart.of(TrainSettings(init_weights=str(tmp_path / "own.npz")))

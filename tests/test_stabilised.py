@@ -8,8 +8,9 @@ from problems import TASKS, LogCosh, aligned_problem, stated_cost
 from dlnphase.backend import resolve_backend
 from dlnphase.costs.quadratic import factorization
 from dlnphase.costs.tasks import planted_task
-from dlnphase.dynamics import gradient_flow, mild
+from dlnphase.dynamics import gradient_flow
 from dlnphase.dynamics.stabilised import DORMAND_PRINCE, Chain, Stepper, chain, cheapest, fitting, tableaux
+from dlnphase.dynamics.stabilised_flow import StabilisedFlow
 from dlnphase.networks.sampling import gaussian_network, sigma_of
 from dlnphase.setup.representation import choose_representation, initial_network
 
@@ -151,8 +152,8 @@ def test_a_path_that_is_not_mild_is_handed_over_and_stays_the_same(width, gamma,
     network, cost = wide(width, gamma)
     stiff = list(gradient_flow(network, cost, rtol=1e-6, method="stiff"))
     handed = []
-    original = mild.Mild._hand_over
-    monkeypatch.setattr(mild.Mild, "_hand_over", lambda self: (handed.append(self.time), original(self)))
+    original = StabilisedFlow._hand_over
+    monkeypatch.setattr(StabilisedFlow, "_hand_over", lambda self: (handed.append(self.time), original(self)))
     outputs = [record.time[0] for record in stiff[10:-1:20]]
     records = list(gradient_flow(network, cost, rtol=1e-6, output_times=outputs))
     assert bool(handed) is not mild_to_the_end

@@ -8,14 +8,14 @@ import pytest
 import torch
 from problems import product
 
-from dlnphase.dynamics import side_by_side
+from dlnphase.dynamics import threads
 from dlnphase.errors import InputError
 from dlnphase.results import result_text
 from dlnphase.results.train import Trajectory, load_train, save_train
 from dlnphase.settings import TrainSettings
 from dlnphase.training.reasons import REASONS
 from dlnphase.training.run import failed, prepare, train
-from dlnphase.training.words import train_sentence
+from dlnphase.training.sentences import train_sentence
 
 SMALL = {"task": "factorization", "shape": (4, 3), "singular_values": (3.0, 1.0), "depth": 3, "width": 20, "gamma": 3.0}
 
@@ -361,7 +361,7 @@ def test_a_member_that_waits_for_the_others_keeps_where_it_is_when_the_batch_is_
 @pytest.mark.parametrize("how", ["asked", "raised", "raised in the middle of a round"])
 def test_members_on_other_threads_keep_where_they_are_when_the_batch_is_interrupted(how, monkeypatch):
     """Two parts of two, a record of each in turn: stopped after the first one of a round, or while both step."""
-    monkeypatch.setattr(side_by_side, "PART", 2)
+    monkeypatch.setattr(threads, "PART", 2)
     seen, rounds = [], []
 
     def on_record(record):
@@ -375,7 +375,7 @@ def test_members_on_other_threads_keep_where_they_are_when_the_batch_is_interrup
             raise KeyboardInterrupt
         return wait(futures)
 
-    monkeypatch.setattr(side_by_side, "wait", waiting)
+    monkeypatch.setattr(threads, "wait", waiting)
     settings = TrainSettings(**(SMALL | {"seeds": 4, "width": 10**6, "threads": 2}))
     result = train(settings, on_record=on_record, should_stop=lambda: how == "asked" and len(rounds) > 20)
     assert max(rounds) == 2 and 20 < len(rounds) < 23, "both parts were under way"

@@ -26,7 +26,7 @@ from dlnphase.plotting.sources import caption_lines, read_sources
 from dlnphase.results.train import save_train
 from dlnphase.settings import TrainSettings
 from dlnphase.training.run import _going, prepare
-from dlnphase.training.words import train_sentence
+from dlnphase.training.sentences import train_sentence
 
 CPU = resolve_backend("cpu")
 

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from dlnphase.cli.console import stdout_console
 from dlnphase.cli.tables import SHARES, explain, new_table, number, percent, show
-from dlnphase.detect.words import detect_sentence, visits_in_words
+from dlnphase.detect.sentences import detect_sentence, visits_in_words
 from dlnphase.findings import counted
 from dlnphase.results.detect import DetectResult, VisitInfo
 

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from dlnphase.findings import DecayTheory, Noise, NoiseFloor
 from dlnphase.results.train import TrainResult
-from dlnphase.training.words import train_sentence
+from dlnphase.training.sentences import train_sentence
 
 REGIME_STYLE = {"lazy": "cyan", "mean-field": "yellow", "saddle-to-saddle": "magenta"}
 MISSING = "–"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dlnphase.dynamics.records import Record
     from dlnphase.results import OutputDirectory
     from dlnphase.results.train import TrainResult
-    from dlnphase.training.keeping import Keeper, Kept
+    from dlnphase.training.keeping import Keeper, SavedRun
     from dlnphase.training.run import Run
 
 
@@ -114,7 +114,7 @@ def _save(result: TrainResult, out: OutputDirectory) -> None:
         out.forget_previous(*parts)
 
 
-def _kept(keeper: Keeper, call: Call[TrainSettings]) -> Kept | None:
+def _kept(keeper: Keeper, call: Call[TrainSettings]) -> SavedRun | None:
     """What a process that died has left of the same run.
 
     Raises:
@@ -158,7 +158,7 @@ def _finished(directory: Path, run: Run) -> TrainResult | None:
     return None if result.outcome.reason == "interrupted" else result
 
 
-def _follow(run: Run, line: LiveLine, stop: Interrupts, keeper: Keeper, kept: Kept | None) -> TrainResult:
+def _follow(run: Run, line: LiveLine, stop: Interrupts, keeper: Keeper, kept: SavedRun | None) -> TrainResult:
     """The result of a run, which is kept in its directory until the result is there, or of one that was kept."""
     from dlnphase.training.run import train
     from dlnphase.training.status import Status
@@ -180,7 +180,7 @@ def _follow(run: Run, line: LiveLine, stop: Interrupts, keeper: Keeper, kept: Ke
         return train(run, on_record=on_record, should_stop=stop.requested, keeper=keeper, kept=kept)
 
 
-def _found(kept: Kept) -> str:
+def _found(kept: SavedRun) -> str:
     """What is there, and what is not, in a line."""
     if kept.over:
         return "the run is there, its analysis is not: analysing it"

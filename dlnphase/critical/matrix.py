@@ -24,7 +24,7 @@ from dlnphase.critical.hessian import DENSE as DENSE_HESSIAN
 from dlnphase.critical.hessian import lanczos
 from dlnphase.critical.hostcost import HostCost
 from dlnphase.critical.manifold import Frame, LowRank, top_pair
-from dlnphase.critical.steps import NULL_DIRECTION, Eigenpairs, Krylov
+from dlnphase.critical.steps import NULL_DIRECTION, EigenSteps, Krylov
 from dlnphase.critical.visits import Visit
 
 NEAR_SADDLE = 0.5  # a saddle is near when A is closer to it than this part of its smallest and of its next mode
@@ -215,12 +215,12 @@ class _Place:
         """The Hessian on one tangent."""
         return self.frame.hessian(self.host, self.g, x[None])[0]
 
-    def eigenpairs(self) -> Eigenpairs:
+    def eigenpairs(self) -> EigenSteps:
         """All of the Hessian."""
         basis = self.frame.basis()
-        return Eigenpairs(basis, self.frame.hessian(self.host, self.g, basis), self.gradient)
+        return EigenSteps(basis, self.frame.hessian(self.host, self.g, basis), self.gradient)
 
-    def model(self, radius: float, floor: float) -> Eigenpairs | Krylov:
+    def model(self, radius: float, floor: float) -> EigenSteps | Krylov:
         """What steps up to this length are taken from."""
         if self.frame.dimension <= DENSE:
             return self.eigenpairs()
@@ -271,7 +271,7 @@ def _search(given: LowRank, host: HostCost, rank: int, *, descend: bool, first: 
     unit = max(float(np.linalg.norm(host.flat_gradient(np.zeros_like(here.g)))), np.finfo(float).tiny)
     radius = first * float(start.s[-1])
     reach = 3 * float(host.lengths.modes(start.u, start.s, start.v).min())  # beyond, the point cannot be near
-    model: Eigenpairs | Krylov | None = None
+    model: EigenSteps | Krylov | None = None
     goal = here.norm
     for iteration in range(MAX_NEWTON):
         if here.norm <= 1e-16 * unit or radius <= 1e-15 * float(np.linalg.norm(here.point.s)):

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dlnphase.costs.interface import ConvexCost
 from dlnphase.critical.hessian import moving_products
-from dlnphase.critical.sharpness import Ends, spectrum_ends
+from dlnphase.critical.sharpness import SpectrumEnds, spectrum_ends
 from dlnphase.networks.chain import Network
 from dlnphase.networks.kernels import Factors, relative_change, relative_size
 
@@ -78,9 +78,9 @@ def _hessian(scene: Scene) -> Arrays:
     return out | ({"hessian_eigenvalues": np.stack(values) + scene.decay} if values else {})
 
 
-def _ends(scene: Scene, *, both: bool) -> list[Ends]:
-    """Ends of the spectrum without weight decay at each network, each search begun from the one before it."""
-    out: list[Ends] = []
+def _ends(scene: Scene, *, both: bool) -> list[SpectrumEnds]:
+    """The ends of the spectrum without weight decay at each network, each search begun from the one before it."""
+    out: list[SpectrumEnds] = []
     for k in range(scene.networks.batch):
         near = out[-1].vector if out else None
         out.append(spectrum_ends(scene.networks.select([k]), scene.cost, near=near, both=both))

@@ -32,7 +32,7 @@ def stability_limit(lr: float, momentum: float = 0.0) -> float:
 
 
 @dataclass(frozen=True)
-class Ends:
+class SpectrumEnds:
     """The ends of the Hessian's spectrum at one network.
 
     Attributes:
@@ -51,8 +51,8 @@ class Ends:
 
 def spectrum_ends(
     network: Network, cost: Cost, *, near: np.ndarray | None = None, both: bool = True, small: int = SMALL
-) -> Ends:
-    """Ends of the spectrum of ∇²𝓛 at a network of one member.
+) -> SpectrumEnds:
+    """The ends of the spectrum of ∇²𝓛 at a network of one member.
 
     Args:
         near: the eigenvector of the largest eigenvalue at a network close by, to begin with.
@@ -66,7 +66,7 @@ def spectrum_ends(
         values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
         pair = vectors[:, [0, -1]]
         residual = float(np.linalg.norm(matrix @ pair - pair * values[[0, -1]], axis=0).max())
-        return Ends(float(values[0]), float(values[-1]), vectors[:, -1], residual, values)
+        return SpectrumEnds(float(values[0]), float(values[-1]), vectors[:, -1], residual, values)
 
     def apply(x: np.ndarray) -> np.ndarray:
         v = torch.as_tensor(x.reshape(1, -1)).to(network.theta)
@@ -82,7 +82,7 @@ def spectrum_ends(
             break
     values, vectors, residual = _ritz(space, used)
     top = vectors[:, -1] @ space.basis
-    return Ends(float(values[0]), float(values[-1]), top / np.linalg.norm(top), residual)
+    return SpectrumEnds(float(values[0]), float(values[-1]), top / np.linalg.norm(top), residual)
 
 
 def _ritz(space: KrylovSpace, used: list[int]) -> tuple[np.ndarray, np.ndarray, float]:

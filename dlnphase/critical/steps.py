@@ -22,7 +22,7 @@ MEMORY = 1 << 28  # bytes that a basis may take
 LOOK_EVERY = 5  # products between two looks at the step
 
 
-class Eigenpairs:
+class EigenSteps:
     """Steps from all eigenpairs of H.
 
     Args:
@@ -101,11 +101,11 @@ class Krylov:
         return (self._parts[kept] / (sizes * (1 + (mu / sizes) ** 2))) @ self._turn[kept]
 
     def newton(self, radius: float) -> np.ndarray:
-        """As of :class:`Eigenpairs`, in the Krylov space."""
+        """As of :class:`EigenSteps`, in the Krylov space."""
         return -_within(radius, float(self._sizes[0]), self._damped) @ self._basis
 
     def descent(self, radius: float) -> np.ndarray:
-        """As of :class:`Eigenpairs`, in the Krylov space."""
+        """As of :class:`EigenSteps`, in the Krylov space."""
         size, parts = np.abs(self._values), self._norm * self._vectors[0]
         return -_within(radius, size.max(initial=0.0), lambda mu: self._vectors @ (parts / (size + mu))) @ self._basis
 

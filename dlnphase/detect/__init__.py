@@ -13,7 +13,7 @@ Open
 - `speed.py`, `sparse.py` for how another code's time relates to ours and what records far apart may have
   missed; `notes.py` for what a reader should know of that;
 - `proofs.py` and `flow.py` for ``--prove`` and ``--check``: they hand over to proofs/;
-- `recorder.py`, `lightning.py`, `linear.py` for recording somebody else's training, `words.py` for one
+- `recorder.py`, `lightning.py`, `linear.py` for recording somebody else's training, `sentences.py` for one
   sentence.
 
 Keep

@@ -21,7 +21,7 @@ from dlnphase.errors import InputError
 from dlnphase.results.files import MAX_ARRAY_BYTES, in_range
 from dlnphase.results.yamlfile import read_text, regular_file
 from dlnphase.settings.detect import DetectSettings
-from dlnphase.setup.states import SUFFIXES, State, read_state
+from dlnphase.setup.states import SUFFIXES, StateFile, read_state
 
 LABELLED = re.compile(r"(?:step|iter|iteration)[=_-]?(\d{1,15})", re.IGNORECASE)
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # of a folder that is one checkpoint
@@ -106,11 +106,11 @@ def read_checkpoints(files: list[Path], settings: DetectSettings) -> Stack:
     return Stack(layers, _times(steps, settings), steps, notes)
 
 
-def _read(files: list[Path]) -> list[State]:
+def _read(files: list[Path]) -> list[StateFile]:
     """What each file holds, all of the same layers."""
     if len(files) < 2:
         raise InputError(f"SOURCE: {files[0]} is one checkpoint, expected several of one training run")
-    states: list[State] = []
+    states: list[StateFile] = []
     needed = 0
     for path in files:
         states.append(read_state(path, f"SOURCE: {path}"))
@@ -132,7 +132,7 @@ def _read(files: list[Path]) -> list[State]:
     return states
 
 
-def _with_steps(files: list[Path], states: list[State]) -> tuple[list[Path], list[State], tuple[str, ...]]:
+def _with_steps(files: list[Path], states: list[StateFile]) -> tuple[list[Path], list[StateFile], tuple[str, ...]]:
     """Those whose step can be known, and a note on the others (``best.pt``); all where too few would be left."""
     names = _names(files)
     told = [state.step is not None or bool(re.search(r"\d", name)) for state, name in zip(states, names, strict=True)]
@@ -144,7 +144,7 @@ def _with_steps(files: list[Path], states: list[State]) -> tuple[list[Path], lis
     return [path for path, _ in kept], [state for _, state in kept], (note,)
 
 
-def _kept(states: list[State]) -> type[np.floating]:
+def _kept(states: list[StateFile]) -> type[np.floating]:
     """Single precision stays so: whoever reads the numbers should know what they are worth."""
     return np.float32 if all(state.single for state in states) else np.float64
 
@@ -153,7 +153,7 @@ def _shapes(shapes: list[tuple[int, ...]]) -> str:
     return ", ".join("x".join(map(str, shape)) for shape in shapes)
 
 
-def _steps(files: list[Path], states: list[State], every: int | None) -> np.ndarray:
+def _steps(files: list[Path], states: list[StateFile], every: int | None) -> np.ndarray:
     told = [state.step for state in states]
     if all(step is not None for step in told):
         if every is not None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from dlnphase.backend import resolve_backend
 from dlnphase.critical import HostCost
-from dlnphase.detect.sources import Source
+from dlnphase.detect.sources import PathSource
 from dlnphase.errors import InputError
 from dlnphase.proofs.balls import Undecided
 from dlnphase.proofs.minimum import EndProof
@@ -36,7 +36,7 @@ class ProvedFlow:
 
 
 def prove_flow(
-    source: Source,
+    source: PathSource,
     cost: BallCost,
     *,
     before: ProofDocument | None = None,
@@ -71,11 +71,11 @@ def prove_flow(
     return ProvedFlow(_claims(theorem, tube, member, reason), theorem, _arrays(tube))
 
 
-def _concluded(tube: Tube, end: EndProof | None, cost: BallCost, source: Source) -> Theorem:
+def _concluded(tube: Tube, end: EndProof | None, cost: BallCost, source: PathSource) -> Theorem:
     return conclude(tube, end, cost, HostCost(source.task.cost), min_prominence=source.settings.min_prominence)
 
 
-def starting_weights(source: Source) -> tuple[int, Layers]:
+def starting_weights(source: PathSource) -> tuple[int, Layers]:
     """(member, W_1 … W_L) of the first start, the very floats it began with.
 
     Raises:
@@ -90,7 +90,7 @@ def starting_weights(source: Source) -> tuple[int, Layers]:
     return trace.member, weights
 
 
-def _of_run(source: Source) -> Layers:
+def _of_run(source: PathSource) -> Layers:
     """The start of a run of ours, drawn again from its settings."""
     path = Path(source.settings.sources[0])
     run = load_train(path / RUN_FILE if path.is_dir() else path)

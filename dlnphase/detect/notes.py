@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from dlnphase.critical.greedy import GreedyPoint
-from dlnphase.detect.sources import Source
+from dlnphase.detect.sources import PathSource
 from dlnphase.results.detect import PathInfo, VisitInfo
 
 
-def notes_on(source: Source, greedy: list[GreedyPoint]) -> tuple[str, ...]:
+def notes_on(source: PathSource, greedy: list[GreedyPoint]) -> tuple[str, ...]:
     """The notes of a result, a line each."""
     info = source.info
     out = list(source.task.notes)

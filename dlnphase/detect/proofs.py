@@ -10,7 +10,7 @@ import numpy as np
 from dlnphase.costs.quadratic import QuadraticCost
 from dlnphase.critical import HostCost, MatrixPoint
 from dlnphase.detect.flow import prove_flow
-from dlnphase.detect.sources import Source
+from dlnphase.detect.sources import PathSource
 from dlnphase.errors import InputError
 from dlnphase.proofs.balls import Undecided, flint
 from dlnphase.proofs.checking import NotProved, check_minimum, check_saddle
@@ -61,7 +61,7 @@ class Prover:
 
     def path(
         self,
-        source: Source,
+        source: PathSource,
         *,
         before: ProofDocument | None = None,
         on_step: Callable[[Progress], None] | None = None,

@@ -36,7 +36,7 @@ from dlnphase.critical.escape import Escape, escape_of
 from dlnphase.critical.greedy import GreedyPoint, greedy_path
 from dlnphase.critical.visited import Path, Visited, transitions, visited_points
 from dlnphase.detect.notes import notes_on, unseen_ranks
-from dlnphase.detect.sources import Source, read_source
+from dlnphase.detect.sources import PathSource, read_source
 from dlnphase.detect.trace import Layers, MemberTrace
 from dlnphase.errors import InputError
 from dlnphase.results import Clock
@@ -49,7 +49,7 @@ from dlnphase.results.detect import (
     GreedyInfo,
     GreedyStep,
     PathInfo,
-    Span,
+    TimeSpan,
     VisitInfo,
 )
 from dlnphase.results.observed import OBSERVED_FILE, Observed
@@ -115,7 +115,7 @@ def detect_saddles(
 
 
 def _detect(
-    source: Source, clock: Clock, on_visit: Callable[[VisitInfo], None] | None,
+    source: PathSource, clock: Clock, on_visit: Callable[[VisitInfo], None] | None,
     should_stop: Callable[[], bool] | None, on_step: Callable[[Progress], None] | None, earlier: ProofDocument | None,
 ) -> DetectResult:  # fmt: skip
     settings = source.settings
@@ -182,7 +182,7 @@ def _detect(
     )
 
 
-def _looked_at(source: Source, rows: tuple[np.ndarray, np.ndarray], names: tuple[str, ...]) -> Observed:
+def _looked_at(source: PathSource, rows: tuple[np.ndarray, np.ndarray], names: tuple[str, ...]) -> Observed:
     """What the observables say of a path of weights, at some of its own records."""
     t, step = rows
     chosen = records_to_look_at(len(t), sum(w[0].size for w in source.layers))
@@ -195,7 +195,7 @@ def _never() -> bool:
 
 
 def _visits_of_all(
-    source: Source, host: HostCost, stop: Callable[[], bool]
+    source: PathSource, host: HostCost, stop: Callable[[], bool]
 ) -> tuple[list[_Seen], list[list[RankTransition]]]:
     """The visits of every path with their critical matrices, and its transitions; of fewer paths when stopped."""
     seen: list[_Seen] = []
@@ -213,7 +213,7 @@ def _visits_of_all(
     return seen, rows
 
 
-def _judge(item: _Seen, source: Source, host: HostCost, greedy: list[GreedyPoint]) -> VisitInfo:
+def _judge(item: _Seen, source: PathSource, host: HostCost, greedy: list[GreedyPoint]) -> VisitInfo:
     trace, visit, point = item.trace, item.visit, item.point
     depth = source.info.depth
     visited, nearest, certificate = _certified(item, source, host)
@@ -225,7 +225,7 @@ def _judge(item: _Seen, source: Source, host: HostCost, greedy: list[GreedyPoint
     return VisitInfo(
         member=trace.member,
         rank=item.visited.rank,
-        time=Span(*(float(trace.time[i]) for i in (visit.enter, visit.index, visit.exit))),
+        time=TimeSpan(*(float(trace.time[i]) for i in (visit.enter, visit.index, visit.exit))),
         cost=float(trace.excess[visit.index]) + host.minimum,
         gradient_norm=float(trace.gradient_norm[visit.index]),
         prominence=visit.prominence,
@@ -289,7 +289,7 @@ def _note(item: _Seen, certificate: Certificate | None, host: HostCost) -> str:
 
 
 def _certified(
-    item: _Seen, source: Source, host: HostCost
+    item: _Seen, source: PathSource, host: HostCost
 ) -> tuple[ParameterPoint | None, ParameterPoint | None, Certificate | None]:
     """The critical point in parameter space and its certificate; from weights, or from balanced factors of A_c."""
     weights = item.trace.weights(item.visit.index)
@@ -313,7 +313,7 @@ def _plain_kind(point: MatrixPoint) -> str:
     return "global-minimum" if point.next_mode == 0 else "uncertified"
 
 
-def _curvature(certificate: Certificate | None, point: MatrixPoint, source: Source) -> CurvatureInfo | None:
+def _curvature(certificate: Certificate | None, point: MatrixPoint, source: PathSource) -> CurvatureInfo | None:
     if certificate is None or certificate.curvature is None:
         return None
     c, turns = certificate.curvature, None
@@ -350,7 +350,7 @@ def _escape(
     )
 
 
-def _greedy(source: Source, up_to: int, stop: Callable[[], bool]) -> list[GreedyPoint]:
+def _greedy(source: PathSource, up_to: int, stop: Callable[[], bool]) -> list[GreedyPoint]:
     """The critical points of the greedy path up to this rank."""
     points: list[GreedyPoint] = []
     width = min(source.info.hidden, default=None)
@@ -384,7 +384,7 @@ def _spectrum(a: np.ndarray) -> tuple[float, ...]:
     return tuple(float(s) for s in np.linalg.svd(a, compute_uv=False))
 
 
-def _matrices(seen: list[_Seen], greedy: list[GreedyPoint], source: Source) -> dict[str, np.ndarray]:
+def _matrices(seen: list[_Seen], greedy: list[GreedyPoint], source: PathSource) -> dict[str, np.ndarray]:
     shape = (0, *source.task.shape)
     return {
         "member": np.array([s.trace.member for s in seen], dtype=np.int64),

@@ -49,7 +49,7 @@ CHUNK = 1 << 24  # numbers of weights looked at in one go
 
 
 @dataclass(frozen=True)
-class Source:
+class PathSource:
     """What SOURCE holds: the paths, the task they were trained on, and what is known of the network.
 
     ``true_sizes`` is False where the hidden sizes are those of a reduction of a larger network, whose own nobody told.
@@ -65,7 +65,7 @@ class Source:
     rows: tuple[np.ndarray, np.ndarray] | None = None
 
 
-def read_source(settings: DetectSettings) -> Source:
+def read_source(settings: DetectSettings) -> PathSource:
     """Read and check; all on the CPU in float64.
 
     Raises:
@@ -90,7 +90,7 @@ def read_source(settings: DetectSettings) -> Source:
     return _from_npz(path, settings)
 
 
-def _from_run(path: Path, settings: DetectSettings) -> Source:
+def _from_run(path: Path, settings: DetectSettings) -> PathSource:
     if settings.record:
         raise InputError(
             f"record: found beside the run {path}, which kept few of its layers; dlnphase train --record looks at them "
@@ -111,7 +111,7 @@ def _from_run(path: Path, settings: DetectSettings) -> Source:
         "dlnphase train", len(result.trajectory.t), members, result.network.depth, hidden, "recorded",
         result.outcome.reason, weight_decay=result.config.weight_decay,
     )  # fmt: skip
-    return Source(traces, task, info, settings, known)
+    return PathSource(traces, task, info, settings, known)
 
 
 def _lacking(result: TrainResult, task: Task, members: Sequence[int]) -> dict[int, float]:
@@ -215,7 +215,7 @@ def _task_of(settings: DetectSettings) -> tuple[Task, DetectSettings]:
     return task, settings
 
 
-def _from_checkpoints(files: list[Path], settings: DetectSettings) -> Source:
+def _from_checkpoints(files: list[Path], settings: DetectSettings) -> PathSource:
     _needs_task(files[0].parent.name or "the folder", settings)
     stack = read_checkpoints(files, settings)
     where = f"SOURCE: {files[0].parent}"
@@ -225,7 +225,7 @@ def _from_checkpoints(files: list[Path], settings: DetectSettings) -> Source:
     return _from_weights([w for _, w in stack.layers], rows, task, settings, where)
 
 
-def _from_npz(path: Path, settings: DetectSettings) -> Source:
+def _from_npz(path: Path, settings: DetectSettings) -> PathSource:
     _needs_task(path.name, settings)
     for name in ("times", "every"):
         if getattr(settings, name) is not None:
@@ -295,7 +295,7 @@ def _check_shape(shape: tuple[int, int], task: Task, where: str) -> None:
 
 def _from_weights(
     layers: Layers, rows: tuple[np.ndarray, np.ndarray], task: Task, settings: DetectSettings, where: str
-) -> Source:
+) -> PathSource:
     name = where.removeprefix("SOURCE: ")
     if settings.depth not in (None, len(layers)):
         raise InputError(f"depth: found {settings.depth}, but {name} has {counted(len(layers), 'layer')}")
@@ -334,7 +334,7 @@ def _from_weights(
         far = far_apart(trace) if settings.between is None else np.ones(t.size - 1, dtype=bool)
         trace, count, strayed = followed(trace, task.cost, far, speed=factor, **followed_too)
         info = replace(info, followed=count, strayed=strayed)
-    return Source((trace,), task, info, settings, layers=layers, rows=rows)
+    return PathSource((trace,), task, info, settings, layers=layers, rows=rows)
 
 
 def _spacing(t: np.ndarray) -> tuple[float, float]:
@@ -344,7 +344,7 @@ def _spacing(t: np.ndarray) -> tuple[float, float]:
 
 def _from_matrices(
     matrices: np.ndarray, rows: tuple[np.ndarray, np.ndarray], task: Task, settings: DetectSettings, where: str
-) -> Source:
+) -> PathSource:
     _check_shape((matrices.shape[1], matrices.shape[2]), task, where)
     if settings.record:
         raise InputError(
@@ -369,7 +369,7 @@ def _from_matrices(
         "matrices", t.size, (0,), settings.depth, hidden, "computed from A, layers taken as balanced",
         spacing=_spacing(t), weight_decay=decay,
     )  # fmt: skip
-    return Source((trace,), task, info, settings)
+    return PathSource((trace,), task, info, settings)
 
 
 def _decay_of(settings: DetectSettings) -> float:

@@ -11,7 +11,7 @@ Open
 - `chains.py`, `gram.py` for the constraints, linearised, and their normal equations; `starts.py` and
   `coarse.py` for where the search begins;
 - `critical.py`, `conjugate.py`, `completions.py` for the critical matrices that a saddle may have;
-- `kinds.py`, `deaths.py`, `kills.py`, `ways.py` for the layers in which its dead directions die;
+- `kinds.py`, `deaths.py`, `annihilation.py`, `ways.py` for the layers in which its dead directions die;
   `any_saddle.py` for saddles of no listed kind, near small networks;
 - `lower.py`, `changes.py`, `enclosures.py` for proved bounds from below;
 - `exponents.py`, `crossing.py`, `predictions.py` for what distances say together, and what theory says;

@@ -20,7 +20,7 @@ FAILURE = 1e-12  # probability that some bound on the norm of a layer that is no
 HALVINGS = 80  # of a bracket: more than a double can tell apart
 
 
-class Chain:
+class NormBounds:
     """θ_0 seen by its norms: upper bounds of layers and straight products, and least singular values from below.
 
     Args:
@@ -85,7 +85,9 @@ def _straight(layers: list[Enclosed]) -> list[Enclosed]:
     return products
 
 
-def expansion(bottoms: Sequence[np.ndarray], tops: Sequence[np.ndarray], chain: Chain, first: int) -> list[np.ndarray]:
+def expansion(
+    bottoms: Sequence[np.ndarray], tops: Sequence[np.ndarray], chain: NormBounds, first: int
+) -> list[np.ndarray]:
     """Σ_{|S|=k} c_S² for k = 1 … n over sets S of n neighbouring layers.
 
     c_S is the norm of what is not changed: ``bottoms`` below the lowest changed layer, ``tops`` above the highest, the

@@ -17,8 +17,8 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
+from dlnphase.distances.annihilation import kill
 from dlnphase.distances.critical import CriticalMatrix
-from dlnphase.distances.kills import kill
 from dlnphase.networks.chain import Network
 
 

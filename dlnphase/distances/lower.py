@@ -29,7 +29,7 @@ import torch
 
 from dlnphase.backend import Backend
 from dlnphase.costs.quadratic import QuadraticCost
-from dlnphase.distances.changes import HALVINGS, Chain, expansion, root, series
+from dlnphase.distances.changes import HALVINGS, NormBounds, expansion, root, series
 from dlnphase.distances.enclosures import SLACK, UNIT, Enclosed, gamma, up
 from dlnphase.networks.chain import Network
 
@@ -68,7 +68,7 @@ def lower_bounds(network: Network, cost: QuadraticCost, *, width: int, sigma: fl
         full: whether ``network`` holds the full network.
     """
     cost = cost.to(Backend(torch.device("cpu"), torch.float64))
-    chain = Chain(network, width, sigma, full)
+    chain = NormBounds(network, width, sigma, full)
     minimum = np.maximum(_by_kernel(chain, cost), _by_products(chain, cost))
     saddle = _saddle(chain)
     nearest_minimum, nearest_saddle = _reached(chain, cost)
@@ -107,7 +107,7 @@ def _stretched(c: np.ndarray, mu: np.ndarray) -> np.ndarray:
     return (c + np.sqrt(c * c + 4 * mu[..., None])) / 2
 
 
-def _saddle(chain: Chain) -> np.ndarray:
+def _saddle(chain: NormBounds) -> np.ndarray:
     """A lower bound of d_s, shape (B,)."""
     depth = chain.depth
     left, right = chain.least("above"), chain.least("below")
@@ -129,7 +129,7 @@ def _saddle(chain: Chain) -> np.ndarray:
     return np.maximum(*sides) * (1 - SLACK)
 
 
-def _by_kernel(chain: Chain, cost: QuadraticCost) -> np.ndarray:
+def _by_kernel(chain: NormBounds, cost: QuadraticCost) -> np.ndarray:
     """A lower bound of d_m by the tangent kernel, shape (B,)."""
     depth = chain.depth
     z, reach = _direction(chain, cost)
@@ -150,7 +150,7 @@ def _by_kernel(chain: Chain, cost: QuadraticCost) -> np.ndarray:
     return root(reach, lambda d: up(slope * d + size * series(sums, d, 2)), guess) * (1 - SLACK)
 
 
-def _direction(chain: Chain, cost: QuadraticCost) -> tuple[Enclosed, np.ndarray]:
+def _direction(chain: NormBounds, cost: QuadraticCost) -> tuple[Enclosed, np.ndarray]:
     """Z of shape (B, d_out, d_in), and ⟨Z, A − A_θ0⟩ from below, the same for every minimiser A."""
     missing, spread = _missing(chain, cost)
     if cost.unique:
@@ -163,7 +163,7 @@ def _direction(chain: Chain, cost: QuadraticCost) -> tuple[Enclosed, np.ndarray]
     return z, _inner(measured, missing) - up(spread * z.frobenius + z.radius * np.linalg.norm(missing, axis=(1, 2)))
 
 
-def _missing(chain: Chain, cost: QuadraticCost) -> tuple[np.ndarray, np.ndarray]:
+def _missing(chain: NormBounds, cost: QuadraticCost) -> tuple[np.ndarray, np.ndarray]:
     """Â − A_θ0 of shape (B, d_out, d_in), and how far off it may be, shape (B,)."""
     goal, product = cost.minimizer.numpy()[None], chain.product()
     rounding = UNIT * (np.linalg.norm(goal, axis=(1, 2)) + np.linalg.norm(product.mid, axis=(1, 2)))
@@ -197,7 +197,7 @@ def _inner(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return terms.sum((1, 2)) - 2 * gamma(terms[0].size + 1) * np.abs(terms).sum((1, 2))
 
 
-def _by_products(chain: Chain, cost: QuadraticCost) -> np.ndarray:
+def _by_products(chain: NormBounds, cost: QuadraticCost) -> np.ndarray:
     """A lower bound of d_m by products of singular values, shape (B,): of Â, or of what all minimisers share."""
     norms = np.maximum(np.stack(chain.norm, 1), exp(-600))
     if cost.unique:
@@ -242,7 +242,7 @@ def _of_nuclear(nuclear: float, norms: np.ndarray, rank: int) -> np.ndarray:
     return np.maximum(0.0, depth * root_ * (root_ - 2 * c * rank ** (1 - 1 / depth)) * (1 - SLACK))
 
 
-def _reached(chain: Chain, cost: QuadraticCost) -> tuple[np.ndarray, np.ndarray]:
+def _reached(chain: NormBounds, cost: QuadraticCost) -> tuple[np.ndarray, np.ndarray]:
     """Upper bounds of d_m and d_s by the two exact points, each (B,); infinite where one does not exist."""
     missing, spread = _missing(chain, cost)
     matrix = torch.as_tensor(missing)

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from dlnphase.distances.annihilation import bottom_subspace
 from dlnphase.distances.critical import CriticalMatrix
 from dlnphase.distances.deaths import Death, sides
-from dlnphase.distances.kills import bottom_subspace
 from dlnphase.networks.batch import Batched
 from dlnphase.networks.chain import Network
 

@@ -6,9 +6,9 @@
     derived d_s, γ > 1    √(κ_L r) · w^((1−γ)/2), r = rank ∇C(0)
     derived
 
-κ_L = 1/⌊L/2⌋ + 1/⌈L/2⌉: killing one direction in k consecutive layers costs σ²w/k (:mod:`dlnphase.distances.kills`),
-and the L layers are shared between the right and the left. κ_2 = 2, κ_3 = 3/2, κ_4 = 1. At γ = 1 both distances tend to
-constants for which no closed form is known.
+κ_L = 1/⌊L/2⌋ + 1/⌈L/2⌉: killing one direction in k consecutive layers costs σ²w/k
+(:mod:`dlnphase.distances.annihilation`), and the L layers are shared between the right and the left. κ_2 = 2,
+κ_3 = 3/2, κ_4 = 1. At γ = 1 both distances tend to constants for which no closed form is known.
 
 [J] Jacot, Ged, Şimşek, Hongler, Gabriel 2021, arXiv 2106.15933.
 """

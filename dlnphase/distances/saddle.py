@@ -2,8 +2,8 @@
 
 Candidates are critical matrices (:mod:`dlnphase.distances.critical`) times a split of the layers: the row space of ∇C
 dies in W_k ⋯ W_1, its column space in W_L ⋯ W_{k+1}, for k = 1, …, L−1. The cheapest death of each side is known
-(:mod:`dlnphase.distances.kills`) and bounds a candidate from below; where something is kept and has to be fitted as
-well, the point is polished by :func:`dlnphase.distances.nearest.nearest` on the set of critical points of that kind.
+(:mod:`dlnphase.distances.annihilation`) and bounds a candidate from below; where something is kept and has to be fitted
+as well, the point is polished by :func:`dlnphase.distances.nearest.nearest` on the set of critical points of that kind.
 Candidates are searched in the order of their bounds until no bound is below the best point found.
 """
 

@@ -9,15 +9,15 @@ Open
 
 - `records.py` for what a record and a walk are, `state.py` for how a walk is saved and goes on;
 - `flow.py` for gradient flow: the driver that owns time, frames and reasons to stop, and the table of its
-  methods; `mild.py` for the first part of a path, without frames; steppers/ and stabilised/ for what takes one
-  step;
+  methods; `stabilised_flow.py` for the first part of a path, without frames; steppers/ and stabilised/ for what
+  takes one step;
 - `step_control.py` for how the next step size is found and when a run is over; `clocks.py` for times of a
   batch;
 - `frames.py`, `framed_cost.py`, `span.py`, `ends.py` for small components beside large ones: frames in which
   they are small numbers, and the yardstick of errors;
 - `descent.py` for discrete algorithms, `updates.py` for what one makes of a gradient (a class each), `draws.py`
   for the noise of gradients;
-- `side_by_side.py` for parts of a batch on threads of their own.
+- `threads.py` for parts of a batch on threads of their own.
 
 Keep
 

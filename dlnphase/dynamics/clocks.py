@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dlnphase.dynamics.mild import Handover
+from dlnphase.dynamics.stabilised_flow import Handover
 from dlnphase.dynamics.state import State
 from dlnphase.networks.batch import Batched
 

@@ -24,10 +24,9 @@ from dlnphase.costs.quadratic import Cost, QuadraticCost
 from dlnphase.dynamics.clocks import Clocks
 from dlnphase.dynamics.framed_cost import FramedCost
 from dlnphase.dynamics.frames import Frames, align, learned_directions
-from dlnphase.dynamics.mild import Handover, Mild
 from dlnphase.dynamics.records import Record, Walk
-from dlnphase.dynamics.side_by_side import parts, side_by_side
 from dlnphase.dynamics.sizes import has_empty_ends, inverse_sizes, scaled_norm
+from dlnphase.dynamics.stabilised_flow import Handover, StabilisedFlow
 from dlnphase.dynamics.state import Fixed, Room, State
 from dlnphase.dynamics.step_control import (
     END_OF_TIME,
@@ -40,6 +39,7 @@ from dlnphase.dynamics.step_control import (
 )
 from dlnphase.dynamics.steppers import dormand_prince, rosenbrock
 from dlnphase.dynamics.steppers.stiff_solver import Point
+from dlnphase.dynamics.threads import in_threads, parts
 from dlnphase.errors import InputError
 from dlnphase.networks.chain import Network
 
@@ -116,7 +116,7 @@ class GradientFlow(Walk):
     aligned: Fixed[bool]
     decay: Fixed[float]
     member: int  # whose mild part is under way, or the next one to start
-    mild: Mild | None
+    mild: StabilisedFlow | None
     handed: dict[int, Handover]
     flows: list[_Flow] | None
 
@@ -159,7 +159,7 @@ class GradientFlow(Walk):
             self.flows = self._flows()
             for flow in self.flows:
                 flow.begin(self.handed)
-        yield from side_by_side([flow.run() for flow in self.flows])
+        yield from in_threads([flow.run() for flow in self.flows])
 
     @torch.no_grad()
     def resume(self, state: dict[str, Any]) -> None:
@@ -175,9 +175,10 @@ class GradientFlow(Walk):
             for flow, values in zip(self.flows, flows, strict=True):
                 flow.resume(values)
 
-    def _mild(self) -> Mild:
+    def _mild(self) -> StabilisedFlow:
         alone = self.method == "stabilised" or self.decay > 0 or not solvable(self.cost)
-        return Mild(self.network, self.member, self.cost, self.rtol, self.limits, to_the_end=alone, decay=self.decay)
+        given = self.network, self.member, self.cost, self.rtol, self.limits
+        return StabilisedFlow(*given, to_the_end=alone, decay=self.decay)
 
     def _flows(self) -> list[_Flow]:
         """What the mild parts have handed over, in parts, each at its start."""

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dlnphase.errors import InputError
-from dlnphase.plotting.data import Data, data_of
-from dlnphase.plotting.sources import Source, caption_lines, detections_of, runs_of
+from dlnphase.plotting.data import FigureData, data_of
+from dlnphase.plotting.sources import ResultSource, caption_lines, detections_of, runs_of
 from dlnphase.plotting.style import THEORY, Look, captioned, legend_above, letters, line_style, marker_style, new_figure
 from dlnphase.plotting.timeline import Arrangement, members_of
 from dlnphase.results.detect import DetectResult
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def figure(sources: Sequence[Source], look: Look, arrangement: Arrangement | None = None) -> Figure:
+def figure(sources: Sequence[ResultSource], look: Look, arrangement: Arrangement | None = None) -> Figure:
     """Runs of several sizes of initialisation, beside one ``detect-saddles --greedy``, which knows the greedy path.
 
     The saddles of the greedy path are those refined to round-off; its end is left out, where every path ends within
@@ -43,16 +43,16 @@ def figure(sources: Sequence[Source], look: Look, arrangement: Arrangement | Non
     return fig
 
 
-def shows(sources: Sequence[Source]) -> bool:
+def shows(sources: Sequence[ResultSource]) -> bool:
     """Whether there are two runs, and a detection beside them."""
     return len(runs_of(sources)) > 1 and bool(detections_of(sources))
 
 
-def data(sources: Sequence[Source]) -> Data:
+def data(sources: Sequence[ResultSource]) -> FigureData:
     """A row for every start and saddle of the greedy path: α, the least distance, the cost of its plateau there."""
     runs, known = _shown(sources)
     points, ranks, costs, unit = saddles_of(known.result)
-    rows: list[tuple[Source, list[tuple[Any, ...]]]] = []
+    rows: list[tuple[ResultSource, list[tuple[Any, ...]]]] = []
     for source in runs:
         alphas, table = approach([source], points, unit)
         its = []
@@ -64,7 +64,7 @@ def data(sources: Sequence[Source]) -> Data:
     return data_of(rows, "member", "alpha", "rank", "distance", "plateau_cost", "greedy_cost")
 
 
-def _shown(sources: Sequence[Source]) -> tuple[list[Source], Source]:
+def _shown(sources: Sequence[ResultSource]) -> tuple[list[ResultSource], ResultSource]:
     """The runs that are no greedy path, and the one detection that knows it."""
     runs = [s for s in runs_of(sources, need="convergence") if s.result.config.dynamics != "greedy"]
     known = [s for s in detections_of(sources) if s.result.matrices is not None and len(s.result.matrices["greedy"])]
@@ -87,7 +87,7 @@ def saddles_of(detected: DetectResult) -> tuple[np.ndarray, list[int], list[floa
     return matrices[kept], [steps[k].rank for k in kept], [steps[k].cost for k in kept], unit
 
 
-def approach(runs: Sequence[Source], points: np.ndarray, unit: float) -> tuple[np.ndarray, np.ndarray]:
+def approach(runs: Sequence[ResultSource], points: np.ndarray, unit: float) -> tuple[np.ndarray, np.ndarray]:
     """α of every start (N,), and its least distance to each point over ``unit``, (N, K)."""
     alphas, distances = [], []
     for source in runs:
@@ -99,7 +99,7 @@ def approach(runs: Sequence[Source], points: np.ndarray, unit: float) -> tuple[n
     return np.array(alphas), np.array(distances)
 
 
-def _draw_approach(axes: Axes, runs: Sequence[Source], detected: DetectResult) -> None:
+def _draw_approach(axes: Axes, runs: Sequence[ResultSource], detected: DetectResult) -> None:
     points, ranks, _, unit = saddles_of(detected)
     alphas, table = approach(runs, points, unit)
     order = np.argsort(alphas)
@@ -122,7 +122,7 @@ def start_norm(width: int, alpha: float, depth: int, shape: tuple[int, int]) -> 
     return float(np.sqrt(shape[0] * shape[1] / width)) * alpha**depth
 
 
-def _draw_costs(axes: Axes, runs: Sequence[Source], detected: DetectResult) -> None:
+def _draw_costs(axes: Axes, runs: Sequence[ResultSource], detected: DetectResult) -> None:
     _, ranks, costs, _ = saddles_of(detected)
     rows = [
         (source.result.network.alpha, {p.rank: p.measured for p in run.theory.plateaus})

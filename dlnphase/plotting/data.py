@@ -9,11 +9,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dlnphase.plotting.sources import Source
+from dlnphase.plotting.sources import ResultSource
 
 
 @dataclass(frozen=True)
-class Data:
+class FigureData:
     """A table of numbers and words.
 
     Attributes:
@@ -33,7 +33,7 @@ class Data:
         return stream.getvalue()
 
 
-def data_of(sources: Iterable[tuple[Source, Iterable[Sequence[Any]]]], *columns: str) -> Data:
+def data_of(sources: Iterable[tuple[ResultSource, Iterable[Sequence[Any]]]], *columns: str) -> FigureData:
     """One table of several sources: ``source`` and ``label`` before the columns of each.
 
     Args:
@@ -41,7 +41,7 @@ def data_of(sources: Iterable[tuple[Source, Iterable[Sequence[Any]]]], *columns:
         columns: their names.
     """
     rows = [(source.name, source.label, *row) for source, its in sources for row in its]
-    return Data(("source", "label", *columns), rows)
+    return FigureData(("source", "label", *columns), rows)
 
 
 def _cell(value: Any) -> str:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dlnphase.errors import InputError
-from dlnphase.plotting.data import Data, data_of
-from dlnphase.plotting.sources import Source, caption_lines, runs_of
+from dlnphase.plotting.data import FigureData, data_of
+from dlnphase.plotting.sources import ResultSource, caption_lines, runs_of
 from dlnphase.plotting.style import FAINT, Look, captioned, legend_of_all, letters, line_style, new_figure
 from dlnphase.plotting.timeaxis import apply_axis, choose_axis
 from dlnphase.plotting.timeline import Arrangement, axis_words, logarithmic
@@ -49,7 +49,7 @@ class Apart:
     open: np.ndarray
 
 
-def figure(sources: Sequence[Source], look: Look, arrangement: Arrangement) -> Figure:
+def figure(sources: Sequence[ResultSource], look: Look, arrangement: Arrangement) -> Figure:
     """Relative distance at the left and angle at the right, every run beside the first."""
     runs = _needed(sources)
     fig, axes = new_figure(look, 1, 2)
@@ -79,10 +79,10 @@ def figure(sources: Sequence[Source], look: Look, arrangement: Arrangement) -> F
     return fig
 
 
-def data(sources: Sequence[Source]) -> Data:
+def data(sources: Sequence[ResultSource]) -> FigureData:
     """Every time of the first run within both, of every other run beside it."""
     runs = _needed(sources)
-    rows: list[tuple[Source, list[tuple[Any, ...]]]] = []
+    rows: list[tuple[ResultSource, list[tuple[Any, ...]]]] = []
     for source in runs[1:]:
         its = [
             (apart.member, apart.what, *row)
@@ -93,7 +93,7 @@ def data(sources: Sequence[Source]) -> Data:
     return data_of(rows, "member", "quantity", "t", "distance", "angle", "open")
 
 
-def _needed(sources: Sequence[Source]) -> list[Source]:
+def _needed(sources: Sequence[ResultSource]) -> list[ResultSource]:
     """At least two runs of one shape, the first the one that the others stand beside."""
     runs = runs_of(sources, need="difference")
     if len(runs) < 2:
@@ -108,7 +108,7 @@ def _needed(sources: Sequence[Source]) -> list[Source]:
     return runs
 
 
-def shows(sources: Sequence[Source]) -> bool:
+def shows(sources: Sequence[ResultSource]) -> bool:
     """Whether there are two runs with matrices of one shape."""
     shapes = {s.result.path.A.shape[1:] for s in runs_of(sources) if s.result.trajectory is not None}
     return len(runs_of(sources)) > 1 and len(shapes) == 1

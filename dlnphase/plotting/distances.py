@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dlnphase.errors import InputError
-from dlnphase.plotting.data import Data, data_of
-from dlnphase.plotting.sources import Source, caption_lines, sweeps_of
+from dlnphase.plotting.data import FigureData, data_of
+from dlnphase.plotting.sources import ResultSource, caption_lines, sweeps_of
 from dlnphase.plotting.style import MARKERS, THEORY, Look, captioned, letters, new_figure, ordered_colours
 from dlnphase.plotting.timeline import Arrangement
 from dlnphase.results.sweep import SweepResult
@@ -23,7 +23,7 @@ WORDS = "Bars: standard error over the starts (smaller than its marker where non
 NAMES = {"distance_to_minimum": "$d_m$, to the nearest minimum", "distance_to_saddle": "$d_s$, to the nearest saddle"}
 
 
-def figure(sources: Sequence[Source], look: Look, arrangement: Arrangement | None = None) -> Figure:
+def figure(sources: Sequence[ResultSource], look: Look, arrangement: Arrangement | None = None) -> Figure:
     """One row of two panels (to the minimum, to the saddle) for each sweep.
 
     Raises:
@@ -42,7 +42,7 @@ def figure(sources: Sequence[Source], look: Look, arrangement: Arrangement | Non
     return fig
 
 
-def data(sources: Sequence[Source]) -> Data:
+def data(sources: Sequence[ResultSource]) -> FigureData:
     """A row for every cell and kind of distance: mean and standard error over the starts, and what theory says."""
     rows = []
     for source in checked_sweeps(sources, "distances"):
@@ -55,7 +55,7 @@ def data(sources: Sequence[Source]) -> Data:
     return data_of(rows, "gamma", "width", "quantity", "mean", "sem", "lower", "predicted")
 
 
-def checked_sweeps(sources: Sequence[Source], kind: str) -> list[Source]:
+def checked_sweeps(sources: Sequence[ResultSource], kind: str) -> list[ResultSource]:
     """The sweeps among the sources, each with at least one cell."""
     sweeps = sweeps_of(sources)
     for source in sweeps:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from dlnphase.errors import InputError
 from dlnphase.plotting.latex import latex
-from dlnphase.plotting.sources import Source, caption_lines, labelled, read_sources
+from dlnphase.plotting.sources import ResultSource, caption_lines, labelled, read_sources
 from dlnphase.plotting.style import LOOKS, Look, caption_of, save, style
 from dlnphase.plotting.tidy import tidy
 from dlnphase.plotting.timeline import LOG_WORDS, Arrangement
@@ -35,7 +35,7 @@ class Drawn:
 
     kind: str
     figure: Figure
-    sources: tuple[Source, ...]
+    sources: tuple[ResultSource, ...]
 
     def __repr__(self) -> str:
         return f"<Drawn: {self.kind} of {', '.join(s.name for s in self.sources)}>"
@@ -97,14 +97,14 @@ def axis_notes(captions: Iterable[tuple[str, str]]) -> tuple[str, ...]:
     return tuple(f"{kind}: {LOG_WORDS[0].lower()}{LOG_WORDS[1:-1]}" for kind, words in captions if LOG_WORDS in words)
 
 
-def report(settings: PlotSettings, sources: Sequence[Source]) -> tuple[bytes, tuple[str, ...]]:
+def report(settings: PlotSettings, sources: Sequence[ResultSource]) -> tuple[bytes, tuple[str, ...]]:
     """The page of all sources with all their figures (those asked for by name, if any), and notes on what has none."""
     from dlnphase.plotting.html.library import compressed_library
     from dlnphase.plotting.html.page import Panel, moves, page
 
     wanted = replace(settings, kind=("all",) if settings.kind == ("auto",) else settings.kind, caption="file")
 
-    def panel(kind: str, shown: list[Source]) -> Panel:
+    def panel(kind: str, shown: list[ResultSource]) -> Panel:
         figure = _drawn(kind, shown, wanted).figure
         picture = save(figure, Path(f"{kind}.svg"), look_of(wanted), kind, transparent=True)
         return Panel(kind, tuple(shown), picture, caption_of(figure), module_of(kind).data(shown))
@@ -120,13 +120,13 @@ def module_of(kind: str) -> Any:
     return importlib.import_module(f"dlnphase.plotting.{kind.replace('-', '_')}")
 
 
-def _shows(kind: str, sources: Sequence[Source]) -> bool:
+def _shows(kind: str, sources: Sequence[ResultSource]) -> bool:
     """Whether a figure finds something to show in sources of the right kind: its module may ask for more."""
     return bool(getattr(module_of(kind), "shows", len)(sources))
 
 
 def _each(
-    settings: PlotSettings, sources: Sequence[Source], make: Callable[[str, list[Source]], T]
+    settings: PlotSettings, sources: Sequence[ResultSource], make: Callable[[str, list[ResultSource]], T]
 ) -> tuple[list[T], tuple[str, ...]]:
     """What is made of every kind of figure that the settings ask for, and notes on those with nothing to show."""
     kinds, asked = choose_kinds(settings.kind, sources)
@@ -144,7 +144,7 @@ def _each(
     return made, tuple(notes)
 
 
-def _drawn(kind: str, shown: list[Source], settings: PlotSettings) -> Drawn:
+def _drawn(kind: str, shown: list[ResultSource], settings: PlotSettings) -> Drawn:
     look = look_of(settings)
     with style(look):
         figure = module_of(kind).figure(shown, look, Arrangement(settings.time, settings.layout, settings.average))
@@ -153,7 +153,7 @@ def _drawn(kind: str, shown: list[Source], settings: PlotSettings) -> Drawn:
 
 
 def _picture(
-    kind: str, shown: list[Source], settings: PlotSettings, formats: Sequence[str]
+    kind: str, shown: list[ResultSource], settings: PlotSettings, formats: Sequence[str]
 ) -> tuple[FigureInfo, dict[str, bytes]]:
     """One figure in every format, its numbers and its caption, as files by name."""
     files: dict[str, bytes] = {}
@@ -187,7 +187,7 @@ def look_of(settings: PlotSettings) -> Look:
     return replace(LOOKS[settings.variant], caption=inside, size=settings.size, sheet=settings.style)
 
 
-def choose_kinds(wanted: Sequence[str], sources: Sequence[Source]) -> tuple[tuple[str, ...], bool]:
+def choose_kinds(wanted: Sequence[str], sources: Sequence[ResultSource]) -> tuple[tuple[str, ...], bool]:
     """The kinds to draw, and whether they were asked for by name.
 
     Raises:

@@ -9,9 +9,9 @@ import numpy as np
 
 from dlnphase.errors import InputError
 from dlnphase.findings import Exponent
-from dlnphase.plotting.data import Data, data_of
+from dlnphase.plotting.data import FigureData, data_of
 from dlnphase.plotting.distances import checked_sweeps
-from dlnphase.plotting.sources import Source, caption_lines
+from dlnphase.plotting.sources import ResultSource, caption_lines
 from dlnphase.plotting.style import COLOURS, FAINT, MARKERS, THEORY, Look, captioned, legend_of_all, letters, new_figure
 from dlnphase.plotting.timeline import Arrangement
 from dlnphase.results.sweep import SweepResult
@@ -27,7 +27,7 @@ NAMES = {
 }
 
 
-def figure(sources: Sequence[Source], look: Look, arrangement: Arrangement | None = None) -> Figure:
+def figure(sources: Sequence[ResultSource], look: Look, arrangement: Arrangement | None = None) -> Figure:
     """The slopes, and under them what they miss theory by; several sweeps over each other.
 
     Raises:
@@ -52,7 +52,7 @@ def figure(sources: Sequence[Source], look: Look, arrangement: Arrangement | Non
     return fig
 
 
-def data(sources: Sequence[Source]) -> Data:
+def data(sources: Sequence[ResultSource]) -> FigureData:
     """A row for every γ and kind of distance: the slope with its interval, that of the two widest, and theory."""
     rows = []
     for source in _shown(sources):
@@ -65,7 +65,7 @@ def data(sources: Sequence[Source]) -> Data:
     return data_of(rows, "gamma", "quantity", "slope", "ci95_low", "ci95_high", "two_widest", "predicted")
 
 
-def _shown(sources: Sequence[Source]) -> list[Source]:
+def _shown(sources: Sequence[ResultSource]) -> list[ResultSource]:
     sweeps = [s for s in checked_sweeps(sources, "exponents") if s.result.exponents]
     if not sweeps:
         raise InputError("kind: the figure exponents has nothing to draw, a slope takes two finished widths")
@@ -136,7 +136,7 @@ def _last_change(axes: Axes, gammas: np.ndarray, values: np.ndarray, parts: list
         axes.errorbar(gammas, values, yerr=finite, ecolor=FAINT, gid="finite-width", **look)
 
 
-def _critical_words(sweeps: Sequence[Source]) -> list[str]:
+def _critical_words(sweeps: Sequence[ResultSource]) -> list[str]:
     words = []
     for source in sweeps:
         critical = source.result.critical_gamma

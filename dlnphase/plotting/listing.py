@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dlnphase.plotting.sources import Source, said, settings_words
+from dlnphase.plotting.sources import ResultSource, said, settings_words
 from dlnphase.results.detect import DetectResult
 from dlnphase.results.train import TrainResult
 from dlnphase.results.underway import Unfinished
@@ -32,7 +32,7 @@ class Line:
     started: str
 
 
-def overview(sources: Sequence[Source]) -> list[Line]:
+def overview(sources: Sequence[ResultSource]) -> list[Line]:
     """The listing, in the order of the sources."""
     lines = []
     for s in sources:

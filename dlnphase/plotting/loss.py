@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dlnphase.plotting.data import Data, data_of
-from dlnphase.plotting.sources import Source, runs_of
+from dlnphase.plotting.data import FigureData, data_of
+from dlnphase.plotting.sources import ResultSource, runs_of
 from dlnphase.plotting.style import REFINED, THEORY, Look, line_style
 from dlnphase.plotting.timeaxis import burst_clock
 from dlnphase.plotting.timeline import (
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def figure(sources: Sequence[Source], look: Look, arrangement: Arrangement) -> Figure:
+def figure(sources: Sequence[ResultSource], look: Look, arrangement: Arrangement) -> Figure:
     """The cost of every run among the sources."""
     runs = runs_of(sources, need="loss")
     drawn = partial(draw, average=arrangement.average)
@@ -38,7 +38,7 @@ def figure(sources: Sequence[Source], look: Look, arrangement: Arrangement) -> F
     return timeline_figure(runs, look, arrangement, drawn, overlay=True, ylabel="cost $C(A)$", words=words)
 
 
-def data(sources: Sequence[Source]) -> Data:
+def data(sources: Sequence[ResultSource]) -> FigureData:
     """Every record of every run."""
     rows = []
     for source in runs_of(sources, need="loss"):
@@ -51,7 +51,7 @@ def data(sources: Sequence[Source]) -> Data:
     return data_of(rows, *names)
 
 
-def draw(axes: Axes, source: Source, position: int | None, time: str, average: str = "median") -> None:
+def draw(axes: Axes, source: ResultSource, position: int | None, time: str, average: str = "median") -> None:
     """One run on one axes; ``position`` is its place in an overlay, ``average`` what is drawn of many starts."""
     result: TrainResult = source.result
     path = result.path

@@ -9,8 +9,8 @@ import numpy as np
 
 from dlnphase.errors import InputError
 from dlnphase.observables import ARRAYS
-from dlnphase.plotting.data import Data, data_of
-from dlnphase.plotting.sources import Source, caption_lines, detections_of, runs_of
+from dlnphase.plotting.data import FigureData, data_of
+from dlnphase.plotting.sources import ResultSource, caption_lines, detections_of, runs_of
 from dlnphase.plotting.style import FAINT, Look, captioned, letters, line_style, new_figure, panel_grid
 from dlnphase.plotting.timeaxis import EARLY, apply_axis, choose_axis
 from dlnphase.plotting.timeline import Arrangement, axis_words, logarithmic
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def shows(sources: Sequence[Source]) -> list[Source]:
+def shows(sources: Sequence[ResultSource]) -> list[ResultSource]:
     """The runs and paths of other codes among the sources that looked at something that is drawn."""
     return [s for s in [*runs_of(sources), *detections_of(sources)] if s.result.observed is not None and _arrays(s)]
 
 
-def figure(sources: Sequence[Source], look: Look, arrangement: Arrangement) -> Figure:
+def figure(sources: Sequence[ResultSource], look: Look, arrangement: Arrangement) -> Figure:
     """Every array of every run that has some."""
     runs = _needed(sources)
     runs_of(runs, need="observed")
@@ -47,7 +47,7 @@ def figure(sources: Sequence[Source], look: Look, arrangement: Arrangement) -> F
     return fig
 
 
-def data(sources: Sequence[Source]) -> Data:
+def data(sources: Sequence[ResultSource]) -> FigureData:
     """Every number; ``index`` counts the entries of one record from 1, in the order of the array."""
     rows = []
     for source in _needed(sources):
@@ -62,7 +62,7 @@ def data(sources: Sequence[Source]) -> Data:
     return data_of(rows, "member", "t", "step", "quantity", "index", "value")
 
 
-def _set_time(axes: Axes, source: Source, wanted: str) -> None:
+def _set_time(axes: Axes, source: ResultSource, wanted: str) -> None:
     """The axis of a run; that of another code's path is linear, or logarithmic where half its records come early."""
     if source.kind == "train":
         apply_axis(axes, choose_axis([source.result], wanted), [source.result])
@@ -76,19 +76,19 @@ def _set_time(axes: Axes, source: Source, wanted: str) -> None:
     axes.set_xlabel("time $t$")
 
 
-def _arrays(source: Source) -> list[str]:
+def _arrays(source: ResultSource) -> list[str]:
     """Those that are drawn, in order: no weights, and no residuals."""
     return [name for name, array in ARRAYS.items() if array.label and name in source.result.observed.values]
 
 
-def _needed(sources: Sequence[Source]) -> list[Source]:
+def _needed(sources: Sequence[ResultSource]) -> list[ResultSource]:
     runs = shows(sources)
     if not runs:
         raise InputError("kind: observed shows what --record looked at, found none")
     return runs
 
 
-def _draw(axes: Axes, source: Source, name: str) -> None:
+def _draw(axes: Axes, source: ResultSource, name: str) -> None:
     """One array on one axes: a line per entry and start."""
     seen = source.result.observed
     values = seen.values[name]

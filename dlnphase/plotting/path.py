@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dlnphase.errors import InputError
-from dlnphase.plotting.data import Data, data_of
+from dlnphase.plotting.data import FigureData, data_of
 from dlnphase.plotting.plane import Plane, plane_of, visited
-from dlnphase.plotting.sources import Source, caption_lines, detections_of, runs_of
+from dlnphase.plotting.sources import ResultSource, caption_lines, detections_of, runs_of
 from dlnphase.plotting.style import THEORY, Look, captioned, legend_above, line_style, marker_style, new_figure
 from dlnphase.plotting.timeline import Arrangement, members_of
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 WIDE = {"linewidth": 2.4, "alpha": 0.75}  # so that the greedy path, drawn over it, leaves its rims to see
 
 
-def figure(sources: Sequence[Source], look: Look, arrangement: Arrangement | None = None) -> Figure:
+def figure(sources: Sequence[ResultSource], look: Look, arrangement: Arrangement | None = None) -> Figure:
     """Every run and every detect-saddles result among the sources, on one plane: that of the first one's visits.
 
     A run of ``--dynamics greedy``, and the greedy points of detect-saddles, are drawn as theory.
@@ -51,11 +51,11 @@ def figure(sources: Sequence[Source], look: Look, arrangement: Arrangement | Non
     return fig
 
 
-def data(sources: Sequence[Source]) -> Data:
+def data(sources: Sequence[ResultSource]) -> FigureData:
     """Coordinates in the plane of every record (``path``), of the visits, of critical points and of greedy ones."""
     runs, shown = _shown(sources)
     plane, _ = _plane(runs, shown)
-    rows: list[tuple[Source, list[tuple[Any, ...]]]] = []
+    rows: list[tuple[ResultSource, list[tuple[Any, ...]]]] = []
     for source in runs:
         path, its = source.result.path, []
         for number, (run, of) in enumerate(members_of(source.result)):
@@ -75,7 +75,7 @@ def data(sources: Sequence[Source]) -> Data:
     return data_of(rows, "member", "series", "t", "rank", "along", "across")
 
 
-def _shown(sources: Sequence[Source]) -> tuple[list[Source], list[Source]]:
+def _shown(sources: Sequence[ResultSource]) -> tuple[list[ResultSource], list[ResultSource]]:
     """The runs and the detections that a path is drawn from."""
     runs = runs_of(sources, need="path")
     shown = [s for s in detections_of(sources) if s.result.matrices is not None]
@@ -94,13 +94,13 @@ def plane_words(plane: Plane, matrices: np.ndarray) -> str:
     )
 
 
-def _same_shape(sources: Sequence[Source]) -> None:
+def _same_shape(sources: Sequence[ResultSource]) -> None:
     shapes = {tuple(s.result.task.shape) for s in sources}
     if len(shapes) > 1:
         raise InputError(f"SOURCE: found matrices of shapes {sorted(shapes)}, expected one shape for the figure path")
 
 
-def _plane(runs: Sequence[Source], shown: Sequence[Source]) -> tuple[Plane, np.ndarray]:
+def _plane(runs: Sequence[ResultSource], shown: Sequence[ResultSource]) -> tuple[Plane, np.ndarray]:
     """The plane of the visits of the first run (not the greedy one, if there is another), and all matrices drawn."""
     matrices = [s.result.path.A for s in runs] + [s.result.matrices["closest"] for s in shown]
     everything = np.concatenate(matrices)
@@ -115,7 +115,7 @@ def _plane(runs: Sequence[Source], shown: Sequence[Source]) -> tuple[Plane, np.n
     return plane_of(path[index] if len(index) else path[rows[[0, -1]]], path[rows]), everything
 
 
-def _draw_run(axes: Axes, source: Source, plane: Plane, position: int) -> None:
+def _draw_run(axes: Axes, source: ResultSource, plane: Plane, position: int) -> None:
     result = source.result
     members = members_of(result)
     look = line_style(position)
@@ -166,12 +166,12 @@ def free_direction(where: np.ndarray, track: np.ndarray) -> np.ndarray:
     return np.asarray(directions[int(np.argmax(room))])
 
 
-def _draw_greedy_run(axes: Axes, source: Source, plane: Plane) -> None:
+def _draw_greedy_run(axes: Axes, source: ResultSource, plane: Plane) -> None:
     xy = plane.project(source.result.path.A)
     axes.plot(*xy.T, **THEORY, label=r"greedy path, $\alpha \to 0$", gid="greedy")
 
 
-def _draw_detection(axes: Axes, source: Source, plane: Plane) -> None:
+def _draw_detection(axes: Axes, source: ResultSource, plane: Plane) -> None:
     matrices = source.result.matrices
     critical = plane.project(matrices["critical"])
     axes.plot(

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dlnphase.findings import counted
-from dlnphase.plotting.data import Data, data_of
+from dlnphase.plotting.data import FigureData, data_of
 from dlnphase.plotting.distances import checked_sweeps
-from dlnphase.plotting.sources import Source, caption_lines
+from dlnphase.plotting.sources import ResultSource, caption_lines
 from dlnphase.plotting.style import DIVERGING, MARKERS, THEORY, Look, captioned, letters, new_figure, ordered_colours
 from dlnphase.plotting.timeaxis import power_of_ten
 from dlnphase.plotting.timeline import Arrangement
@@ -26,7 +26,7 @@ PROVED = {"minimum": "m", "saddle": "s"}  # which of the two is proved to be nea
 RATIO = r"$\log_{10}(d_m/d_s)$"
 
 
-def figure(sources: Sequence[Source], look: Look, arrangement: Arrangement | None = None) -> Figure:
+def figure(sources: Sequence[ResultSource], look: Look, arrangement: Arrangement | None = None) -> Figure:
     """Two panels for each sweep: the map over (γ, w), and the curves against γ whose crossing is γ_c."""
     sweeps = checked_sweeps(sources, "phase")
     fig, axes = new_figure(look, len(sweeps), 2, height=1.1)
@@ -42,7 +42,7 @@ def figure(sources: Sequence[Source], look: Look, arrangement: Arrangement | Non
     return fig
 
 
-def data(sources: Sequence[Source]) -> Data:
+def data(sources: Sequence[ResultSource]) -> FigureData:
     """A row for every cell: log₁₀(d_m/d_s) of the means, and what the dynamics were seen to do."""
     rows = []
     for source in checked_sweeps(sources, "phase"):
@@ -135,7 +135,7 @@ def _edges(values: np.ndarray) -> np.ndarray:
     return np.concatenate([[2 * values[0] - middle[0]], middle, [2 * values[-1] - middle[-1]]])
 
 
-def _words(sweeps: Sequence[Source]) -> list[str]:
+def _words(sweeps: Sequence[ResultSource]) -> list[str]:
     words = ["Hatched, orange (below 0): the minimum is nearer, lazy; purple (above 0): the saddle is nearer."]
     seen = {c.regime_seen for s in sweeps for c in s.result.cells}
     if seen & set(REGIMES):

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dlnphase.plotting.data import Data, data_of
-from dlnphase.plotting.sources import Source, runs_of
+from dlnphase.plotting.data import FigureData, data_of
+from dlnphase.plotting.sources import ResultSource, runs_of
 from dlnphase.plotting.style import THEORY, Look, line_style, marker_style, ordered_colours, whole_numbers
 from dlnphase.plotting.timeline import Arrangement, members_of, timeline_figure
 from dlnphase.results.train import Member, TrainResult
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def figure(sources: Sequence[Source], look: Look, arrangement: Arrangement) -> Figure:
+def figure(sources: Sequence[ResultSource], look: Look, arrangement: Arrangement) -> Figure:
     """The rank staircase of every run among the sources."""
     runs = runs_of(sources, need="rank")
     return timeline_figure(runs, look, arrangement, draw, overlay=True, ylabel="rank")
 
 
-def data(sources: Sequence[Source]) -> Data:
+def data(sources: Sequence[ResultSource]) -> FigureData:
     """The rank visited from each time on (``visited``), and the effective rank at every record (``effective``)."""
-    rows: list[tuple[Source, list[tuple[Any, ...]]]] = []
+    rows: list[tuple[ResultSource, list[tuple[Any, ...]]]] = []
     for source in runs_of(sources, need="rank"):
         path, its = source.result.path, []
         for number, (run, of) in enumerate(members_of(source.result)):
@@ -67,7 +67,7 @@ def shares(corners: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray
     return times, seen, np.array([(table == rank).mean(0) for rank in seen])
 
 
-def draw(axes: Axes, source: Source, position: int | None, time: str) -> None:
+def draw(axes: Axes, source: ResultSource, position: int | None, time: str) -> None:
     """One run on one axes; many starts are shares where they stand alone, and their median rank among others."""
     result: TrainResult = source.result
     path = result.path

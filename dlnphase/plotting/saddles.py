@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dlnphase.errors import InputError
-from dlnphase.plotting.data import Data, data_of
-from dlnphase.plotting.sources import Source, caption_lines, detections_of, runs_of
+from dlnphase.plotting.data import FigureData, data_of
+from dlnphase.plotting.sources import ResultSource, caption_lines, detections_of, runs_of
 from dlnphase.plotting.style import (
     FAINT,
     Look,
@@ -44,7 +44,7 @@ CROSS: dict[str, Any] = {"color": "black", "marker": "x", "markersize": 5, "zord
 Getter = Callable[[VisitInfo], "float | None"]
 
 
-def figure(sources: Sequence[Source], look: Look, arrangement: Arrangement | None = None) -> Figure:
+def figure(sources: Sequence[ResultSource], look: Look, arrangement: Arrangement | None = None) -> Figure:
     """One row of panels for each detect-saddles result, or for each run where there is none.
 
     Raises:
@@ -70,9 +70,9 @@ def figure(sources: Sequence[Source], look: Look, arrangement: Arrangement | Non
     return fig
 
 
-def data(sources: Sequence[Source]) -> Data:
+def data(sources: Sequence[ResultSource]) -> FigureData:
     """A row for every visit and quantity: costs, distances, curvature, rates; of a run alone, costs and dwell times."""
-    rows: list[tuple[Source, list[tuple[Any, ...]]]] = []
+    rows: list[tuple[ResultSource, list[tuple[Any, ...]]]] = []
     for source in _shown(sources):
         its: list[tuple[Any, ...]] = []
         if isinstance(source.result, DetectResult):
@@ -103,7 +103,7 @@ def _quantities(visit: VisitInfo) -> list[tuple[str, float | None]]:
     ]
 
 
-def _shown(sources: Sequence[Source]) -> list[Source]:
+def _shown(sources: Sequence[ResultSource]) -> list[ResultSource]:
     """The detections, or the runs where there is none, that visit something."""
     shown = [s for s in detections_of(sources) or runs_of(sources, need="saddles") if _visits_something(s)]
     if not shown:
@@ -111,13 +111,13 @@ def _shown(sources: Sequence[Source]) -> list[Source]:
     return shown
 
 
-def _visits_something(source: Source) -> bool:
+def _visits_something(source: ResultSource) -> bool:
     if isinstance(source.result, DetectResult):
         return bool(source.result.visits)
     return any(run.rank_transitions for run, _ in members_of(source.result))
 
 
-def _panels(source: Source) -> list[Callable[[Axes, Any], None]]:
+def _panels(source: ResultSource) -> list[Callable[[Axes, Any], None]]:
     if not isinstance(source.result, DetectResult):
         return [draw_run_costs, draw_run_dwell]
     out: list[Callable[[Axes, Any], None]] = [draw_costs, draw_distances]

@@ -9,8 +9,8 @@ import numpy as np
 
 from dlnphase.errors import InputError
 from dlnphase.findings import Sharpness
-from dlnphase.plotting.data import Data, data_of
-from dlnphase.plotting.sources import Source, runs_of
+from dlnphase.plotting.data import FigureData, data_of
+from dlnphase.plotting.sources import ResultSource, runs_of
 from dlnphase.plotting.style import THEORY, Look, line_style
 from dlnphase.plotting.timeline import Arrangement, logarithmic, timeline_figure
 from dlnphase.results.observed import OBSERVED_FILE
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
 WORDS = "Measured at the points, in the weights as they are held."
 
 
-def shows(sources: Sequence[Source]) -> list[Source]:
+def shows(sources: Sequence[ResultSource]) -> list[ResultSource]:
     """The runs among the sources that looked at their sharpness."""
     return [s for s in runs_of(sources) if (o := s.result.observed) is not None and "sharpness" in o.values]
 
 
-def figure(sources: Sequence[Source], look: Look, arrangement: Arrangement) -> Figure:
+def figure(sources: Sequence[ResultSource], look: Look, arrangement: Arrangement) -> Figure:
     """Sharpness against time, every run that looked at it."""
     runs = runs_of(_needed(sources), need="sharpness")
     label = r"largest eigenvalue of $\nabla^2\mathcal{L}$"
     return timeline_figure(runs, look, arrangement, draw, overlay=True, ylabel=label, words=[WORDS])
 
 
-def data(sources: Sequence[Source]) -> Data:
+def data(sources: Sequence[ResultSource]) -> FigureData:
     """Every record that was looked at, with the limit."""
     rows = []
     for source in _needed(sources):
@@ -53,7 +53,7 @@ def _limit(told: Sharpness | None, time: float) -> float | None:
     return [told.limits[0].limit, *(c.limit for c in told.limits if c.time <= time)][-1] if told.limits else told.limit
 
 
-def _needed(sources: Sequence[Source]) -> list[Source]:
+def _needed(sources: Sequence[ResultSource]) -> list[ResultSource]:
     runs = shows(sources)
     if not runs:
         raise InputError(
@@ -62,7 +62,7 @@ def _needed(sources: Sequence[Source]) -> list[Source]:
     return runs
 
 
-def draw(axes: Axes, source: Source, position: int | None, time: str) -> None:
+def draw(axes: Axes, source: ResultSource, position: int | None, time: str) -> None:
     """One run on one axes: a line per start, and the limit of its step."""
     result: TrainResult = source.result
     seen = at_hand(result.observed, OBSERVED_FILE, RUN_FILE)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dlnphase.findings import Mode
-from dlnphase.plotting.data import Data, data_of
-from dlnphase.plotting.sources import Source, caption_lines, runs_of
+from dlnphase.plotting.data import FigureData, data_of
+from dlnphase.plotting.sources import ResultSource, caption_lines, runs_of
 from dlnphase.plotting.style import FAINT, THEORY, Look, captioned, legend_of_all, letters, line_style, new_figure
 from dlnphase.plotting.timeaxis import apply_axis, choose_axis
 from dlnphase.plotting.timeline import Arrangement, axis_words, members_of
@@ -24,7 +24,7 @@ SMALL = 1.5  # inches a panel, below which its axis has a short name
 LOWEST = 3e-15  # of the largest: below it singular values are round-off
 
 
-def figure(sources: Sequence[Source], look: Look, arrangement: Arrangement) -> Figure:
+def figure(sources: Sequence[ResultSource], look: Look, arrangement: Arrangement) -> Figure:
     """The spectrum of every run among the sources, one column each."""
     runs = runs_of(sources, need="singular-values")
     columns = min(len(runs), 3)
@@ -54,7 +54,7 @@ def figure(sources: Sequence[Source], look: Look, arrangement: Arrangement) -> F
     return fig
 
 
-def data(sources: Sequence[Source]) -> Data:
+def data(sources: Sequence[ResultSource]) -> FigureData:
     """Every singular value of every record; modes are counted from 1, the largest."""
     rows = []
     for source in runs_of(sources, need="singular-values"):

@@ -53,7 +53,7 @@ OF_SOME = ("rtol", "lr")  # settings that flow or steps alone have
 
 
 @dataclass(frozen=True)
-class Source:
+class ResultSource:
     """One result and where it came from.
 
     Attributes:
@@ -74,7 +74,7 @@ class Source:
         return self.path.parent.name or str(self.path.parent)
 
 
-def read_sources(paths: Sequence[Path | str]) -> list[Source]:
+def read_sources(paths: Sequence[Path | str]) -> list[ResultSource]:
     """Read all, in order.
 
     Raises:
@@ -84,16 +84,16 @@ def read_sources(paths: Sequence[Path | str]) -> list[Source]:
     return labelled(sources)
 
 
-def labelled(sources: Sequence[Source]) -> list[Source]:
+def labelled(sources: Sequence[ResultSource]) -> list[ResultSource]:
     """The same sources with labels that tell those of one kind apart."""
     out = []
     for source in sources:
         peers = [s for s in sources if s.kind == source.kind]
-        out.append(Source(source.path, source.kind, source.result, _label(source, peers)))
+        out.append(ResultSource(source.path, source.kind, source.result, _label(source, peers)))
     return out
 
 
-def runs_of(sources: Sequence[Source], *, need: str = "") -> list[Source]:
+def runs_of(sources: Sequence[ResultSource], *, need: str = "") -> list[ResultSource]:
     """The runs of train among them; with ``need`` (a figure's name) each must have its trajectory.
 
     Raises:
@@ -110,17 +110,17 @@ def runs_of(sources: Sequence[Source], *, need: str = "") -> list[Source]:
     return runs
 
 
-def detections_of(sources: Sequence[Source]) -> list[Source]:
+def detections_of(sources: Sequence[ResultSource]) -> list[ResultSource]:
     """The results of detect-saddles among them."""
     return [s for s in sources if s.kind == "detect-saddles"]
 
 
-def sweeps_of(sources: Sequence[Source]) -> list[Source]:
+def sweeps_of(sources: Sequence[ResultSource]) -> list[ResultSource]:
     """The sweeps among them."""
     return [s for s in sources if s.kind == "sweep-gamma"]
 
 
-def caption_lines(sources: Sequence[Source], *, panels: bool = False) -> list[str]:
+def caption_lines(sources: Sequence[ResultSource], *, panels: bool = False) -> list[str]:
     """Settings and version, for the caption of a figure drawn from these sources (one panel each, or all in one)."""
     words = [settings_words(source) for source in sources]
     if len(sources) > MANY and not panels:
@@ -130,7 +130,7 @@ def caption_lines(sources: Sequence[Source], *, panels: bool = False) -> list[st
     return [*dict.fromkeys(words), made_by(sources)]
 
 
-def _together(sources: Sequence[Source], words: Sequence[str]) -> list[str]:
+def _together(sources: Sequence[ResultSource], words: Sequence[str]) -> list[str]:
     """One line for each kind of source: what its settings share, and the labels that tell them apart."""
     lines = []
     for kind in dict.fromkeys(s.kind for s in sources):
@@ -142,7 +142,7 @@ def _together(sources: Sequence[Source], words: Sequence[str]) -> list[str]:
     return lines
 
 
-def made_by(sources: Sequence[Source]) -> str:
+def made_by(sources: Sequence[ResultSource]) -> str:
     """Versions of the program that computed the sources."""
     makers = dict.fromkeys(
         f"dlnphase {p.dlnphase}{f' ({p.git})' if p.git else ''}, {p.dtype} on {p.device}"
@@ -152,7 +152,7 @@ def made_by(sources: Sequence[Source]) -> str:
     return f"{'; '.join(makers)} – drawn from {names if len(names) < 100 else f'{len(sources)} results'}"
 
 
-def settings_words(source: Source) -> str:
+def settings_words(source: ResultSource) -> str:
     """The settings that decided the numbers, in words."""
     result = source.result
     if isinstance(result, TrainResult):
@@ -218,7 +218,7 @@ def _sweep_words(result: Any) -> str:
     return f"{task}, L = {config.depth}, {span}, {gammas}, {counted(seeds, 'start')} per cell{decay}"
 
 
-def _read(path: Path) -> list[Source]:
+def _read(path: Path) -> list[ResultSource]:
     if not os.path.exists(path):
         raise InputError(f"SOURCE: {path}: no such file or directory")
     if path.is_dir():
@@ -246,7 +246,7 @@ def unfinished_in(paths: Sequence[Path | str]) -> list[Path]:
     return [place for place in found if PREVIOUS not in place.parts and not (place / RUN_FILE).exists()]
 
 
-def _load(path: Path) -> Source:
+def _load(path: Path) -> ResultSource:
     if path.suffix.lower() not in (".yaml", ".yml"):
         raise InputError(f"SOURCE: {path}: expected a result directory, or one of {', '.join(FILES)}")
     data = read_yaml(path)
@@ -255,10 +255,10 @@ def _load(path: Path) -> Source:
         raise InputError(f"SOURCE: {path}: found {name}, expected one of {', '.join(READERS)}")
     module, reader = READERS[name]
     result = getattr(importlib.import_module(module), reader)(path)
-    return Source(path.absolute(), name.removeprefix("dlnphase/"), result)
+    return ResultSource(path.absolute(), name.removeprefix("dlnphase/"), result)
 
 
-def _label(source: Source, peers: Sequence[Source]) -> str:
+def _label(source: ResultSource, peers: Sequence[ResultSource]) -> str:
     """The settings in which the peers differ; their directory where that does not tell them apart."""
     if len(peers) < 2:
         return ""
@@ -266,7 +266,7 @@ def _label(source: Source, peers: Sequence[Source]) -> str:
     return mine if [_words_of(p, peers) for p in peers].count(mine) == 1 and mine else source.name
 
 
-def _words_of(source: Source, peers: Sequence[Source]) -> str:
+def _words_of(source: ResultSource, peers: Sequence[ResultSource]) -> str:
     plain = [_plain(p) for p in peers]
     return said(_plain(source), [key for key in _SHOWN if _differs(key, plain)])
 
@@ -292,7 +292,7 @@ def said(plain: Mapping[str, Any], keys: Iterable[str] = tuple(_SHOWN)) -> str:
     return ", ".join(words)
 
 
-def _plain(source: Source) -> dict[str, Any]:
+def _plain(source: ResultSource) -> dict[str, Any]:
     plain: dict[str, Any] = source.result.config.to_plain()
     if plain.get("dynamics") == "greedy":
         return {**plain, "width": None, "gamma": None, "seed": None, "dynamics": "greedy, α → 0"}

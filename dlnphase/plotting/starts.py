@@ -9,8 +9,8 @@ import numpy as np
 
 from dlnphase.errors import InputError
 from dlnphase.findings import Distributions, StartShare
-from dlnphase.plotting.data import Data, data_of
-from dlnphase.plotting.sources import Source, caption_lines
+from dlnphase.plotting.data import FigureData, data_of
+from dlnphase.plotting.sources import ResultSource, caption_lines
 from dlnphase.plotting.style import Look, captioned, legend_of_all, letters, line_style, new_figure, whole_numbers
 from dlnphase.plotting.timeline import Arrangement
 from dlnphase.results.train import TrainResult
@@ -27,12 +27,12 @@ WORDS = (
 LANE = 0.32  # half the height that the points of one rank are spread over
 
 
-def shows(sources: Sequence[Source]) -> list[Source]:
+def shows(sources: Sequence[ResultSource]) -> list[ResultSource]:
     """The runs of several starts among the sources."""
     return [s for s in sources if s.kind == "train" and len(s.result.members) > 1]
 
 
-def figure(sources: Sequence[Source], look: Look, arrangement: Arrangement) -> Figure:
+def figure(sources: Sequence[ResultSource], look: Look, arrangement: Arrangement) -> Figure:
     """Dwell times at the left, shares at the right, a row for each run of several starts."""
     runs = _needed(sources)
     fig, axes = new_figure(look, len(runs), 2, height=1.0 if len(runs) == 1 else 0.85)
@@ -48,9 +48,9 @@ def figure(sources: Sequence[Source], look: Look, arrangement: Arrangement) -> F
     return fig
 
 
-def data(sources: Sequence[Source]) -> Data:
+def data(sources: Sequence[ResultSource]) -> FigureData:
     """Each stay (``dwell``, with its time), each ``jump``, and each ``end`` with its share and interval."""
-    rows: list[tuple[Source, list[tuple[Any, ...]]]] = []
+    rows: list[tuple[ResultSource, list[tuple[Any, ...]]]] = []
     for source, told in _needed(sources):
         its: list[tuple[Any, ...]] = [
             ("dwell", m.member, t.from_rank, t.to_rank, t.dwell, None, None, None, None)
@@ -68,7 +68,7 @@ def _numbers(share: StartShare) -> tuple[int, float, float, float]:
     return share.starts, share.share, *share.ci95
 
 
-def _needed(sources: Sequence[Source]) -> list[tuple[Source, Distributions]]:
+def _needed(sources: Sequence[ResultSource]) -> list[tuple[ResultSource, Distributions]]:
     """The runs of several starts with what they say, or, in a file of before that was told, what their members say."""
     told = ((s, s.result.distributions or distributions_of(s.result.members)) for s in shows(sources))
     runs = [(source, its) for source, its in told if its is not None]

@@ -14,7 +14,7 @@ from dlnphase.plotting.draw import choose_kinds
 from dlnphase.plotting.phase import ratio_table
 from dlnphase.plotting.plane import plane_of, visited
 from dlnphase.plotting.rank import staircase
-from dlnphase.plotting.sources import Source, read_sources, runs_of, settings_words
+from dlnphase.plotting.sources import ResultSource, read_sources, runs_of, settings_words
 from dlnphase.plotting.timeaxis import burst_clock, choose_axis
 from dlnphase.plotting.timeline import FLOOR, LOG_WORDS, members_of
 from dlnphase.settings.plot import PlotSettings
@@ -120,7 +120,7 @@ def cells_of(track: np.ndarray) -> list[tuple[int, int]]:
     return list(out)
 
 
-def _times(run: Source, settings: PlotSettings) -> tuple[Forward, str, list[tuple[float, str]]]:
+def _times(run: ResultSource, settings: PlotSettings) -> tuple[Forward, str, list[tuple[float, str]]]:
     """The time axis of one run as numbers: how to get them, how they are called, their ticks."""
     result = run.result
     kind = choose_axis([result], settings.time)
@@ -134,10 +134,10 @@ def _times(run: Source, settings: PlotSettings) -> tuple[Forward, str, list[tupl
 
 def _over_time(
     canvas: Canvas,
-    sources: Sequence[Source],
+    sources: Sequence[ResultSource],
     settings: PlotSettings,
     title: str,
-    curves: Callable[[Source], list[Curve]],
+    curves: Callable[[ResultSource], list[Curve]],
 ) -> list[str]:
     runs = runs_of(sources, need=title)
     several = len(runs) > 1
@@ -159,8 +159,8 @@ def _over_time(
     return [*(f"{settings_words(run)} {note}".rstrip() for run, note in zip(runs, many, strict=True)), *told]
 
 
-def _loss(canvas: Canvas, sources: Sequence[Source], settings: PlotSettings) -> list[str]:
-    def curves(run: Source) -> list[Curve]:
+def _loss(canvas: Canvas, sources: Sequence[ResultSource], settings: PlotSettings) -> list[str]:
+    def curves(run: ResultSource) -> list[Curve]:
         path = run.result.path
         _, rows = members_of(run.result)[0]
         floor = FLOOR * float(np.nanmax(path.cost))
@@ -172,8 +172,8 @@ def _loss(canvas: Canvas, sources: Sequence[Source], settings: PlotSettings) -> 
     return _over_time(canvas, sources, settings, "log10 cost", curves)
 
 
-def _spectrum(canvas: Canvas, sources: Sequence[Source], settings: PlotSettings) -> list[str]:
-    def curves(run: Source) -> list[Curve]:
+def _spectrum(canvas: Canvas, sources: Sequence[ResultSource], settings: PlotSettings) -> list[str]:
+    def curves(run: ResultSource) -> list[Curve]:
         path = run.result.path
         _, rows = members_of(run.result)[0]
         count = max(run.result.outcome.rank, 1)
@@ -182,8 +182,8 @@ def _spectrum(canvas: Canvas, sources: Sequence[Source], settings: PlotSettings)
     return _over_time(canvas, sources, settings, "singular values of A", curves)
 
 
-def _rank(canvas: Canvas, sources: Sequence[Source], settings: PlotSettings) -> list[str]:
-    def curves(run: Source) -> list[Curve]:
+def _rank(canvas: Canvas, sources: Sequence[ResultSource], settings: PlotSettings) -> list[str]:
+    def curves(run: ResultSource) -> list[Curve]:
         path = run.result.path
         member, rows = members_of(run.result)[0]
         t, rank = staircase(member, float(path.t[rows[-1]]))
@@ -192,7 +192,7 @@ def _rank(canvas: Canvas, sources: Sequence[Source], settings: PlotSettings) -> 
     return _over_time(canvas, sources, settings, "rank of the critical points visited", curves)
 
 
-def _path(canvas: Canvas, sources: Sequence[Source], settings: PlotSettings) -> list[str]:
+def _path(canvas: Canvas, sources: Sequence[ResultSource], settings: PlotSettings) -> list[str]:
     runs = runs_of(sources, need="path")
     if not runs:
         raise InputError("kind: the terminal draws path from runs of train alone")
@@ -209,7 +209,7 @@ def _path(canvas: Canvas, sources: Sequence[Source], settings: PlotSettings) -> 
     return [settings_words(source) for source in runs]
 
 
-def _distances(canvas: Canvas, sources: Sequence[Source], settings: PlotSettings) -> list[str]:
+def _distances(canvas: Canvas, sources: Sequence[ResultSource], settings: PlotSettings) -> list[str]:
     source = checked_sweeps(sources, "distances")[0]
     for name, words in (("distance_to_minimum", "d_m"), ("distance_to_saddle", "d_s")):
         for gamma in sorted({c.gamma for c in source.result.cells})[:: max(1, len(source.result.config.gammas) // 3)]:
@@ -221,7 +221,7 @@ def _distances(canvas: Canvas, sources: Sequence[Source], settings: PlotSettings
     return [settings_words(source)]
 
 
-def _exponents(canvas: Canvas, sources: Sequence[Source], settings: PlotSettings) -> list[str]:
+def _exponents(canvas: Canvas, sources: Sequence[ResultSource], settings: PlotSettings) -> list[str]:
     source = checked_sweeps(sources, "exponents")[0]
     rows = sorted(source.result.exponents, key=lambda e: e.gamma)
     if not rows:
@@ -236,7 +236,7 @@ def _exponents(canvas: Canvas, sources: Sequence[Source], settings: PlotSettings
     return [settings_words(source)]
 
 
-def _phase(canvas: Canvas, sources: Sequence[Source], settings: PlotSettings) -> list[str]:
+def _phase(canvas: Canvas, sources: Sequence[ResultSource], settings: PlotSettings) -> list[str]:
     source = checked_sweeps(sources, "phase")[0]
     gammas, widths, table = ratio_table(source.result)
     for k, width in enumerate(widths[:MAX_CURVES]):
@@ -248,7 +248,7 @@ def _phase(canvas: Canvas, sources: Sequence[Source], settings: PlotSettings) ->
     return [settings_words(source), *words]
 
 
-_DRAW: dict[str, Callable[[Canvas, Sequence[Source], PlotSettings], list[str]]] = {
+_DRAW: dict[str, Callable[[Canvas, Sequence[ResultSource], PlotSettings], list[str]]] = {
     "loss": _loss,
     "singular-values": _spectrum,
     "rank": _rank,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dlnphase.plotting.sources import Source, caption_lines
+from dlnphase.plotting.sources import ResultSource, caption_lines
 from dlnphase.plotting.style import Look, captioned, legend_above, legend_of_all, letters, new_figure, panel_grid
 from dlnphase.plotting.timeaxis import apply_axis, choose_axis
 from dlnphase.results.train import Member, Plateau, TrainResult, Trajectory
@@ -48,11 +48,11 @@ class Arrangement:
 
 
 # Draws one run on one axes: (axes, source, position in the overlay or None, time axis).
-DrawRun = Callable[["Axes", Source, "int | None", str], None]
+DrawRun = Callable[["Axes", ResultSource, "int | None", str], None]
 
 
 def timeline_figure(
-    runs: Sequence[Source],
+    runs: Sequence[ResultSource],
     look: Look,
     arrangement: Arrangement,
     draw: DrawRun,
@@ -70,7 +70,7 @@ def timeline_figure(
         words: sentences for the caption, after those on the settings.
     """
     together = overlay and len(runs) > 1 and _share(runs, arrangement.layout)
-    groups: list[Sequence[Source]] = [runs] if together else [[source] for source in runs]
+    groups: list[Sequence[ResultSource]] = [runs] if together else [[source] for source in runs]
     times = ("bursts", "linear") if arrangement.time == "both" else (arrangement.time,)
     panels = [(group, time) for group in groups for time in times]
     rows, columns = (len(groups), 2) if len(times) == 2 else panel_grid(len(panels))
@@ -98,7 +98,7 @@ def timeline_figure(
     return figure
 
 
-def average_words(runs: Sequence[Source], average: str) -> list[str]:
+def average_words(runs: Sequence[ResultSource], average: str) -> list[str]:
     """What a caption says of the middle and the band of many starts; nothing where none is drawn."""
     if all(len(members_of(s.result)) < BAND for s in runs):
         return []
@@ -219,7 +219,7 @@ def logarithmic(axes: Axes, values: np.ndarray) -> None:
         axes.set_ylim(low / margin, high * margin)
 
 
-def _share(runs: Sequence[Source], layout: str) -> bool:
+def _share(runs: Sequence[ResultSource], layout: str) -> bool:
     """Whether runs read well over each other: the same task, and times within a few decades."""
     if layout != "auto":
         return layout == "overlay"

@@ -29,7 +29,7 @@ MATRICES = {"matrices": MATRICES_FILE}
 
 
 @dataclass(frozen=True)
-class Span:
+class TimeSpan:
     """Times at which a path enters a visit, is closest, and leaves."""
 
     enter: float
@@ -143,7 +143,7 @@ class VisitInfo:
 
     member: int
     rank: int
-    time: Span
+    time: TimeSpan
     cost: float
     gradient_norm: float
     prominence: float

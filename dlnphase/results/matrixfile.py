@@ -30,7 +30,7 @@ SHOWN = 3  # labels that a message quotes
 
 
 @dataclass(frozen=True)
-class Table:
+class MatrixTable:
     """A matrix with the names that it came with.
 
     Attributes:
@@ -58,7 +58,7 @@ class Table:
         return stream.getvalue()
 
     @classmethod
-    def read(cls, path: Path, shape: tuple[int, int]) -> Table:
+    def read(cls, path: Path, shape: tuple[int, int]) -> MatrixTable:
         """What :meth:`csv` wrote of a matrix of this shape, which tells names and labels from numbers.
 
         Raises:
@@ -89,7 +89,7 @@ def read_matrix_text(
     header: bool | None = None,
     index_column: str | None = None,
     label_column: str | None = None,
-) -> Table:
+) -> MatrixTable:
     """The matrix of a text file.
 
     Args:
@@ -120,7 +120,7 @@ def read_matrix_text(
         labels = tuple(line[1][left_out[0]].strip() for line in body)
     columns = tuple(names[k] for k in kept) if names is not None else ()
     corner = names[left_out[0]] if names is not None and left_out else ""
-    return Table(values, labels, columns, corner, tuple(notes))
+    return MatrixTable(values, labels, columns, corner, tuple(notes))
 
 
 def _names(lines: list[Line], where: str, header: bool | None, comma: bool) -> tuple[list[str] | None, list[Line]]:

@@ -12,7 +12,7 @@ from dlnphase.findings import DecayTheory, Distributions, Mode, ModeSpread, Nois
 from dlnphase.results.codec import memory_only
 from dlnphase.results.files import npz_bytes
 from dlnphase.results.journal import commit
-from dlnphase.results.matrixfile import Table
+from dlnphase.results.matrixfile import MatrixTable
 from dlnphase.results.observed import Observed, read_observed
 from dlnphase.results.provenance import Provenance
 from dlnphase.results.reading import at_hand, load_with_arrays, main_file
@@ -280,8 +280,8 @@ class TrainResult(Tabular):
     sharpness: Sharpness | None = None
     files: dict[str, str] = field(default_factory=lambda: {"trajectory": TRAJECTORY_FILE})
     trajectory: Trajectory | None = memory_only()
-    completed: Table | None = memory_only()
-    completed_at_noise: Table | None = memory_only()
+    completed: MatrixTable | None = memory_only()
+    completed_at_noise: MatrixTable | None = memory_only()
     observed: Observed | None = memory_only()
 
     def headline(self) -> str:
@@ -323,7 +323,7 @@ def save_train(result: TrainResult, directory: Path) -> None:
     if result.observed is not None:
         files[result.files["observed"]] = npz_bytes(result.observed.arrays())
     for part in COMPLETED_FILES:
-        table: Table | None = getattr(result, part)
+        table: MatrixTable | None = getattr(result, part)
         if table is not None:
             files[result.files[part]] = table.csv()
     commit(directory, files, main=RUN_FILE)
@@ -343,5 +343,5 @@ def _with_parts(result: TrainResult, directory: Path) -> TrainResult:
     """With what was looked at along the path and the completed matrices, as far as they lie in its directory."""
     result = replace(result, observed=read_observed(directory, result.files))
     there = [(part, directory / name) for part, name in result.files.items() if part in COMPLETED_FILES]
-    tables: dict[str, Any] = {part: Table.read(file, result.task.shape) for part, file in there if file.exists()}
+    tables: dict[str, Any] = {part: MatrixTable.read(file, result.task.shape) for part, file in there if file.exists()}
     return replace(result, **tables)

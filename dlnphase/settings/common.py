@@ -29,7 +29,7 @@ OBSERVED = 0.8  # fraction of entries a completion sees; a sensing task takes as
 
 
 @dataclass(frozen=True)
-class Row:
+class PlantedKind:
     """A kind of planted task; ``costs/tasks.py`` draws it.
 
     Attributes:
@@ -44,13 +44,13 @@ class Row:
 
 
 TASKS = {
-    "completion": Row(observed=True),
-    "factorization": Row(),
-    "sensing": Row(
+    "completion": PlantedKind(observed=True),
+    "factorization": PlantedKind(),
+    "sensing": PlantedKind(
         measurements=lambda d_out, d_in: max(1, round(OBSERVED * d_out * d_in)),
         numbers=lambda d_out, d_in, count: d_out * d_in * (2 * count + 2 * d_out * d_in),
     ),
-    "regression": Row(
+    "regression": PlantedKind(
         measurements=lambda d_out, d_in: 10 * d_in,
         numbers=lambda d_out, d_in, count: count * 2 * (d_in + d_out) + 2 * d_in * d_in,
     ),

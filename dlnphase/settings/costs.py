@@ -13,7 +13,7 @@ from dlnphase.settings.table import option
 
 
 @dataclass(frozen=True)
-class Row:
+class CostKind:
     """A cost.
 
     Attributes:
@@ -30,10 +30,10 @@ class Row:
 
 
 COSTS = {
-    "squared": Row("", (*TASK_NAMES, "classification")),
-    "cross-entropy": Row("cross_entropy:CrossEntropy", ("classification",)),
-    "logistic": Row("logistic:Logistic", ("classification", "completion", "factorization"), signs=True),
-    "huber": Row("huber:Huber", ("completion", "factorization", "regression"), own={"huber_delta": 1.0}),
+    "squared": CostKind("", (*TASK_NAMES, "classification")),
+    "cross-entropy": CostKind("cross_entropy:CrossEntropy", ("classification",)),
+    "logistic": CostKind("logistic:Logistic", ("classification", "completion", "factorization"), signs=True),
+    "huber": CostKind("huber:Huber", ("completion", "factorization", "regression"), own={"huber_delta": 1.0}),
 }
 OWN = {name: cost for cost, row in COSTS.items() for name in row.own}
 _TASK = ("task", "dim", *PLANTED, "target", "data", *AS_TEXT, "label_column", *OWN)

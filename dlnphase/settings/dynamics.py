@@ -12,7 +12,7 @@ from dlnphase.settings.table import Settings, option
 
 
 @dataclass(frozen=True)
-class Row:
+class DynamicsKind:
     """A dynamics.
 
     Attributes:
@@ -33,12 +33,12 @@ class Row:
 
 
 ROWS = {
-    "flow": Row("gradient flow"),
-    "gd": Row("gradient descent", "plain", 0.0, steps=1_000_000),
-    "sgd": Row("stochastic gradient descent", "plain", 0.0, noisy=True, steps=1_000_000),
-    "muon": Row("Muon", "Muon", 0.95, noisy=True, floor="steps of one size keep it above a floor"),
-    "adam": Row("Adam", "Adam", 0.9, noisy=True),
-    "greedy": Row("greedy path"),
+    "flow": DynamicsKind("gradient flow"),
+    "gd": DynamicsKind("gradient descent", "plain", 0.0, steps=1_000_000),
+    "sgd": DynamicsKind("stochastic gradient descent", "plain", 0.0, noisy=True, steps=1_000_000),
+    "muon": DynamicsKind("Muon", "Muon", 0.95, noisy=True, floor="steps of one size keep it above a floor"),
+    "adam": DynamicsKind("Adam", "Adam", 0.9, noisy=True),
+    "greedy": DynamicsKind("greedy path"),
 }
 DYNAMICS_NAMES = tuple(ROWS)
 CONTINUOUS = tuple(name for name, row in ROWS.items() if not row.rule)

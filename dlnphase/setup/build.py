@@ -20,7 +20,7 @@ from dlnphase.findings import counted
 from dlnphase.networks.chain import Network, parameter_count
 from dlnphase.networks.krylov import unrevealed_square_norm
 from dlnphase.networks.sampling import alpha_of, sigma_of
-from dlnphase.results.matrixfile import Table
+from dlnphase.results.matrixfile import MatrixTable
 from dlnphase.results.train import NetworkInfo, TaskInfo
 from dlnphase.settings import CostSettings, MachineSettings, NetworkSettings, TaskSettings
 from dlnphase.settings.common import TASKS
@@ -28,7 +28,7 @@ from dlnphase.setup import inputs
 from dlnphase.setup.convex import convex_task
 from dlnphase.setup.repeats import check_data, check_target
 from dlnphase.setup.representation import Representation, choose_representation, initial_network, represent
-from dlnphase.setup.resolved import Drawn, Planted
+from dlnphase.setup.resolved import GaussianStart, Planted
 
 MAX_TASK_BYTES = 4 * 2**30  # a task whose own arrays would be larger is refused before they are made
 THREADS_PAY = 500_000  # numbers in a batch of networks from which a second thread saves time
@@ -56,7 +56,7 @@ class Start:
 
 
 @contextlib.contextmanager
-def few_threads(threads: int | None, parameters: int = 0) -> Iterator[None]:
+def thread_limit(threads: int | None, parameters: int = 0) -> Iterator[None]:
     """Run the body on the CPU threads the user chose; else on one where more would only wait for each other.
 
     Args:
@@ -115,7 +115,7 @@ def _build_task(settings: S, backend: Backend, keep: bool) -> tuple[Task, S]:
     return _planted(settings, backend, keep)
 
 
-def _gaps(settings: TaskSettings, table: Table) -> str:
+def _gaps(settings: TaskSettings, table: MatrixTable) -> str:
     """Whether a matrix has gaps, and how many, in words."""
     rows, columns = np.nonzero(np.isnan(table.values))
     if rows.size:
@@ -183,7 +183,7 @@ def build_start(
     """
     if settings.init_weights is not None:
         return _start_from_file(settings, settings.init_weights, cost, backend, weight_decay, update)
-    drawn = Drawn.of(settings)
+    drawn = GaussianStart.of(settings)
     depth, width, gamma = drawn.depth, drawn.width, drawn.gamma
     sigma, alpha = _scale(width, gamma, backend)
     chosen = choose_representation(
@@ -211,7 +211,7 @@ def build_limit(settings: NetworkSettings, cost: ConvexCost, backend: Backend) -
         raise InputError("init-weights: found with dynamics greedy, which starts at the origin; drop one")
     if len(settings.seeds) > 1:
         raise InputError(f"seeds: found {len(settings.seeds)} with dynamics greedy, which has one start, expected 1")
-    drawn = Drawn.of(settings)
+    drawn = GaussianStart.of(settings)
     hidden = drawn.depth - 1
     dims = (cost.shape[1], *([min(drawn.width, *cost.shape)] * hidden), cost.shape[0])
     network = Network(backend.tensor(np.zeros((1, parameter_count(dims)))), dims)

@@ -15,7 +15,7 @@ import numpy as np
 from dlnphase.errors import InputError
 from dlnphase.findings import counted
 from dlnphase.results.files import MAX_ARRAY_BYTES, check_npy_header, in_range, numeric, read_npz
-from dlnphase.results.matrixfile import Table, read_matrix_text
+from dlnphase.results.matrixfile import MatrixTable, read_matrix_text
 from dlnphase.results.yamlfile import regular_file
 from dlnphase.setup.states import read_state
 
@@ -24,7 +24,7 @@ TEXT = (".csv", ".tsv", ".txt")  # suffixes of a matrix as text
 
 def read_matrix(
     path: str | Path, option: str = "target", *, header: bool | None = None, index_column: str | None = None
-) -> Table:
+) -> MatrixTable:
     """A matrix of shape (d_out, d_in) from .npy, .npz or .csv; NaN marks entries that are not observed.
 
     An .npz must hold one matrix, or one called ``A``, ``target`` or ``matrix``. A text file may have names of columns
@@ -47,9 +47,9 @@ def read_matrix(
         name = "header" if header is not None else "index-column"
         raise InputError(f"{name}: found beside {path.name}, expected only with {', '.join(TEXT)}")
     elif suffix == ".npy":
-        table = Table(_read_npy(path, where))
+        table = MatrixTable(_read_npy(path, where))
     elif suffix == ".npz":
-        table = Table(_only_matrix(read_npz(path, option), where))
+        table = MatrixTable(_only_matrix(read_npz(path, option), where))
     else:
         sheet = " (save the sheet as CSV)" if suffix in (".xlsx", ".xls", ".ods") else ""
         raise InputError(f"{where}: found the suffix {suffix or '(none)'}, expected .npy, .npz or .csv{sheet}")

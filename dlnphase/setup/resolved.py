@@ -62,7 +62,7 @@ class Planted:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class GaussianStart:
     """Networks of depth L and width w whose entries are drawn from N(0, w^−γ)."""
 
     depth: int
@@ -91,7 +91,7 @@ class Continuous:
 
 
 @dataclass(frozen=True)
-class Descent:
+class Algorithm:
     """A discrete algorithm: its rule, its steps η, and after how many steps it stops."""
 
     update: Update

@@ -30,7 +30,7 @@ EXPORT = "torch.save(model.state_dict(), 'weights.pt')"
 
 
 @dataclass(frozen=True)
-class State:
+class StateFile:
     """What one file holds.
 
     Attributes:
@@ -44,7 +44,7 @@ class State:
     single: bool
 
 
-def read_state(path: str | Path, where: str) -> State:
+def read_state(path: str | Path, where: str) -> StateFile:
     """The linear layers of a state dict or checkpoint.
 
     Args:
@@ -61,7 +61,7 @@ def read_state(path: str | Path, where: str) -> State:
     single = all(tensor.dtype != torch.float64 for _, tensor in named)
     _check_memory(named, where)
     weights = [(name, _weight(name, tensor, where)) for name, tensor in named]
-    return State(tuple(in_order(weights, where)), step, single)
+    return StateFile(tuple(in_order(weights, where)), step, single)
 
 
 def in_order(named: Sequence[tuple[str, np.ndarray]], where: str) -> list[tuple[str, np.ndarray]]:

@@ -33,7 +33,7 @@ from dlnphase.distances.facts import facts_of
 from dlnphase.results import Clock
 from dlnphase.results.sweep import Cell, CriticalGamma, Failure, GammaExponents, SweepResult
 from dlnphase.settings.sweep import SweepSettings
-from dlnphase.setup.build import build_backend, build_task, few_threads, task_info
+from dlnphase.setup.build import build_backend, build_task, task_info, thread_limit
 from dlnphase.sweep.cells import Job, run_job
 from dlnphase.sweep.executors import Outcome, jobs_of, run_dask, run_here, run_processes
 
@@ -59,7 +59,7 @@ class Plan:
 
 def prepare(settings: SweepSettings) -> Plan:
     """Read files and check everything that can be refused before any cell is run; InputError for what cannot work."""
-    with few_threads(settings.threads):
+    with thread_limit(settings.threads):
         backend = build_backend(settings)
         task, settings = build_task(settings, resolve_backend("cpu", "float64"))
         return Plan(settings, backend, task, _notes(task, settings.depth, settings.weight_decay))
@@ -87,7 +87,7 @@ def sweep_gamma(
         InputError: for settings or files that cannot work, or a cluster that does not answer.
     """
     plan = settings if isinstance(settings, Plan) else prepare(settings or SweepSettings())
-    with few_threads(plan.settings.threads):
+    with thread_limit(plan.settings.threads):
         return _sweep(plan, done, on_cell, should_stop or (lambda: False))
 
 

@@ -16,7 +16,7 @@ Open
 - `analysis.py` for visits, transitions, regime and outcome; `modes.py`, `early.py`, `answers.py`, `noise.py`,
   `completed.py`, `distributions.py` for one question each;
 - `observing.py` for what is looked at besides A (what can be is in critical/observables.py);
-- `theory.py`, `decay_theory.py` for what theory says of the run; `words.py`, `status.py`, `notebook.py` for
+- `theory.py`, `decay_theory.py` for what theory says of the run; `sentences.py`, `status.py`, `notebook.py` for
   telling it.
 
 Keep
@@ -25,7 +25,7 @@ Keep
   bits (tests/test_keeping.py, tests/test_faults.py).
 - A regime, a rank or a transition is told from what was measured, never from theory: theory stands beside it
   (tests/test_train.py).
-- `words.py`, `reasons.py` and `distributions.py` load no torch: figures of results use them
+- `sentences.py`, `reasons.py` and `distributions.py` load no torch: figures of results use them
   (tests/test_startup.py).
 - Every reason that a dynamics gives is a row of `reasons.py` (tests/test_house.py).
 """

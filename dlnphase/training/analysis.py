@@ -24,7 +24,7 @@ from dlnphase.findings import DecayTheory
 from dlnphase.networks.chain import Network
 from dlnphase.networks.kernels import relative_change
 from dlnphase.results.train import Member, NetworkInfo, Outcome, Plateau, Prediction, Regime, Spread, TaskInfo, Theory
-from dlnphase.setup.resolved import Descent
+from dlnphase.setup.resolved import Algorithm
 from dlnphase.training.answers import answers
 from dlnphase.training.decay_theory import decay_theory
 from dlnphase.training.decayed import Unreached
@@ -67,7 +67,7 @@ class Context:
     rtol: float | None = None
     noise: Question | None = None
     unreached: Unreached | None = None
-    descent: Descent | None = None
+    descent: Algorithm | None = None
 
     @property
     def flows(self) -> bool:

@@ -9,14 +9,14 @@ import numpy as np
 from dlnphase.costs.quadratic import QuadraticCost
 from dlnphase.costs.tasks import Task
 from dlnphase.findings import Noise
-from dlnphase.results.matrixfile import Table
+from dlnphase.results.matrixfile import MatrixTable
 from dlnphase.results.train import Member
 from dlnphase.training.recording import MemberPath
 
 
 def completed_by(
     paths: Sequence[MemberPath], members: Sequence[Member], noise: Noise | None, task: Task
-) -> Mapping[str, Table]:
+) -> Mapping[str, MatrixTable]:
     """The completed matrices of a run, means over its starts: entries that training saw as they were given, others A's.
 
     Returns:
@@ -29,10 +29,10 @@ def completed_by(
         return {}
     seen, given = cost.operator.cpu().numpy() > 0, cost.minimizer.cpu().numpy()
 
-    def table(matrices: Sequence[np.ndarray]) -> Table:
+    def table(matrices: Sequence[np.ndarray]) -> MatrixTable:
         labels = task.labels
         values = np.where(seen, given, np.mean(matrices, axis=0))
-        return Table(values, labels.rows, labels.columns, labels.corner)
+        return MatrixTable(values, labels.rows, labels.columns, labels.corner)
 
     out = {"completed": table([path.matrices[max(path.matrices)] for path in paths])}
     if noise is not None and noise.rank:  # at rank 0 nothing is completed

@@ -24,7 +24,7 @@ from dlnphase.critical.matrix import is_decayed_minimum
 from dlnphase.dynamics import Record
 from dlnphase.dynamics.state import Fixed, State
 from dlnphase.dynamics.step_control import yardstick
-from dlnphase.setup.resolved import Descent
+from dlnphase.setup.resolved import Algorithm
 from dlnphase.training.ends import Ends
 
 NEARLY = 1e-2  # share of its largest value below which ‖∇‖ may be that near a minimum
@@ -43,7 +43,7 @@ class Unreached:
 
     square_norm: np.ndarray
     rate: float
-    descent: Descent | None = None
+    descent: Algorithm | None = None
 
     def share(self, time: np.ndarray, step: np.ndarray) -> np.ndarray:
         """What is left of each of them after this time, or after so many steps, as a share."""

@@ -30,7 +30,7 @@ from dlnphase.results.naming import content_digest
 from dlnphase.results.train import RUN_FILE, STATE_FILE, load_train
 from dlnphase.training.ends import Ends
 from dlnphase.training.observing import Observer
-from dlnphase.training.recording import Recorder
+from dlnphase.training.recording import PathRecorder
 
 if TYPE_CHECKING:
     from dlnphase.training.run import Run
@@ -48,13 +48,13 @@ class UnderWay(State):
     """All that moves in a run."""
 
     walk: Walk
-    recorder: Recorder
+    recorder: PathRecorder
     ends: Ends
     observer: Observer
 
 
 @dataclass(frozen=True)
-class Kept:
+class SavedRun:
     """What a process has left of a run.
 
     Attributes:
@@ -100,11 +100,11 @@ class Keeper:
         self._there = self._refused = False
 
     # ---- what is there ---------------------------------------------------------------------
-    def kept(self) -> Kept | None:
+    def kept(self) -> SavedRun | None:
         """What a process has left in the directory; None where nothing is there, InputError where it is damaged."""
         return _read(self.directory, self._run.backend.device)
 
-    def refuse_other(self, kept: Kept) -> None:
+    def refuse_other(self, kept: SavedRun) -> None:
         """InputError where what is kept belongs to other settings, or to files that have changed."""
         refuse_different(kept.settings, json.loads(_settings(self._run)), str(self.directory), ALONE)
         if kept.content != content_digest(self._run.settings):
@@ -113,7 +113,7 @@ class Keeper:
                 "--overwrite starts anew"
             )
 
-    def resume(self, kept: Kept, going: UnderWay) -> None:
+    def resume(self, kept: SavedRun, going: UnderWay) -> None:
         """Put all that moves where it was.
 
         Raises:
@@ -138,7 +138,7 @@ class Keeper:
             ) from None
         self._pieces, self._before, self._there = list(kept.pieces), kept.seconds, True
 
-    def _hear(self, kept: Kept, recorder: Recorder) -> None:
+    def _hear(self, kept: SavedRun, recorder: PathRecorder) -> None:
         with open(self.directory / RECORDS_FILE, "rb") as stream:
             for size in kept.pieces:
                 with np.load(io.BytesIO(stream.read(size)), allow_pickle=False) as arrays:
@@ -214,7 +214,7 @@ def settings_in(directory: Path) -> dict[str, Any] | None:
     return load_train(directory).config.identity() if (directory / RUN_FILE).exists() else None
 
 
-def _read(directory: Path, device: torch.device) -> Kept | None:
+def _read(directory: Path, device: torch.device) -> SavedRun | None:
     path = directory / STATE_FILE
     if not path.exists():
         return None
@@ -222,7 +222,7 @@ def _read(directory: Path, device: torch.device) -> Kept | None:
         tree = unpack(read_npz(path), device)
         alive = max(path.stat().st_mtime - tree.pop("saved"), 0.0)
         lost = 0.0 if tree.pop("stopped") else alive + BEAT
-        return Kept(**tree | {"lost": lost, "settings": json.loads(tree["settings"])})
+        return SavedRun(**tree | {"lost": lost, "settings": json.loads(tree["settings"])})
     except (KeyError, TypeError, ValueError, AttributeError):
         raise InputError(
             f"{path}: found no state of a run, expected one that dlnphase kept; --overwrite starts anew"

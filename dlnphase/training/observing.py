@@ -37,7 +37,7 @@ MANY = 1e6  # records up to which those at growing distances are no more than th
 
 
 @dataclass(slots=True, eq=False, repr=False)
-class Kept(State):
+class KeptLayers(State):
     """Layers of one member at some of its records.
 
     Attributes:
@@ -68,10 +68,10 @@ class Observer(State):
 
     most: Fixed[int]
     growth: Fixed[float]
-    members: list[Kept]
+    members: list[KeptLayers]
 
     def __init__(self, network: Network, *, wanted: bool) -> None:
-        self.members = [Kept() for _ in range(network.batch if wanted else 0)]
+        self.members = [KeptLayers() for _ in range(network.batch if wanted else 0)]
         self.most = _most(network.theta.numel())
         self.growth = float(MANY ** (1 / self.most))
 
@@ -83,7 +83,7 @@ class Observer(State):
                 if step != kept.last and np.isfinite(record.A[i]).all():
                     self._pass(kept, float(record.time[i]), step, record, i)
 
-    def _pass(self, kept: Kept, time: float, step: int, record: Record, i: int) -> None:
+    def _pass(self, kept: KeptLayers, time: float, step: int, record: Record, i: int) -> None:
         number, kept.last = kept.records, step
         kept.records += 1
         lasting = number == kept.following
@@ -122,7 +122,7 @@ def refuse_lacking(names: Sequence[str], network: NetworkInfo) -> None:
 
 
 def observed(
-    kept: Kept, path: MemberPath, member: int, names: tuple[str, ...], cost: ConvexCost, decay: float
+    kept: KeptLayers, path: MemberPath, member: int, names: tuple[str, ...], cost: ConvexCost, decay: float
 ) -> Observed | None:
     """What the observables say of one member, at the records that were kept and at its end; None without a record."""
     rows, layers = list(kept.rows), list(kept.layers)

@@ -26,7 +26,7 @@ class MemberPath(State):
 
     ``rows`` holds (t, step, evaluations, excess, gradient norm, penalty) per record, the last 0 without weight decay,
     ``matrices`` A by record number. What grows with the path is saved apart from the state, as it comes: see
-    :meth:`Recorder.news`.
+    :meth:`PathRecorder.news`.
     """
 
     rows: Room[list[Row]] = field(default_factory=list)
@@ -42,7 +42,7 @@ class MemberPath(State):
 
 
 @dataclass(slots=True, init=False, eq=False, repr=False)
-class Recorder(State):
+class PathRecorder(State):
     """Feed it every round of a run; it keeps what the result needs.
 
     Args:

@@ -29,22 +29,22 @@ from dlnphase.results import Clock
 from dlnphase.results.observed import OBSERVED_FILE, Observed
 from dlnphase.results.train import COMPLETED_FILES, TRAJECTORY_FILE, Member, Outcome, TrainResult
 from dlnphase.settings import TrainSettings
-from dlnphase.setup.build import Start, build_backend, build_limit, build_start, build_task, few_threads, task_info
+from dlnphase.setup.build import Start, build_backend, build_limit, build_start, build_task, task_info, thread_limit
 from dlnphase.setup.descending import build_draws, build_update, choose_step
-from dlnphase.setup.resolved import Continuous, Descent, settled
+from dlnphase.setup.resolved import Algorithm, Continuous, settled
 from dlnphase.training.analysis import Context, analyse, combine
 from dlnphase.training.completed import completed_by
 from dlnphase.training.decayed import DecayedEnds, Unreached
 from dlnphase.training.distributions import distributions_of
 from dlnphase.training.ends import Ends
-from dlnphase.training.keeping import Keeper, Kept, UnderWay
+from dlnphase.training.keeping import Keeper, SavedRun, UnderWay
 from dlnphase.training.modes import mean_modes
 from dlnphase.training.narrow import NarrowEnds
 from dlnphase.training.noise import Question, mean_noise
 from dlnphase.training.notebook import in_notebook, notebook_progress
 from dlnphase.training.observing import Observer, needs_parts, observed, refuse_lacking, refuse_partless, sharpness_of
 from dlnphase.training.reasons import REASONS
-from dlnphase.training.recording import MemberPath, Recorder, assemble
+from dlnphase.training.recording import MemberPath, PathRecorder, assemble
 
 
 @dataclass(frozen=True)
@@ -63,19 +63,19 @@ class Run:
     backend: Backend
     task: Task
     start: Start
-    method: Continuous | Descent
+    method: Continuous | Algorithm
     notes: tuple[str, ...]
     points: list[GreedyPoint] = field(default_factory=list)
 
     @property
-    def descent(self) -> Descent | None:
+    def descent(self) -> Algorithm | None:
         """The discrete algorithm; None for a path in time."""
-        return self.method if isinstance(self.method, Descent) else None
+        return self.method if isinstance(self.method, Algorithm) else None
 
 
 def prepare(settings: TrainSettings) -> Run:
     """Read files, draw the start, choose the step; InputError for whatever cannot work."""
-    with few_threads(settings.threads):
+    with thread_limit(settings.threads):
         return _prepare(settings)
 
 
@@ -97,12 +97,12 @@ def _prepare(settings: TrainSettings) -> Run:
     if settings.dynamics == "greedy" and settings.weight_decay and start.info.depth > 2:
         notes.append(HELD)
     if update is None:
-        method: Continuous | Descent = Continuous.of(settings)
+        method: Continuous | Algorithm = Continuous.of(settings)
     else:
         draws = build_draws(settings, task.cost, start.members, settings.seed)
         lr, words = choose_step(settings, draws, start.network, task.cost, settings.seed)
         notes += [f"step {words}"] if words else []
-        method = Descent(update, lr, settled(settings.max_steps, "max-steps"))
+        method = Algorithm(update, lr, settled(settings.max_steps, "max-steps"))
     if settings.dynamics == "flow" and task.shape[0] * task.shape[1] > LARGEST_SOLVE:
         notes.append(f"d_out·d_in is above {LARGEST_SOLVE}: the flow takes explicit steps alone, many on long plateaus")
     return Run(settings, backend, task, start, method, tuple(notes))
@@ -129,7 +129,7 @@ def train(
     on_record: Callable[[Record], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
     keeper: Keeper | None = None,
-    kept: Kept | None = None,
+    kept: SavedRun | None = None,
 ) -> TrainResult:
     """Follow the dynamics from initialisation to the minimum.
 
@@ -149,7 +149,7 @@ def train(
     run = settings if isinstance(settings, Run) else prepare(settings or TrainSettings())
     if on_record is None and in_notebook():
         on_record = notebook_progress(run)
-    with few_threads(run.settings.threads, run.start.network.theta.numel()):
+    with thread_limit(run.settings.threads, run.start.network.theta.numel()):
         clock = Clock(run.backend, before=0.0 if kept is None else kept.seconds)
         return _result(run, _recorded(run, on_record, should_stop, keeper, kept), clock)
 
@@ -159,7 +159,7 @@ def _recorded(
     on_record: Callable[[Record], None] | None,
     should_stop: Callable[[], bool] | None,
     keeper: Keeper | None,
-    kept: Kept | None,
+    kept: SavedRun | None,
 ) -> UnderWay:
     """The run itself: its records, up to its end or to where it was interrupted."""
     going = _going(run)
@@ -193,7 +193,7 @@ def _going(run: Run) -> UnderWay:
         ends = DecayedEnds(run.task.cost, decay, width, tol, _unreached(run))
     else:
         ends = NarrowEnds(network, run.task.cost, tol)
-    return UnderWay(_walk(run), Recorder(network.batch), ends, Observer(network, wanted=bool(_looked_at(settings))))
+    return UnderWay(_walk(run), PathRecorder(network.batch), ends, Observer(network, wanted=bool(_looked_at(settings))))
 
 
 def _looked_at(settings: TrainSettings) -> tuple[str, ...]:
@@ -236,7 +236,7 @@ def _walk(run: Run) -> Walk:
     """The dynamics that the settings name."""
     s, network, cost, method = run.settings, run.start.network, run.task.cost, run.method
     tol = 0.0 if s.weight_decay else s.tol  # with weight decay it is told from outside when a member is there
-    if isinstance(method, Descent):
+    if isinstance(method, Algorithm):
         draws = build_draws(s, cost, run.start.members, s.seed)
         return GradientDescent(network, cost, **vars(method), tol=tol, weight_decay=s.weight_decay, draws=draws)
     limits: dict[str, Any] = {**vars(method), "tol": tol}

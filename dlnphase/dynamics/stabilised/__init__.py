@@ -5,7 +5,8 @@ little but its slope, and that a thousand times. So a network is a handful of pl
 exception to the batch.
 
 Enters: the layers of one member and a cost; a step size; the tolerance.
-Leaves: the layers after a step, and its estimated error. What they are used for is dynamics/mild.py's business.
+Leaves: the layers after a step, and its estimated error. What they are used for is for
+dynamics/stabilised_flow.py to say.
 
 Open
 

@@ -1,6 +1,6 @@
 """The page to send: results with their tables and figures in one file that asks nothing of a network or a server.
 
-Enters: results as :class:`~dlnphase.plotting.sources.Source`, and a picture, a caption and the numbers of every
+Enters: results as :class:`~dlnphase.plotting.sources.ResultSource`, and a picture, a caption and the numbers of every
 figure.
 Leaves: the text of one HTML document, the same for the same results.
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from dlnphase.plotting.path import plane_words
 from dlnphase.plotting.plane import Plane, plane_of, visited
-from dlnphase.plotting.sources import Source
+from dlnphase.plotting.sources import ResultSource
 from dlnphase.plotting.timeaxis import BurstClock, burst_clock, choose_axis, labelled_times
 from dlnphase.plotting.timeline import floor_of, members_of, stages_of
 from dlnphase.results.train import TrainResult
@@ -19,7 +19,7 @@ FRAMES, ENTRIES = 150, 400  # matrices per run for the slider, and the largest n
 MODES = 12  # singular values per record
 
 
-def live_data(sources: Sequence[Source]) -> dict[str, Any]:
+def live_data(sources: Sequence[ResultSource]) -> dict[str, Any]:
     """JSON-ready data of every run among the sources that has a trajectory with records; ``runs`` is empty without."""
     shown = [s for s in sources if s.kind == "train" and s.result.trajectory is not None and len(s.result.trajectory.t)]
     paths = sum(len(members_of(s.result)) for s in shown)
@@ -27,7 +27,7 @@ def live_data(sources: Sequence[Source]) -> dict[str, Any]:
     return {"runs": [_run(source, most) for source in shown]}
 
 
-def _run(source: Source, most: int) -> dict[str, Any]:
+def _run(source: ResultSource, most: int) -> dict[str, Any]:
     result: TrainResult = source.result
     path = result.path
     clock = burst_clock(result)

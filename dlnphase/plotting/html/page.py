@@ -11,12 +11,12 @@ from importlib.resources import files
 from typing import Any
 
 import dlnphase
-from dlnphase.plotting.data import Data
+from dlnphase.plotting.data import FigureData
 from dlnphase.plotting.html.live import live_data
 from dlnphase.plotting.html.markup import Markup, element, joined, script_data
 from dlnphase.plotting.html.tables import Table, tables_of
 from dlnphase.plotting.listing import overview
-from dlnphase.plotting.sources import Source, settings_words
+from dlnphase.plotting.sources import ResultSource, settings_words
 from dlnphase.results.codec import encode
 from dlnphase.results.schema import result_text
 from dlnphase.results.train import TrainResult
@@ -44,10 +44,10 @@ class Panel:
     """
 
     kind: str
-    sources: tuple[Source, ...]
+    sources: tuple[ResultSource, ...]
     picture: bytes
     caption: str
-    data: Data
+    data: FigureData
 
 
 def moves(kinds: Sequence[str]) -> bool:
@@ -55,7 +55,7 @@ def moves(kinds: Sequence[str]) -> bool:
     return any(kind in LIVE for kind in kinds)
 
 
-def page(sources: Sequence[Source], panels: Sequence[Panel], notes: Sequence[str], library: str) -> str:
+def page(sources: Sequence[ResultSource], panels: Sequence[Panel], notes: Sequence[str], library: str) -> str:
     """The HTML document; the same text for the same results.
 
     Args:
@@ -92,7 +92,7 @@ def _part(name: str) -> str:
     return files("dlnphase.plotting.html").joinpath(name).read_text(encoding="utf-8")
 
 
-def _made_by(sources: Sequence[Source]) -> str:
+def _made_by(sources: Sequence[ResultSource]) -> str:
     makers = dict.fromkeys(s.result.provenance.dlnphase for s in sources)
     count = f"{len(sources)} results" if len(sources) > 1 else "One result"
     return (
@@ -100,13 +100,13 @@ def _made_by(sources: Sequence[Source]) -> str:
     )
 
 
-def _contents(sources: Sequence[Source], panels: Sequence[Panel]) -> Markup:
+def _contents(sources: Sequence[ResultSource], panels: Sequence[Panel]) -> Markup:
     links = [element("a", FIGURES[p.kind].title, href=f"#figure-{p.kind}") for p in panels]
     links += [element("a", f"{COMMANDS[s.kind]}: {s.name}", href=f"#result-{k}") for k, s in enumerate(sources)]
     return element("nav", links, aria_label="Contents")
 
 
-def _overview(sources: Sequence[Source]) -> Markup:
+def _overview(sources: Sequence[ResultSource]) -> Markup:
     if len(sources) == 1:
         return element("p", overview(sources)[0].outcome, class_="lead")
     rows = [[row.name, row.command, row.settings, row.outcome] for row in overview(sources)]
@@ -152,7 +152,7 @@ def _width(picture: bytes) -> float:
     return float(found.group(1)) if found else 0.0
 
 
-def _result(k: int, source: Source) -> Markup:
+def _result(k: int, source: ResultSource) -> Markup:
     result = source.result
     words = _sentence(result)
     sentence = element("p", words, class_="lead") if words else None
@@ -181,7 +181,7 @@ def _result(k: int, source: Source) -> Markup:
 
 def _sentence(result: Any) -> str:
     if isinstance(result, TrainResult):
-        from dlnphase.training.words import train_sentence
+        from dlnphase.training.sentences import train_sentence
 
         return train_sentence(result)
     return ""

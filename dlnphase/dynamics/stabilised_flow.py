@@ -61,7 +61,7 @@ class Handover:
 
 
 @dataclass(slots=True, init=False, eq=False, repr=False)
-class Mild(State):
+class StabilisedFlow(State):
     """The mild part of the path of one member.
 
     Args:

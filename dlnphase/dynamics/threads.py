@@ -21,7 +21,7 @@ def parts(members: Sequence[int], device: torch.device) -> list[list[int]]:
     return [list(members[i : i + size]) for i in range(0, len(members), size)]
 
 
-def side_by_side(paths: Sequence[Iterator[Record]]) -> Iterator[list[Record]]:
+def in_threads(paths: Sequence[Iterator[Record]]) -> Iterator[list[Record]]:
     """Rounds of one record of each path, computed at the same time; none goes on before all of them have been used.
 
     A record may be asked for its weights until the next round, as :class:`~dlnphase.dynamics.records.Record` promises.
