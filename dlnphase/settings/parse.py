@@ -112,7 +112,7 @@ def changing(inner: Parser, example: str) -> Parser:
             return inner.convert(value)
         pairs = [_pair(item, k, inner) for k, item in enumerate(value.split(",") if isinstance(value, str) else value)]
         steps = [step for step, _ in pairs]
-        if steps[0] != 0 or any(a >= b for a, b in pairwise(steps)):
+        if not steps or steps[0] != 0 or any(a >= b for a, b in pairwise(steps)):
             raise ValueError
         return tuple(pairs) if len(pairs) > 1 else pairs[0][1]
 
@@ -154,6 +154,8 @@ def words(*names: str) -> Parser:
 
     def convert(value: Any) -> tuple[str, ...]:
         given = [value] if isinstance(value, str) else list(value)
+        if not all(isinstance(entry, str) for entry in given):
+            raise ValueError
         out = tuple(dict.fromkeys(word.strip().lower() for entry in given for word in entry.split(",")))
         if not out or any(word not in names for word in out):
             raise ValueError

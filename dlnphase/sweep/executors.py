@@ -17,6 +17,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import resource_sharer
+from types import TracebackType
 from typing import Any, Protocol
 
 from dlnphase.errors import InputError, describe
@@ -27,6 +29,7 @@ ATTEMPTS = 3
 POLL = 0.2  # seconds between two looks at whether to stop
 CONNECT_SECONDS = 10
 
+Hook = Callable[[type[BaseException], BaseException, TracebackType | None], Any]
 Outcome = tuple[int, Any, str | None]  # number of the job, its value, or what went wrong
 
 
@@ -76,6 +79,7 @@ def run_processes(
     _ensure_server()
     idle = [_pool() for _ in range(min(workers, len(jobs)))]
     running: dict[Future[Any], tuple[int, ProcessPoolExecutor]] = {}
+    before, sys.excepthook = sys.excepthook, _hook(sys.excepthook)
     try:
         while waiting or running:
             while waiting and idle:
@@ -104,6 +108,7 @@ def run_processes(
     finally:
         for pool in [*idle, *(pool for _, pool in running.values())]:
             _kill(pool)
+        sys.excepthook = before
 
 
 def run_dask(
@@ -197,6 +202,20 @@ def _deaf_children() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _hook(before: Hook) -> Hook:
+    """``sys.excepthook`` that says nothing of a worker that died before it had fetched its pipes.
+
+    The thread of multiprocessing that hands them out goes on, but would print a traceback.
+    """
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        handing = trace is not None and trace.tb_frame.f_code.co_filename == resource_sharer.__file__
+        if not (handing and isinstance(error, (OSError, EOFError, multiprocessing.AuthenticationError))):
+            before(kind, error, trace)
+
+    return hook
 
 
 def _kill(pool: ProcessPoolExecutor) -> None:
