@@ -118,6 +118,15 @@ class StartShare:
 
 
 @dataclass(frozen=True)
+class RankJump:
+    """A path's change from the basin of one rank to that of another, at a time."""
+
+    from_rank: int
+    to_rank: int
+    time: float
+
+
+@dataclass(frozen=True)
 class JumpShare:
     """The starts that jumped from one rank to another.
 
@@ -125,12 +134,14 @@ class JumpShare:
         from_rank, to_rank: before and after.
         jumps: how often it happened, all starts together.
         made: by how many starts.
+        median_time: of these jumps; None in a file of before that was told.
     """
 
     from_rank: int
     to_rank: int
     jumps: int
     made: StartShare
+    median_time: float | None = None
 
 
 @dataclass(frozen=True)
@@ -147,18 +158,21 @@ class Distributions:
 
     Attributes:
         starts: how many they are.
-        dwells: per rank that was left, ascending.
+        dwells: per rank that was left, ascending; none under noise.
         jumps: per pair of ranks, ascending.
-        up, down: the starts that jumped to a higher, to a lower rank at least once.
+        up, down: the starts that jumped to a higher, to a lower rank at least once; None where jumps are not told.
         ends: per rank at the end, ascending.
+        jumps_by: what jumps were told from: ``visits`` of critical points; under noise, which hides these, ``basins``
+            with weight decay (the minimum that the descent goes to without noise), else None: not told.
     """
 
     starts: int
     dwells: tuple[Dwells, ...]
     jumps: tuple[JumpShare, ...]
-    up: StartShare
-    down: StartShare
+    up: StartShare | None
+    down: StartShare | None
     ends: tuple[EndShare, ...]
+    jumps_by: str | None = "visits"
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from dlnphase.cli.tables import new_table_of, number
+from dlnphase.cli.tables import MISSING, new_table_of, number
 from dlnphase.findings import Distributions, StartShare
+
+GROUNDS = {
+    "visits": "",
+    "basins": "; jumps, under noise: from the rank the same descent goes to without noise, from records along the path",
+    None: "; noise hides critical points, so jumps are not told",
+}
 
 
 def dwell_table(told: Distributions) -> Table:
@@ -29,14 +35,15 @@ def _words(told: Distributions) -> str:
 
 def jump_table(told: Distributions) -> Table:
     """Jumps and final ranks, each with the share of the starts and its interval."""
-    rows = [[f"{j.from_rank} → {j.to_rank}", *_share(j.made)] for j in told.jumps]
-    rows += [["any up", *_share(told.up)], ["any down", *_share(told.down)]]
-    rows += [[f"end at {e.rank}", *_share(e.ended)] for e in told.ends]
-    names = ("rank", "starts", "share", "95 % interval")
+    rows = [[f"{j.from_rank} → {j.to_rank}", *_share(j.made), number(j.median_time)] for j in told.jumps]
+    for name, share in (("any up", told.up), ("any down", told.down)):
+        rows.append([name, *(("not told", MISSING, MISSING) if share is None else _share(share)), ""])
+    rows += [[f"end at {e.rank}", *_share(e.ended), ""] for e in told.ends]
+    names = ("rank", "starts", "share", "95 % interval", "median time")
     words = "95 % interval: of the probability behind the share (Wilson)"
     left = told.starts - sum(e.ended.starts for e in told.ends)
     words += f"; {left} diverged and ended at no rank" if left else ""
-    return new_table_of("Jumps and ends", names, rows, words)
+    return new_table_of("Jumps and ends", names, rows, words + GROUNDS[told.jumps_by])
 
 
 def _share(share: StartShare) -> list[str]:

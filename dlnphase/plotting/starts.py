@@ -54,7 +54,7 @@ def data(sources: Sequence[ResultSource]) -> FigureData:
     for source, told in _needed(sources):
         its: list[tuple[Any, ...]] = [
             ("dwell", m.member, t.from_rank, t.to_rank, t.dwell, None, None, None, None)
-            for m in source.result.members
+            for m in (source.result.members if told.dwells else ())
             for t in m.rank_transitions
         ]
         its += [("jump", None, j.from_rank, j.to_rank, None, *_numbers(j.made)) for j in told.jumps]

@@ -14,7 +14,7 @@ Open
 - `reasons.py` for why a member ends, with what to do about it; `ends.py`, `narrow.py`, `decayed.py` for ends
   that only the analysis of A can tell;
 - `analysis.py` for visits, transitions, regime and outcome; `modes.py`, `early.py`, `answers.py`, `noise.py`,
-  `completed.py`, `distributions.py` for one question each;
+  `completed.py`, `distributions.py`, `basins.py` for one question each;
 - `observing.py` for what is looked at besides A (what can be is in critical/observables.py);
 - `theory.py`, `decay_theory.py` for what theory says of the run; `sentences.py`, `status.py`, `notebook.py` for
   telling it.

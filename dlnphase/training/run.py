@@ -23,7 +23,7 @@ from dlnphase.critical.sparsity import end_of_path
 from dlnphase.dynamics import LARGEST_SOLVE, GradientDescent, GradientFlow, Record, Walk
 from dlnphase.dynamics.step_control import FIRST_STEP, SMALLEST_STEP
 from dlnphase.errors import InputError
-from dlnphase.findings import Sharpness, Sparsity
+from dlnphase.findings import RankJump, Sharpness, Sparsity
 from dlnphase.networks.chain import split
 from dlnphase.results import Clock
 from dlnphase.results.observed import OBSERVED_FILE, Observed
@@ -33,6 +33,7 @@ from dlnphase.setup.build import Start, build_backend, build_limit, build_start,
 from dlnphase.setup.descending import build_draws, build_update, choose_step
 from dlnphase.setup.resolved import Algorithm, Continuous, settled
 from dlnphase.training.analysis import Context, analyse, combine
+from dlnphase.training.basins import Quiet, basin_jumps
 from dlnphase.training.completed import completed_by
 from dlnphase.training.decayed import DecayedEnds, Unreached
 from dlnphase.training.distributions import distributions_of
@@ -291,7 +292,7 @@ def _result(run: Run, going: UnderWay, clock: Clock) -> TrainResult:
         mode_spread=mode_spread,
         sparsity=_sparsity(run, paths, members),
         noise=noise,
-        distributions=distributions_of(members),
+        distributions=distributions_of(members, noisy=run.settings.noisy, basins=_basins(run, paths)),
         notes=run.notes + missing + tuple(p.note for p in run.points if p.ties > 1 or p.independent is False),
         files={"trajectory": TRAJECTORY_FILE}
         | ({} if looked_at is None else {"observed": OBSERVED_FILE})
@@ -301,6 +302,15 @@ def _result(run: Run, going: UnderWay, clock: Clock) -> TrainResult:
         sharpness=_sharpness(run, looked_at, outcome.reason),
         **completed,
     )
+
+
+def _basins(run: Run, paths: Sequence[MemberPath]) -> list[tuple[RankJump, ...]] | None:
+    """Jumps of noisy starts between the minima that weight decay leaves; None where they cannot be told."""
+    s, info, descent = run.settings, run.start.info, run.descent
+    if len(paths) < 2 or not (s.noisy and s.weight_decay) or descent is None or not descent.update.flows:
+        return None
+    width = min(info.full_hidden or info.hidden)
+    return basin_jumps(paths, Quiet(run.task.cost, descent, s.weight_decay, info.depth, width))
 
 
 def _looked_back(run: Run, going: UnderWay, seen: Sequence[int]) -> Observed | None:

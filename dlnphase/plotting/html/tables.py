@@ -102,7 +102,8 @@ def _jumps(result: TrainResult) -> Table:
     if told is None:
         return Table("Jumps and ends", [])
     rows = [[f"{j.from_rank} → {j.to_rank}", str(j.jumps), *_share(j.made)] for j in told.jumps]
-    rows += [["any up", "–", *_share(told.up)], ["any down", "–", *_share(told.down)]]
+    for name, share in (("any up", told.up), ("any down", told.down)):
+        rows.append([name, *(("not told", "–", "–", "–") if share is None else ("–", *_share(share)))])
     rows += [[f"end at {e.rank}", "–", *_share(e.ended)] for e in told.ends]
     words = "95 % interval: of the probability behind the share (Wilson)."
     return Table("Jumps and ends", ("rank", "jumps", "starts", "share", "95 % interval"), rows, words)
