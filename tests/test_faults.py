@@ -322,7 +322,7 @@ def test_a_signal_to_the_whole_group_of_a_sweep_with_workers(zygote, references,
     command = COMMANDS["sweep"]
     rng = np.random.default_rng(22)
     flags = [*command.args[:-1], "2", "--out", "out"]
-    for number in (*["SIGINT"] * 6, "SIGTERM", "SIGKILL"):
+    for number in (*["SIGINT"] * 3, "SIGTERM", "SIGKILL"):
         shutil.rmtree(place / "out", ignore_errors=True)
         after = float(rng.uniform(0.05, 0.5 if number == "SIGINT" else 3.0))  # workers start at a tenth of a second
         done = zygote(*flags, cwd=place, signal=SIGNALS[number], after=after, group=True)
