@@ -46,7 +46,7 @@ def observations_of(cost: ConvexCost, found: str) -> Observations:
 
 
 def choose_step(
-    settings: DynamicsSettings, draws: Draws | None, network: Network, cost: ConvexCost, seed: int
+    settings: DynamicsSettings, update: Update, draws: Draws | None, network: Network, cost: ConvexCost, seed: int
 ) -> tuple[Schedule, str]:
     """η, and why it is this in words; "" where the user gave it.
 
@@ -55,17 +55,15 @@ def choose_step(
     """
     if settings.lr is not None and not isinstance(settings.lr, str):
         return Schedule.of(settings.lr), ""
-    lr, words = _own_step(settings, draws, network, cost, seed)
+    lr, words = _own_step(settings, update, draws, network, cost, seed)
     return Schedule.of(lr), words
 
 
 def _own_step(
-    settings: DynamicsSettings, draws: Draws | None, network: Network, cost: ConvexCost, seed: int
+    settings: DynamicsSettings, update: Update, draws: Draws | None, network: Network, cost: ConvexCost, seed: int
 ) -> tuple[float, str]:
     """The step where none is given."""
-    own = build_update(settings).step(
-        lambda: learned_size(cost, cost.like.new_zeros((1, *cost.shape))) ** (1 / network.depth)
-    )
+    own = update.step(lambda: learned_size(cost, cost.like.new_zeros((1, *cost.shape))) ** (1 / network.depth))
     if own is not None:
         return own
     lr, words = stable_step(network, cost, seed=seed, weight_decay=settings.weight_decay)

@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -229,7 +230,7 @@ def _kill(pool: ProcessPoolExecutor) -> None:
 
 
 def _begin_worker() -> None:
-    """Leave Ctrl-C to the process that has the results, and do not outlive it."""
+    """Leave Ctrl-C to the process that has the results, do not outlive it, and say nothing of its death."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     owner = multiprocessing.parent_process()  # not the server that has forked this one
@@ -240,3 +241,13 @@ def _begin_worker() -> None:
             os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+    say = traceback.print_exc
+
+    def print_exc(*args: Any, **options: Any) -> None:
+        """What multiprocessing calls when a worker fails: with the pipes of a dead owner it does, before it ends."""
+        if owner is not None:
+            owner.join(timeout=1)
+        if owner is None or owner.is_alive():
+            say(*args, **options)
+
+    traceback.print_exc = print_exc

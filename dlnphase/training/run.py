@@ -101,7 +101,7 @@ def _prepare(settings: TrainSettings) -> Run:
         method: Continuous | Algorithm = Continuous.of(settings)
     else:
         draws = build_draws(settings, task.cost, start.members, settings.seed)
-        lr, words = choose_step(settings, draws, start.network, task.cost, settings.seed)
+        lr, words = choose_step(settings, update, draws, start.network, task.cost, settings.seed)
         notes += [f"step {words}"] if words else []
         method = Algorithm(update, lr, settled(settings.max_steps, "max-steps"))
     if settings.dynamics == "flow" and task.shape[0] * task.shape[1] > LARGEST_SOLVE:
