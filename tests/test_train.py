@@ -13,6 +13,7 @@ from dlnphase.errors import InputError
 from dlnphase.results import result_text
 from dlnphase.results.train import Trajectory, load_train, save_train
 from dlnphase.settings import TrainSettings
+from dlnphase.training.narrow import NarrowEnds
 from dlnphase.training.reasons import REASONS
 from dlnphase.training.run import failed, prepare, train
 from dlnphase.training.sentences import train_sentence
@@ -327,6 +328,36 @@ def test_an_interrupted_batch_says_how_many_starts_had_not_begun():
     result = train(settings, on_record=seen.append, should_stop=lambda: len(seen) > 3)
     assert result.outcome.reason == "interrupted"
     assert "3 of 4 starts had not begun" in result.outcome.advice and "3 of 4 starts had not begun" in result.notes
+
+
+@pytest.mark.parametrize("reason", ["converged", "diverged"])
+def test_a_batch_stopped_when_those_that_began_have_ended_is_not_over(reason, monkeypatch):
+    """A result that is over is never gone on with: the starts that had not begun would be lost without a word."""
+    ended = []
+
+    def end(ends, record):
+        if record.step[0] == 3:
+            record.reasons[:] = [reason]
+            ended.append(record.members[0])
+
+    monkeypatch.setattr(NarrowEnds, "end", end)
+    result = train(TrainSettings(**(SMALL | {"seeds": 3})), should_stop=lambda: len(ended) == 2)
+    assert [m.outcome.reason for m in result.members] == [reason] * 2
+    assert result.outcome.reason == "interrupted"
+    assert result.outcome.advice == "1 of 3 starts had not begun; --resume goes on from there"
+
+
+def test_a_batch_stopped_under_way_is_not_over_though_a_start_has_diverged(monkeypatch):
+    seen = []
+
+    def end(ends, record):
+        record.reasons[:] = ["diverged"] if not seen else record.reasons
+        seen.append(record)
+
+    monkeypatch.setattr(NarrowEnds, "end", end)
+    result = train(TrainSettings(**(SMALL | {"seeds": 2})), should_stop=lambda: len(seen) > 3)
+    assert [m.outcome.reason for m in result.members] == ["diverged", "interrupted"]
+    assert result.outcome.reason == "interrupted"
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])

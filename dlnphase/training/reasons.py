@@ -53,8 +53,9 @@ def _precision(run: Run) -> str:
     return "" if run.settings.dtype == "float64" else "--dtype float64, or "
 
 
-# The worst first: of several members the worst reason is told.
+# Of several members the first of these reasons is told: a batch is not over while one can go on; then the worst first.
 REASONS = {
+    "interrupted": Reason("asked to stop", "{they} {were} interrupted", lambda run: "--resume goes on from there"),
     "diverged": Reason(
         "numbers out of range, a cost far above the start, or steps too small to count",
         "{they} diverged",
@@ -64,7 +65,6 @@ REASONS = {
     "precision_floor": Reason(
         "the cost stood still for very many steps: round-off", "{they} met the floor of this precision", _drowned, True
     ),
-    "interrupted": Reason("asked to stop", "{they} {were} interrupted", lambda run: "--resume goes on from there"),
     "max_steps": Reason(
         "`--max-steps` ran out",
         "The step budget ran out",

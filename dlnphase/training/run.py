@@ -264,11 +264,12 @@ def _result(run: Run, going: UnderWay, clock: Clock) -> TrainResult:
     analyses = [analyse(recorder.paths[i], int(numbers[i]), float(run.start.square_norm[i]), context) for i in seen]
     members = [replace(a.member, outcome=_advised(a.member.outcome, run)) for a in analyses]
     outcome, rows, theory, spread = combine(members)
-    outcome = replace(outcome, advice=REASONS[outcome.reason].advice(run))
     missing: tuple[str, ...] = ()
-    if len(seen) < len(recorder.paths):  # only where the run was interrupted: members begin one after the other
+    if len(seen) < len(recorder.paths):  # members begin one after the other, and those that did may have ended
         missing = (f"{len(recorder.paths) - len(seen)} of {len(recorder.paths)} starts had not begun",)
-        outcome = replace(outcome, advice="; ".join(words for words in (*missing, outcome.advice) if words))
+        outcome = replace(outcome, reason="interrupted")
+    advice = (*missing, REASONS[outcome.reason].advice(run))
+    outcome = replace(outcome, advice="; ".join(words for words in advice if words))
     paths = [recorder.paths[i] for i in seen]
     spectra = [a.singular_values for a in analyses]
     decayed = unreached is not None
