@@ -186,7 +186,7 @@ def test_a_file_from_before_an_optional_key_is_read(name, examples):
     data = load_document(file, f"{schema}@{version}")
     settings = type(READERS[schema](file).config)
     newer_settings = make_dataclass(
-        "Newer", [("patience", float, option(3.0, number(), "a new one", panel="Machine"))],
+        "Newer", [("patience", float, option(number(), "a new one", default=3.0))],
         bases=(settings,), frozen=True, kw_only=True,
     )  # fmt: skip
     assert newer_settings.from_plain(data["config"], "f").patience == 3.0

@@ -75,30 +75,27 @@ def _device(value: Any) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MachineSettings(Settings):
+class MachineSettings(Settings, panel="Machine"):
     """Where the numbers are computed, and the seed they start from."""
 
-    seed: int = option(0, integer(0), "seed of the initial weights (each member has its own stream)", panel="Machine")
+    seed: int = option(integer(0), "seed of the initial weights (each member has its own stream)", default=0)
     device: str = option(
-        "auto",
         Parser(_device, "auto, cpu, cuda or cuda:N", "DEVICE", choices=("auto", "cpu", "cuda")),
         "where to compute: auto (CUDA if usable), cpu, cuda or cuda:N",
-        panel="Machine",
         identity=False,
+        default="auto",
     )
-    dtype: str = option("float64", choice("float64", "float32"), "precision of the run", panel="Machine")
+    dtype: str = option(choice("float64", "float32"), "precision of the run", default="float64")
     threads: int | None = option(
-        None,
         optional(integer(1, 4096)),
         "CPU threads torch may use",
-        panel="Machine",
         default_words="1 for small networks, else torch's choice",
         identity=False,
     )
 
 
 @dataclass(frozen=True, kw_only=True)
-class TaskSettings(Settings):
+class TaskSettings(Settings, panel="Task"):
     """What the network is to learn: a planted matrix, or the user's own files."""
 
     DEFAULT_TASK: ClassVar[str] = "completion"
@@ -106,98 +103,74 @@ class TaskSettings(Settings):
     DEFAULT_RANK: ClassVar[int | None] = 3  # None: full
 
     task: str | None = option(
-        None,
         choice(*TASK_NAMES),
         "kind of task",
-        panel="Task",
         default_words="completion",
         replaces=("observed", "measurements", "target", "data"),
     )
     dim: int | None = option(
-        None,
         integer(1, 2**31),
         "a square shape: the same as --shape DIMxDIM",
-        panel="Task",
         alias=True,
         replaces=("shape", "target", "data"),
     )
     shape: tuple[int, int] | None = option(
-        None,
-        shape(),
-        "d_out x d_in of the end-to-end matrix",
-        panel="Task",
-        default_words="10x10",
-        replaces=("dim", "target", "data"),
+        shape(), "d_out x d_in of the end-to-end matrix", default_words="10x10", replaces=("dim", "target", "data")
     )
     rank: int | None = option(
-        None,
         integer(1, 2**31),
         "rank of the planted matrix",
-        panel="Task",
         default_words="3",
         replaces=("singular_values", "target", "data"),
     )
     singular_values: tuple[float, ...] | None = option(
-        None,
         numbers(positive=True, unique=False),
         "singular values of the planted matrix",
-        panel="Task",
         default_words="10,6,3 at rank 3, else evenly spaced from 10",
         replaces=("rank", "target", "data"),
     )
     observed: float | None = option(
-        None,
         number(positive=True, below=1),
         "completion: fraction of entries seen; the others of your own matrix are held out as a test",
-        panel="Task",
         default_words=f"{OBSERVED:g}; all of your own",
         replaces=("target", "data"),
     )
     measurements: int | None = option(
-        None,
         integer(1, 2**31),
         "sensing: number of measurements; regression: of samples",
-        panel="Task",
         default_words="0.8 of the entries; 10 per input",
         replaces=("target", "data"),
     )
     noise: float | None = option(
-        None,
         number(0.0),
         "standard deviation of the noise on what training sees",
-        panel="Task",
         default_words="0",
         replaces=("target", "data"),
     )
     data_seed: int | None = option(
-        None,
         integer(0),
         "seed of the planted matrix, mask, measurements and noise, or of what is held out",
-        panel="Task",
         default_words="0",
         replaces=("target", "data"),
     )
     target: str | None = option(
-        None,
         path("a .npy, .npz or .csv file"),
         "your matrix (.npy, .npz, .csv): completion if entries are missing, else factorization",
-        panel="Task",
         replaces=("task", "dim", *PLANTED, "data"),
     )
     header: bool | None = option(
-        None, boolean(), "your matrix as text: leave out its first line, which holds names", panel="Task",
+        boolean(),
+        "your matrix as text: leave out its first line, which holds names",
         default_words="told from the file",
-    )  # fmt: skip
+    )
     index_column: str | None = option(
-        None, columns(),
+        columns(),
         "your matrix as text: leave out these columns of labels, by number or name; none: learn all",
-        panel="Task", default_words="told from the file",
-    )  # fmt: skip
+        default_words="told from the file",
+    )
     data: str | None = option(
-        None,
         path("an .npz file"),
         "your data, C = 1/(2N) sum |A x - y|^2: .npz with X (N x d_in), Y (N x d_out), also X_test, Y_test",
-        panel="Task",
         replaces=("task", "dim", *PLANTED, "target"),
     )
 
@@ -300,58 +273,32 @@ class TaskSettings(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class NetworkSettings(Settings):
+class NetworkSettings(Settings, panel="Network"):
     """One architecture and its initialisation, or the user's own weights."""
 
     depth: int | None = option(
-        None,
-        integer(2, 1000),
-        "number of layers L",
-        panel="Network",
-        short="-L",
-        default_words="4",
-        replaces=("init_weights",),
+        integer(2, 1000), "number of layers L", short="-L", default_words="4", replaces=("init_weights",)
     )
     width: int | None = option(
-        None,
-        integer(1, 10**12),
-        "hidden width w",
-        panel="Network",
-        short="-w",
-        default_words="100",
-        replaces=("init_weights",),
+        integer(1, 10**12), "hidden width w", short="-w", default_words="100", replaces=("init_weights",)
     )
     gamma: float | None = option(
-        None,
-        number(),
-        "initial weights are N(0, w^-gamma)",
-        panel="Network",
-        short="-g",
-        default_words="2.0",
-        replaces=("init_weights",),
+        number(), "initial weights are N(0, w^-gamma)", short="-g", default_words="2.0", replaces=("init_weights",)
     )
     representation: str | None = option(
-        None,
         choice("auto", "full", "krylov"),
         "full weights, or the part gradients can reach (exact in law, any width)",
-        panel="Network",
         default_words="auto; full for your own weights",
     )
     krylov_order: int | str | None = option(
-        None,
-        auto_or(integer(1, 100)),
-        "rounds of the reduction; auto picks them from the error",
-        panel="Network",
-        default_words="auto",
+        auto_or(integer(1, 100)), "rounds of the reduction; auto picks them from the error", default_words="auto"
     )
     seeds: tuple[int, ...] = option(
-        (0,), members(), "how many initialisations to follow at once (64), or which (10:19)", panel="Network"
+        members(), "how many initialisations to follow at once (64), or which (10:19)", default=(0,)
     )
     init_weights: str | None = option(
-        None,
         path("an .npz file or a checkpoint"),
         "your own start: .npz with W1…WL, a torch state dict, a checkpoint or safetensors",
-        panel="Network",
         replaces=("depth", "width", "gamma", "seeds"),
     )
 

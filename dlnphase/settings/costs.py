@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from dlnphase.errors import InputError
 from dlnphase.settings.common import AS_TEXT, PLANTED, TASK_NAMES, TaskSettings, name_words
 from dlnphase.settings.parse import Parser, choice, columns, number, path
-from dlnphase.settings.table import option
+from dlnphase.settings.table import again, option
 
 
 @dataclass(frozen=True)
@@ -50,38 +50,37 @@ def _cost(value: Any) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CostSettings(TaskSettings):
+class CostSettings(TaskSettings, panel="Task"):
     """The task, and which convex cost of A it is."""
 
     DATA_TASKS: ClassVar[tuple[str, ...]] = ("regression", "classification")
 
-    task: str | None = option(
-        None, choice(*TASK_NAMES, "classification"), "kind of task; classification needs --data", panel="Task",
-        default_words="completion", replaces=("observed", "measurements", "target", "data"),
-    )  # fmt: skip
-    data: str | None = option(
-        None,
-        path("an .npz or .csv file"),
-        "your data: .npz with X (N x d_in), Y (N x d_out) or classes y, also X_test, Y_test; .csv: classes",
-        panel="Task",
-        replaces=("task", "dim", *PLANTED, "target"),
+    task: str | None = again(
+        TaskSettings,
+        "task",
+        parser=choice(*TASK_NAMES, "classification"),
+        help="kind of task; classification needs --data",
+    )
+    data: str | None = again(
+        TaskSettings,
+        "data",
+        parser=path("an .npz or .csv file"),
+        help="your data: .npz with X (N x d_in), Y (N x d_out) or classes y, also X_test, Y_test; .csv: classes",
     )
     label_column: str | None = option(
-        None, columns(), "your data as .csv: the column of classes, by number or name", panel="Task",
-        default_words="none",
-    )  # fmt: skip
+        columns(), "your data as .csv: the column of classes, by number or name", default_words="none"
+    )
     cost: str | None = option(
-        None,
         Parser(_cost, f"{', '.join(COSTS)} or MODULE:NAME", "COST"),
         f"{', '.join(COSTS)}, or MODULE:NAME of your own",
-        panel="Task",
         default_words="squared; cross-entropy for classification",
         replaces=tuple(OWN),
     )
     huber_delta: float | None = option(
-        None, number(positive=True), "huber: residuals beyond it count linearly", panel="Task",
+        number(positive=True),
+        "huber: residuals beyond it count linearly",
         default_words=f"{COSTS['huber'].own['huber_delta']:g}",
-    )  # fmt: skip
+    )
 
     @classmethod
     def _replaced(cls, name: str, merged: Mapping[str, Any]) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ _TASK = tuple(options(CostSettings))
 
 
 @dataclass(frozen=True, kw_only=True)
-class DetectSettings(MachineSettings, CostSettings):
+class DetectSettings(MachineSettings, CostSettings, panel="Saddles"):
     """Which path to look at, what it was trained on, and what to say about its visits.
 
     A run of ``dlnphase train`` brings its own task and network; a path of another code needs its task by options.
@@ -27,77 +27,51 @@ class DetectSettings(MachineSettings, CostSettings):
     """
 
     source: str | tuple[str, ...] | None = option(
-        None,
         paths("a run directory, an .npz file or checkpoints", "SOURCE"),
         "a run directory; an .npz of any other code: t, and W1…WL (T x n_l x n_(l-1)) or A (T x d_out x d_in); or "
         "checkpoints of one training run: a folder, a quoted pattern, or several .pt, .pth, .ckpt, .safetensors files",
-        panel="Saddles",
         positional=True,
         repeatable=True,
     )
-    lr: float | None = option(
-        None, number(positive=True), "checkpoints: learning rate; their time is step x lr", panel="Saddles"
-    )
-    times: str | None = option(
-        None, path("an .npy, or text with a number per line"), "checkpoints: their times", panel="Saddles"
-    )
-    every: int | None = option(
-        None, integer(1), "checkpoints: training steps per number in their names", panel="Saddles", default_words="1"
-    )
+    lr: float | None = option(number(positive=True), "checkpoints: learning rate; their time is step x lr")
+    times: str | None = option(path("an .npy, or text with a number per line"), "checkpoints: their times")
+    every: int | None = option(integer(1), "checkpoints: training steps per number in their names", default_words="1")
     loss_scale: float = option(
-        1.0, number(positive=True), "how many times ours the loss is that SOURCE was trained on", panel="Saddles"
+        number(positive=True), "how many times ours the loss is that SOURCE was trained on", default=1.0
     )
     weight_decay: float | None = option(
-        None,
         number(0.0),
         "lambda: the points of C + (lambda/2)|theta|^2, of a SOURCE trained with weight decay (divided by loss-scale)",
-        panel="Saddles",
         default_words="that of a run, else 0",
     )
     between: bool | None = option(
-        None,
-        boolean(),
-        "follow the flow from each record with weights to the next",
-        panel="Saddles",
-        default_words="where they lie far apart",
+        boolean(), "follow the flow from each record with weights to the next", default_words="where they lie far apart"
     )
     min_prominence: float = option(
-        0.5,
-        number(positive=True, below=100.0),
-        "decades of the gradient norm by which a visit stands out",
-        panel="Saddles",
+        number(positive=True, below=100.0), "decades of the gradient norm by which a visit stands out", default=0.5
     )
-    certify: bool = option(True, boolean(), "refine in parameter space, curvature and descent", panel="Saddles")
-    greedy: bool = option(False, boolean(), "compare each visit with the greedy path of alpha -> 0", panel="Saddles")
+    certify: bool = option(boolean(), "refine in parameter space, curvature and descent", default=True)
+    greedy: bool = option(boolean(), "compare each visit with the greedy path of alpha -> 0", default=False)
     record: tuple[str, ...] | None = option(
-        None, optional(words(*OBSERVABLES)),
-        "also look at these along a path of weights (repeatable), as train does: observed.npz", panel="Saddles",
-        repeatable=True, default_words="none",
-    )  # fmt: skip
-    depth: int | None = option(
-        None,
-        integer(2, 1000),
-        "number of layers L, where SOURCE holds only A",
-        panel="Saddles",
-        short="-L",
+        optional(words(*OBSERVABLES)),
+        "also look at these along a path of weights (repeatable), as train does: observed.npz",
+        repeatable=True,
+        default_words="none",
     )
+    depth: int | None = option(integer(2, 1000), "number of layers L, where SOURCE holds only A", short="-L")
     width: int | None = option(
-        None,
         integer(1, 10**15),
         "hidden width w, where SOURCE holds only A",
-        panel="Saddles",
         short="-w",
         default_words="the smaller of d_out and d_in",
     )
     prove: str | None = option(
-        None,
         choice("saddles", "path"),
         "prove in ball arithmetic (needs python-flint) each visit, or also the flow from its start to the minimum: "
         "proof.yaml, proof.npz, proof.md",
         panel="Proofs",
     )
     check: str | None = option(
-        None,
         path("a proof.yaml"),
         "derive every claim of a proof file again, without SOURCE: exit code 0 if all follow, 1 if not",
         panel="Proofs",

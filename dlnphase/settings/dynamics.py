@@ -55,77 +55,52 @@ def _changes(value: Any) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DynamicsSettings(Settings):
+class DynamicsSettings(Settings, panel="Dynamics"):
     """How the network is followed, and when to stop."""
 
     dynamics: str = option(
-        "flow",
         choice(*DYNAMICS_NAMES),
         "gradient flow, a discrete algorithm, or the greedy path of the limit alpha -> 0",
-        panel="Dynamics",
         replaces=("rtol", "max_time", "lr", "max_steps", "momentum", "batch_size", "label_noise"),
+        default="flow",
     )
     rtol: float | None = option(
-        None,
-        number(positive=True, below=0.1),
-        "flow: relative error allowed per step",
-        panel="Dynamics",
-        default_words="1e-4",
+        number(positive=True, below=0.1), "flow: relative error allowed per step", default_words="1e-4"
     )
     max_time: float | None = option(
-        None,
-        optional(number(positive=True), "inf"),
-        "flow: stop at this time",
-        panel="Dynamics",
-        default_words="no limit",
+        optional(number(positive=True), "inf"), "flow: stop at this time", default_words="no limit"
     )
     lr: float | str | tuple[tuple[int, float], ...] | None = option(
-        None,
         auto_or(changing(number(positive=True), "0.1,500:0.01")),
         "size of a step; auto takes one from the curvature, or from the size of the target",
-        panel="Dynamics",
         default_words="auto",
     )
     momentum: float | None = option(
-        None,
         number(0.0, below=1.0),
         "gd, sgd: heavy ball; muon: of what it takes the polar factor; adam: beta_1",
-        panel="Dynamics",
         default_words=", ".join(f"{name} {momentum:g}" for name, momentum in MOMENTA.items()),
     )
     batch_size: int | tuple[tuple[int, int], ...] | None = option(
-        None,
         changing(integer(1), "10,500:40"),
         f"{', '.join(NOISY)}: entries, samples or measurements a step, drawn anew each time",
-        panel="Dynamics",
         default_words="all",
     )
     label_noise: float | None = option(
-        None,
         number(0.0),
         f"{', '.join(NOISY)}: standard deviation of noise added to every label, anew each step",
-        panel="Dynamics",
         default_words="0",
     )
     max_steps: int | None = option(
-        None,
-        integer(1, 10**12),
-        "stop after so many steps",
-        panel="Dynamics",
-        default_words="gd and sgd 1e6, others and with label noise 1e5",
+        integer(1, 10**12), "stop after so many steps", default_words="gd and sgd 1e6, others and with label noise 1e5"
     )
     tol: float = option(
-        1e-8,
         number(0.0, below=1.0),
         "stop at this share of C - C_min at the start, or at A = 0 if that is less; 0 = never",
-        panel="Dynamics",
+        default=1e-8,
     )
 
     weight_decay: float = option(
-        0.0,
-        number(0.0),
-        "add (lambda/2)|theta|^2 to the cost: the flow, or each step, shrinks all weights",
-        panel="Dynamics",
+        number(0.0), "add (lambda/2)|theta|^2 to the cost: the flow, or each step, shrinks all weights", default=0.0
     )
 
     @property

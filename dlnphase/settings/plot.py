@@ -92,56 +92,54 @@ def _sheet() -> Parser:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlotSettings(Settings):
+class PlotSettings(Settings, panel="Plot"):
     """Which results to draw, as what, and how it looks. A figure shows its sources alone; nothing is computed anew."""
 
     RETIRED: ClassVar[frozenset[str]] = frozenset({"seed", "device", "dtype", "threads"})
     NAMED_BY_CONTENT: ClassVar[bool] = False  # figures of a result that has changed take the place of the old ones
 
     source: tuple[str, ...] | None = option(
-        None, _paths(), "results of train, sweep-gamma, detect-saddles: directories or files, or directories of them",
-        panel="Plot", positional=True, repeatable=True,
-    )  # fmt: skip
+        _paths(),
+        "results of train, sweep-gamma, detect-saddles: directories or files, or directories of them",
+        positional=True,
+        repeatable=True,
+    )
     kind: tuple[str, ...] = option(
-        ("auto",), words("auto", "all", *FIGURES), "what to draw (repeatable); auto picks what matters most",
-        panel="Plot", repeatable=True, default_words="auto",
-    )  # fmt: skip
+        words("auto", "all", *FIGURES),
+        "what to draw (repeatable); auto picks what matters most",
+        repeatable=True,
+        default_words="auto",
+        default=("auto",),
+    )
     format: tuple[str, ...] = option(
-        ("png",), words(*FORMATS), "file format (repeatable)", panel="Plot", short="-f", repeatable=True,
-        default_words="png",
-    )  # fmt: skip
-    terminal: bool = option(False, boolean(), "draw in the terminal instead of files", panel="Plot")
-    list: bool = option(False, boolean(), "tell the sources apart in a line each instead of drawing", panel="Plot")
+        words(*FORMATS), "file format (repeatable)", short="-f", repeatable=True, default_words="png", default=("png",)
+    )
+    terminal: bool = option(boolean(), "draw in the terminal instead of files", default=False)
+    list: bool = option(boolean(), "tell the sources apart in a line each instead of drawing", default=False)
     variant: str = option(
-        "paper", choice("paper", "screen"), "small and sharp for a page, or large for a screen", panel="Plot"
+        choice("paper", "screen"), "small and sharp for a page, or large for a screen", default="paper"
     )
     time: str = option(
-        "auto", choice("auto", "linear", "log", "bursts", "both"),
+        choice("auto", "linear", "log", "bursts", "both"),
         "time axis; bursts stretches it around every burst, however long the plateaus; both: that beside linear time",
-        panel="Plot",
-    )  # fmt: skip
+        default="auto",
+    )
     layout: str = option(
-        "auto", choice("auto", "overlay", "panels"), "several runs over each other, or a panel each", panel="Plot"
+        choice("auto", "overlay", "panels"), "several runs over each other, or a panel each", default="auto"
     )
 
     average: str = option(
-        "median",
         choice("median", "mean"),
         "several starts: median with the band that holds four of five, or mean ± standard deviation",
-        panel="Plot",
+        default="median",
     )
     caption: str = option(
-        "figure", choice("figure", "file"), "captions in the picture, or beside it as .txt and as LaTeX", panel="Plot"
+        choice("figure", "file"), "captions in the picture, or beside it as .txt and as LaTeX", default="figure"
     )
     size: tuple[float, float] | None = option(
-        None, optional(_size()), "of the whole picture, in inches", panel="Plot", default_words="by variant and panels"
+        optional(_size()), "of the whole picture, in inches", default_words="by variant and panels"
     )
-    style: str | None = option(
-        None,
-        optional(_sheet()),
-        "a matplotlib style sheet to draw in, over the variant's settings",
-        panel="Plot",
-    )
+    style: str | None = option(optional(_sheet()), "a matplotlib style sheet to draw in, over the variant's settings")
 
     def _settle(self) -> None:
         super()._settle()

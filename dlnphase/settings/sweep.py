@@ -6,21 +6,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from dlnphase.errors import InputError
-from dlnphase.settings.common import TASK_NAMES, MachineSettings, TaskSettings
-from dlnphase.settings.parse import (
-    auto_or,
-    boolean,
-    choice,
-    integer,
-    integers,
-    members,
-    number,
-    numbers,
-    optional,
-    text,
-)
-from dlnphase.settings.parse import shape as shape_parser
-from dlnphase.settings.table import option
+from dlnphase.settings.common import MachineSettings, TaskSettings
+from dlnphase.settings.parse import auto_or, boolean, integer, integers, members, number, numbers, optional, text
+from dlnphase.settings.table import again, option
 
 DEFAULT_SHAPE = (5, 5)
 MAX_CELLS = 1_000_000  # a sweep with more is a typing error
@@ -28,66 +16,71 @@ TOP_SINGULAR_VALUE = 4.0  # of the default target: at γ = 1 its modes are about
 
 
 @dataclass(frozen=True, kw_only=True)
-class SweepSettings(MachineSettings, TaskSettings):
+class SweepSettings(MachineSettings, TaskSettings, panel="Sweep"):
     """The phase diagram: which γ, widths and starts, on which task, followed or not, and by how many processes."""
 
     DEFAULT_TASK: ClassVar[str] = "factorization"
     DEFAULT_RANK: ClassVar[int | None] = None
 
     gammas: tuple[float, ...] = option(
-        tuple(round(0.7 + 0.1 * k, 1) for k in range(14)), numbers(), "values of gamma", panel="Sweep", short="-g",
+        numbers(),
+        "values of gamma",
+        short="-g",
         default_words="0.7:2.0:0.1",
-    )  # fmt: skip
+        default=tuple(round(0.7 + 0.1 * k, 1) for k in range(14)),
+    )
     widths: tuple[int, ...] = option(
-        (100, 10_000, 1_000_000, 1_000_000_000), integers(1), "hidden widths w", panel="Sweep", short="-w",
+        integers(1),
+        "hidden widths w",
+        short="-w",
         default_words="1e2,1e4,1e6,1e9",
-    )  # fmt: skip
-    depth: int = option(3, integer(2, 1000), "number of layers L", panel="Sweep", short="-L")
+        default=(100, 10_000, 1_000_000, 1_000_000_000),
+    )
+    depth: int = option(integer(2, 1000), "number of layers L", short="-L", default=3)
     seeds: tuple[int, ...] = option(
-        tuple(range(8)), members(), "how many starts per cell, or which (10:19)", panel="Sweep", default_words="8"
+        members(), "how many starts per cell, or which (10:19)", default_words="8", default=tuple(range(8))
     )
     krylov_order: int | str = option(
-        "auto", auto_or(integer(1, 100)), "rounds of the reduction of wide networks", panel="Sweep"
+        auto_or(integer(1, 100)), "rounds of the reduction of wide networks", default="auto"
     )
-    train: bool = option(False, boolean(), "also follow the gradient flow in every cell", panel="Dynamics")
-    rtol: float = option(1e-4, number(positive=True, below=0.1), "relative error allowed per step", panel="Dynamics")
-    max_steps: int = option(100_000, integer(1, 10**12), "stop after so many steps", panel="Dynamics")
+    train: bool = option(boolean(), "also follow the gradient flow in every cell", panel="Dynamics", default=False)
+    rtol: float = option(
+        number(positive=True, below=0.1), "relative error allowed per step", panel="Dynamics", default=1e-4
+    )
+    max_steps: int = option(integer(1, 10**12), "stop after so many steps", panel="Dynamics", default=100_000)
     tol: float = option(
-        1e-8,
         number(0.0, below=1.0),
         "stop at this share of C - C_min at the start, or at A = 0 if that is less",
         panel="Dynamics",
+        default=1e-8,
     )
     weight_decay: float = option(
-        0.0,
         number(0.0),
         "with --train: add (lambda/2)|theta|^2 to the cost that the flow follows",
         panel="Dynamics",
+        default=0.0,
     )
-    task: str | None = option(
-        None, choice(*TASK_NAMES), "kind of task", panel="Task", default_words="factorization",
-        replaces=("observed", "measurements", "target", "data"),
-    )  # fmt: skip
-    shape: tuple[int, int] | None = option(
-        None, shape_parser(), "d_out x d_in of the end-to-end matrix", panel="Task", default_words="5x5",
-        replaces=("dim", "target", "data"),
-    )  # fmt: skip
-    rank: int | None = option(
-        None, integer(1, 2**31), "rank of the planted matrix", panel="Task", default_words="full",
-        replaces=("singular_values", "target", "data"),
-    )  # fmt: skip
-    singular_values: tuple[float, ...] | None = option(
-        None, numbers(positive=True, unique=False), "singular values of the planted matrix", panel="Task",
-        default_words="evenly spaced from 4", replaces=("rank", "target", "data"),
-    )  # fmt: skip
+    task: str | None = again(TaskSettings, "task", default_words="factorization")
+    shape: tuple[int, int] | None = again(TaskSettings, "shape", default_words="5x5")
+    rank: int | None = again(TaskSettings, "rank", default_words="full")
+    singular_values: tuple[float, ...] | None = again(
+        TaskSettings, "singular_values", default_words="evenly spaced from 4"
+    )
     jobs: int | None = option(
-        None, optional(integer(1, 4096), "auto"), "processes on this machine", panel="Machine",
-        default_words="auto: one per core, 1 for a small sweep", identity=False, alias=True,
-    )  # fmt: skip
+        optional(integer(1, 4096), "auto"),
+        "processes on this machine",
+        panel="Machine",
+        default_words="auto: one per core, 1 for a small sweep",
+        identity=False,
+        alias=True,
+    )
     scheduler: str | None = option(
-        None, text("an address such as tcp://host:8786", "ADDRESS"), "a Dask cluster to compute on", panel="Machine",
-        identity=False, alias=True,
-    )  # fmt: skip
+        text("an address such as tcp://host:8786", "ADDRESS"),
+        "a Dask cluster to compute on",
+        panel="Machine",
+        identity=False,
+        alias=True,
+    )
 
     def _settle(self) -> None:
         if self.target is None and self.data is None and self.dim is None and self.shape is None:

@@ -17,6 +17,7 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Self, TypeVar
 
 from dlnphase.errors import InputError
@@ -34,7 +35,7 @@ class Option:
     Attributes:
         parser: what it accepts.
         help: one line for people.
-        panel: under which heading ``--help`` shows it.
+        panel: under which heading ``--help`` shows it; "" for that of its class.
         short: a one-letter flag such as ``-L``, or "".
         default_words: how the default is told when it depends on other settings, or "".
         replaces: settings of a lower layer (a configuration file) that giving this one makes void.
@@ -46,7 +47,7 @@ class Option:
 
     parser: Parser
     help: str
-    panel: str
+    panel: str = ""
     short: str = ""
     default_words: str = ""
     replaces: tuple[str, ...] = ()
@@ -56,9 +57,15 @@ class Option:
     repeatable: bool = False
 
 
-def option(default: Any, parser: Parser, help: str, *, panel: str, **rest: Any) -> Any:
+def option(parser: Parser, help: str, *, default: Any = None, **rest: Any) -> Any:
     """A dataclass field that is a setting; the arguments are those of :class:`Option`."""
-    return dataclasses.field(default=default, metadata={"option": Option(parser, help, panel, **rest)})
+    return dataclasses.field(default=default, metadata={"option": Option(parser, help, **rest)})
+
+
+def again(cls: type[Settings], name: str, **changes: Any) -> Any:
+    """The setting of that name of another class, but for these changes of its row (:class:`Option`)."""
+    row = dataclasses.replace(options(cls)[name], **changes)
+    return dataclasses.field(default=default_of(cls, name), metadata={"option": row})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +81,14 @@ class Settings:
 
     NAMED_BY_CONTENT: ClassVar[bool] = True
     RETIRED: ClassVar[frozenset[str]] = frozenset()
+
+    def __init_subclass__(cls, *, panel: str = "", **rest: Any) -> None:
+        """Put the settings that a class adds under a heading of ``--help``, but for those that name another."""
+        super().__init_subclass__(**rest)
+        for field in vars(cls).values():
+            row = field.metadata.get("option") if isinstance(field, dataclasses.Field) else None
+            if row is not None and not row.panel:
+                field.metadata = MappingProxyType({"option": dataclasses.replace(row, panel=panel)})
 
     def __new__(cls, **given: Any) -> Self:
         """Refuse a name that is no setting with the words of a configuration."""

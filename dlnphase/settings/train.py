@@ -14,20 +14,22 @@ from dlnphase.settings.table import option
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainSettings(MachineSettings, DynamicsSettings, CostSettings, NetworkSettings):
+class TrainSettings(MachineSettings, DynamicsSettings, CostSettings, NetworkSettings, panel="Dynamics"):
     """One network, from initialisation to the minimum: network, task, dynamics, machine."""
 
     noise_level: float | None = option(
-        None, number(positive=True),
+        number(positive=True),
         "standard deviation of the noise in your data, to tell the modes that fit it; nothing is added",
-        panel="Task", default_words="--noise, else looked for in a matrix of your own",
-    )  # fmt: skip
+        panel="Task",
+        default_words="--noise, else looked for in a matrix of your own",
+    )
 
     record: tuple[str, ...] | None = option(
-        None, optional(words(*OBSERVABLES)),
-        "also look at these at a few dozen records of the path (repeatable): observed.npz", panel="Dynamics",
-        repeatable=True, default_words="none; sharpness beside steps",
-    )  # fmt: skip
+        optional(words(*OBSERVABLES)),
+        "also look at these at a few dozen records of the path (repeatable): observed.npz",
+        repeatable=True,
+        default_words="none; sharpness beside steps",
+    )
 
     def _settle(self) -> None:
         super()._settle()
