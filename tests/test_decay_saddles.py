@@ -154,7 +154,7 @@ def test_the_origin_is_told_as_the_least_where_decay_outweighs_the_cost():
     for decay, known in ((1.001 * border, True), (0.999 * border, False), (0.3 * border, False)):
         host = HostCost(cost, Decay(decay, 3))
         point = refine_matrix(np.zeros((3, 3)), host)
-        assert is_least_with_decay(point, host, 3) == known
+        assert is_least_with_decay(point, host, Decay(decay, 3), 3) == known
         starts = 1.5 * rng.standard_normal((10, 27))
         ends = [minimize(whole, x, (decay,), jac=True).fun for x in starts]
         assert min(ends) >= most * (1 - 1e-9) if known else decay > 0.5 * border or min(ends) < 0.9 * most

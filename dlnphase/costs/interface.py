@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dlnphase.backend import Backend
 from dlnphase.costs.observations import Observations
+from dlnphase.errors import InputError
 
 
 @runtime_checkable
@@ -142,3 +143,13 @@ class ConvexCost:
     def numbers(self) -> dict[str, Tensor]:
         """The numbers that have to fit into a dtype, and whose squares have to, by the words that name them."""
         return {"the gradient at A = 0": self.gradient(self.like.new_zeros((1, *self.shape)))}
+
+
+def parts_of(cost: ConvexCost, found: str) -> Observations:
+    """What a cost is a sum over; InputError, which says what was found with it, where it does not tell."""
+    if cost.observations is None:
+        raise InputError(
+            f"{found} with a {cost.name} cost of {cost.kind} that does not say which entries, samples or measurements "
+            "it is a sum of; expected a task of this package"
+        )
+    return cost.observations

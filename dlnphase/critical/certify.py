@@ -20,11 +20,13 @@ import numpy as np
 
 from dlnphase.critical.bottleneck import is_least
 from dlnphase.critical.curvature import Curvature, curvature_at, free_channel
+from dlnphase.critical.decay import Decay
 from dlnphase.critical.decayed_modes import is_least_with_decay
 from dlnphase.critical.hostcost import HostCost
 from dlnphase.critical.manifold import top_pair
 from dlnphase.critical.matrix import MatrixPoint, is_stable
 from dlnphase.critical.weights import Layers, ParameterPoint, natural_size
+from dlnphase.networks.products import product
 
 KINDS = ("strict-saddle", "degenerate-saddle", "global-minimum", "local-minimum", "not-critical", "uncertified")
 CRITICAL = 1e-12  # ‖∇𝓛(θ_c)‖ in natural units
@@ -95,7 +97,7 @@ def certify(point: ParameterPoint, cost: HostCost, *, hidden: Sequence[int] | No
     curvature = curvature_at(point.weights, cost, ZERO_CURVATURE * unit, hidden=hidden)
     if cost.decay is not None:
         sizes = tuple(hidden) if hidden is not None else tuple(w.shape[0] for w in point.weights[:-1])
-        return _with_decay(point, cost, curvature, sizes)
+        return _with_decay(point, cost, cost.decay, curvature, sizes)
     if matrix.next_mode == 0.0:
         return Certificate("global-minimum", curvature, 0.0, 0, None)
     ties, note = _ties(matrix, cost)
@@ -121,11 +123,12 @@ def rotations(rank: int, hidden: Sequence[int]) -> int:
     return sum(rank * (n - rank) + rank * (rank - 1) // 2 for n in hidden)
 
 
-def _with_decay(point: ParameterPoint, cost: HostCost, curvature: Curvature, hidden: tuple[int, ...]) -> Certificate:
+def _with_decay(
+    point: ParameterPoint, cost: HostCost, decay: Decay, curvature: Curvature, hidden: tuple[int, ...]
+) -> Certificate:
     """The kind of a critical point of C(A_θ) + (λ/2)‖θ‖²."""
-    matrix, decay = point.point, cost.decay
-    assert decay is not None
-    if is_least_with_decay(matrix, cost, min(hidden)):
+    matrix = point.point
+    if is_least_with_decay(matrix, cost, decay, min(hidden)):
         narrow = decay.depth == 2 and matrix.next_mode > 0
         note = f"the least C + (λ/2)‖θ‖² that width {min(hidden)} allows" if narrow else ""
         return Certificate("global-minimum", curvature, matrix.next_mode, 0, None, note)
@@ -205,11 +208,6 @@ def _along_eigenvector(point: ParameterPoint, cost: HostCost, curvature: Curvatu
 
 
 def _excess(weights: Layers, step: Layers, size: float, cost: HostCost) -> float:
-    out: np.ndarray | None = None
-    square = 0.0
-    for w, d in zip(weights, step, strict=True):
-        layer = w + size * d
-        out = layer if out is None else layer @ out
-        square += float(np.sum(layer**2))
-    assert out is not None
-    return cost.excess(out) + (0.5 * cost.decay.rate * square if cost.decay is not None else 0.0)
+    there = [w + size * d for w, d in zip(weights, step, strict=True)]
+    excess = cost.excess(product(there))
+    return excess if cost.decay is None else excess + 0.5 * cost.decay.rate * sum(float(np.sum(w**2)) for w in there)

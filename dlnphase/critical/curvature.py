@@ -28,6 +28,7 @@ import torch
 from dlnphase.critical.hessian import DENSE, hessian_vector_product, smallest_eigenvalues
 from dlnphase.critical.hostcost import HostCost
 from dlnphase.networks.chain import Network, split
+from dlnphase.networks.products import around_layers, product
 
 TOUCHED = 1e-12  # directions with less than this of the largest layer's norm carry nothing
 
@@ -69,7 +70,7 @@ def curvature_at(
         dense: parameters up to which the compressed Hessian is diagonalised in full.
     """
     frames = touched_frames(weights)
-    compressed = Network.from_weights([torch.as_tensor(frames[i + 1].T @ w @ frames[i]) for i, w in enumerate(weights)])
+    compressed = Network.of_arrays([frames[i + 1].T @ w @ frames[i] for i, w in enumerate(weights)])
     sizes = list(hidden) if hidden is not None else [w.shape[0] for w in weights[:-1]]
     decay = cost.decay.rate if cost.decay is not None else 0.0
     smallest, vector, negative, zero, complete, residual = decay, None, 0, 0, True, 0.0
@@ -107,17 +108,9 @@ def touched_frames(weights: Layers) -> Layers:
 
 def _free_blocks(weights: Layers, cost: HostCost) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """(top left vector, singular values, top right vector) of M_l for l = 1, …, L − 1."""
-    depth = len(weights)
-    below = [np.eye(weights[0].shape[1])]
-    for w in weights:
-        below.append(w @ below[-1])
-    above = [np.eye(weights[-1].shape[0])]
-    for w in reversed(weights):
-        above.append(above[-1] @ w)
-    g = cost.gradient(below[-1])
+    g, (below, above) = cost.gradient(product(weights)), around_layers(weights)
     out = []
-    for space in range(1, depth):
-        left, right = above[depth - space - 1], below[space - 1]  # W_L ⋯ W_{l+2} and W_{l-1} ⋯ W_1
+    for left, right in zip(above[1:], below[:-1], strict=True):  # W_L ⋯ W_{l+2} and W_{l-1} ⋯ W_1
         q_left, r_left = np.linalg.qr(left.T)
         q_right, r_right = np.linalg.qr(right)
         u, s, vt = np.linalg.svd(r_left @ g @ r_right.T)
@@ -156,7 +149,7 @@ def _unit_anywhere(weights: Layers) -> Layers:
 
 
 def _residual(weights: Layers, cost: HostCost, direction: Layers, value: float) -> float:
-    network = Network.from_weights([torch.as_tensor(w) for w in weights])
+    network = Network.of_arrays(weights)
     v = torch.cat([torch.as_tensor(np.ascontiguousarray(d)).flatten() for d in direction])[None]
     decay = cost.decay.rate if cost.decay is not None else 0.0
     return float(torch.linalg.norm(hessian_vector_product(network, cost.cost, v) + (decay - value) * v))

@@ -20,6 +20,7 @@ import numpy as np
 
 from dlnphase.costs.interface import Cost
 from dlnphase.costs.quadratic import QuadraticCost
+from dlnphase.critical.decay import Decay
 from dlnphase.critical.hostcost import HostCost
 from dlnphase.critical.matrix import MatrixPoint
 
@@ -80,7 +81,7 @@ def plateau_cost(cost: Cost, decay: float, depth: int, rank: int) -> float | Non
     return float(0.5 * np.sum((s[:rank] - np.array(sizes)) ** 2) + 0.5 * np.sum(s[rank:] ** 2))
 
 
-def is_least_with_decay(point: MatrixPoint, host: HostCost, width: int) -> bool:
+def is_least_with_decay(point: MatrixPoint, host: HostCost, decay: Decay, width: int) -> bool:
     """Whether a critical matrix is known to be the least of C + (λ/2)‖θ‖² that networks of this width can have.
 
     Known are: for L = 2, where no further mode gains more than λ, by convexity (F is C plus λ times the nuclear norm);
@@ -91,20 +92,17 @@ def is_least_with_decay(point: MatrixPoint, host: HostCost, width: int) -> bool:
     F(A) − C_min ≥ max(E − s·x, 0) + (λL/2)·x^(2/L) for x = ‖A‖_*, by convexity of C and since Σ s_i^(2/L) ≥ x^(2/L); as
     the sum is concave up to x = E/s and rises beyond, it is nowhere below E (derived).
     """
-    decay = host.decay
-    assert decay is not None
     if decay.depth <= 2 and point.next_mode == 0:
         return True
     value = host.objective(point.A, np.linalg.svd(point.A, compute_uv=False)[: point.rank])
     least = least_objective(host.cost, decay.rate, decay.depth, width)
     if least is not None:
         return value - least <= SAME * max(least, value)
-    return point.rank == 0 and _holds_origin(host)
+    return point.rank == 0 and _holds_origin(host, decay)
 
 
-def _holds_origin(host: HostCost) -> bool:
+def _holds_origin(host: HostCost, decay: Decay) -> bool:
     """Whether weight decay outweighs all that C could ever gain, as above."""
     zero = np.zeros(host.shape)
     most, slope = host.excess(zero), float(np.linalg.norm(host.gradient(zero), 2))
-    assert host.decay is not None
-    return slope == 0 or host.decay.value(np.array([most / slope])) >= most
+    return slope == 0 or decay.value(np.array([most / slope])) >= most

@@ -14,13 +14,13 @@ matrices visited do have one, and each orbit is run again from a smaller ε to s
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import torch
 
 from dlnphase.costs.quadratic import Cost
 from dlnphase.critical.certify import TIE
@@ -33,6 +33,7 @@ from dlnphase.dynamics.state import Fixed, State
 from dlnphase.dynamics.step_control import check_decay
 from dlnphase.errors import InputError
 from dlnphase.networks.chain import Network
+from dlnphase.networks.products import balanced
 
 OPENED = 1e-4  # size ε^L that a new mode starts with, relative to what it will grow into
 # An orbit has arrived when ‖∇𝓛‖ has fallen below the first part of its largest value and a stable critical point of
@@ -226,14 +227,11 @@ class GreedyPath(Walk):
 
     def _same_from_smaller(self, start: MatrixPoint, reached: np.ndarray) -> bool | None:
         """Whether the orbit from a smaller ε ends in the same matrix; None where it was cut short of an end."""
-        end, reason = None, None
-        rtol = max(self.rtol, CHECK_RTOL)
-        for record, arrived in self._orbit(start, self.epsilon / CHECK, rtol, self.max_steps).records():
-            end, reason = record.A[0], None if arrived else record.reasons[0]
-        assert end is not None
-        if reason is not None:
+        orbit = self._orbit(start, self.epsilon / CHECK, max(self.rtol, CHECK_RTOL), self.max_steps)
+        ((last, arrived),) = deque(orbit.records(), maxlen=1)
+        if not arrived and last.reasons[0] is not None:
             return None
-        first, second = refine_matrix(reached, self.cost).A, refine_matrix(end, self.cost).A
+        first, second = refine_matrix(reached, self.cost).A, refine_matrix(last.A[0], self.cost).A
         return bool(np.linalg.norm(first - second) <= SAME * np.linalg.norm(first))
 
     def _orbit(self, start: MatrixPoint, epsilon: float, rtol: float, max_steps: int) -> _Orbit:
@@ -287,7 +285,7 @@ class _Orbit(State):
         max_steps: int, max_time: float | None,
     ) -> None:  # fmt: skip
         method = "stiff" if solvable(cost.cost) and cost.decay is None else "stabilised"
-        network = Network.from_weights([torch.as_tensor(w) for w in opened(start, cost, depth, epsilon)])
+        network = Network.of_arrays(opened(start, cost, depth, epsilon))
         # The new channel is far above round-off, and the directions that carry exactly nothing have no frame to align.
         self.flow = GradientFlow(
             network, cost.cost, rtol=rtol, tol=0.0, max_steps=max_steps, max_time=max_time, method=method,
@@ -328,10 +326,8 @@ def opened(point: MatrixPoint, cost: HostCost, depth: int, epsilon: float) -> li
     pair, slope = np.outer(x[:, 0], yt[0]), float(g[0]) - cost.first
     size = cost.mode_size(point.A, pair, slope, slope) ** (1 / depth)
     channels = np.append(s[:k] ** (1 / depth), epsilon * size)
-    left = np.column_stack([u[:, :k], x[:, 0]])
-    right = np.vstack([vt[:k], yt[0]])
-    middle = [np.diag(channels) for _ in range(depth - 2)]
-    return [channels[:, None] * right, *middle, left * channels]
+    right, left = np.column_stack([vt[:k].T, yt[0]]), np.column_stack([u[:, :k], x[:, 0]])
+    return balanced([right, *[np.eye(k + 1)] * (depth - 1), left], channels)
 
 
 def _padded(weights: list[np.ndarray], channels: int) -> list[np.ndarray]:

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.linalg import eigh_tridiagonal
 from torch import Tensor
 
 from dlnphase.backend import stream
@@ -96,15 +95,35 @@ def smallest_eigenvalues(network: Network, cost: Cost, threshold: float, *, dens
     """
     size = network.theta.shape[1]
     if size > dense:
-        return lanczos(lambda x: _apply(network, cost, x), size, threshold)
-    eye = torch.eye(size, dtype=network.theta.dtype, device=network.theta.device)
-    matrix = hessian_vector_product(network, cost, eye).cpu().numpy()
-    values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
+        return lanczos(hessian_operator(network, cost), size, threshold)
+    matrix, values, vectors = all_eigenpairs(network, cost)
     negative = int((values < -threshold).sum())
     used = max(negative, 1)
     residual = np.linalg.norm(matrix @ vectors[:, :used] - vectors[:, :used] * values[:used], axis=0).max()
     largest = float(np.abs(values).max())
     return Eigenpairs(float(values[0]), vectors[:, 0], negative, True, float(residual), largest, values)
+
+
+def all_eigenpairs(network: Network, cost: Cost) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The Hessian at a network of one member, (P, P), its eigenvalues, ascending, and eigenvectors as columns."""
+    eye = torch.eye(network.theta.shape[1], dtype=network.theta.dtype, device=network.theta.device)
+    matrix = hessian_vector_product(network, cost, eye).cpu().numpy()
+    return (matrix, *np.linalg.eigh((matrix + matrix.T) / 2))
+
+
+def hessian_operator(network: Network, cost: Cost) -> Callable[[np.ndarray], np.ndarray]:
+    """x ↦ Hx on host arrays (P,) at a network of one member."""
+
+    def apply(x: np.ndarray) -> np.ndarray:
+        v = torch.as_tensor(x.reshape(1, -1)).to(network.theta)
+        return hessian_vector_product(network, cost, v)[0].cpu().numpy().astype(float)
+
+    return apply
+
+
+def krylov_space(apply: Callable[[np.ndarray], np.ndarray], start: np.ndarray) -> KrylovSpace:
+    """The Krylov space of a start, with as much room as a search for eigenvalues is worth."""
+    return KrylovSpace(apply, start, int(min(start.size, MAX_LANCZOS, max(MEMORY // (8 * start.size), 20))))
 
 
 def lanczos(apply: Callable[[np.ndarray], np.ndarray], size: int, threshold: float) -> Eigenpairs:
@@ -119,11 +138,11 @@ def lanczos(apply: Callable[[np.ndarray], np.ndarray], size: int, threshold: flo
     if float(np.linalg.norm(first)) == 0.0:
         start = rng.standard_normal(size)
         return Eigenpairs(0.0, start / np.linalg.norm(start), 0, True, 0.0, 0.0)
-    space = KrylovSpace(apply, first, int(min(size, MAX_LANCZOS, max(MEMORY // (8 * size), 20))))
+    space = krylov_space(apply, first)
     for count in space.grow():
         if count % LOOK_EVERY == 0 and _settled(space, threshold):
             break
-    values, small = eigh_tridiagonal(space.diagonal, space.beside[:-1])
+    values, small, _ = space.ritz()
     negative = int((values < -threshold).sum())
     vectors = small[:, : max(negative, 1)].T @ space.basis
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -138,12 +157,7 @@ def lanczos(apply: Callable[[np.ndarray], np.ndarray], size: int, threshold: flo
 
 
 def _settled(space: KrylovSpace, threshold: float) -> bool:
-    """Whether the smallest Ritz pair and all negative ones have converged (β times a vector's last entry)."""
-    values, vectors = eigh_tridiagonal(space.diagonal, space.beside[:-1])
+    """Whether the smallest Ritz pair and all negative ones have converged."""
+    values, _, residuals = space.ritz()
     used = max(int((values < -threshold).sum()), 1)
-    return bool((np.abs(space.beside[-1] * vectors[-1, :used]) <= SETTLED * space.largest).all())
-
-
-def _apply(network: Network, cost: Cost, x: np.ndarray) -> np.ndarray:
-    v = torch.as_tensor(x.reshape(1, -1)).to(network.theta)
-    return hessian_vector_product(network, cost, v)[0].cpu().numpy()
+    return bool((residuals[:used] <= SETTLED * space.largest).all())

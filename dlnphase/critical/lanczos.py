@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import numpy as np
+from scipy.linalg import eigh_tridiagonal
 
 EXHAUSTED = 1e-13  # a vector of this length, relative to ‖H‖, is none: the space is closed
 
@@ -44,6 +45,11 @@ class KrylovSpace:
     def beside(self) -> np.ndarray:
         """What stands beside that diagonal, (k,); the last one leads out of the space."""
         return self._beside[: self._size]
+
+    def ritz(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Eigenvalues of H on the space, ascending, their vectors in its basis as columns, and ‖Hv − λv‖ of each."""
+        values, vectors = eigh_tridiagonal(self.diagonal, self.beside[:-1])
+        return values, vectors, np.abs(self.beside[-1] * vectors[-1])
 
     def grow(self) -> Iterator[int]:
         """Take in one vector more at each turn, and tell how many there are, until H leads no further or room ends."""

@@ -184,8 +184,7 @@ def is_decayed_minimum(point: MatrixPoint, host: HostCost, width: int) -> bool:
     Among matrices of its rank it has to be one. A further mode does not pay at L ≥ 3, however small it is; at L = 2 it
     does not where it gains no more than λ, and then the point is the global minimum, or where there is no room for it.
     """
-    assert host.decay is not None
-    if not point.converged:
+    if host.decay is None or not point.converged:
         return False
     if host.decay.depth <= 2 and point.next_mode == 0:
         return True

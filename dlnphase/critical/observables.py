@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlnphase.costs.interface import ConvexCost
+from dlnphase.costs.interface import ConvexCost, parts_of
 from dlnphase.critical.hessian import moving_products
 from dlnphase.critical.sharpness import SpectrumEnds, spectrum_ends
 from dlnphase.networks.chain import Network
@@ -111,10 +111,8 @@ def _ntk_velocity(network: Network, velocity: Tensor) -> Factors:
 
 
 def _covariance(scene: Scene) -> Arrays:
-    observations = scene.cost.observations
-    assert observations is not None  # refused otherwise before the run
-    net = scene.networks
-    return {"gradient_covariance": observations.gradient_covariance(net.product(), net.ntk_factors()).numpy()}
+    net, parts = scene.networks, parts_of(scene.cost, "record: found covariance")
+    return {"gradient_covariance": parts.gradient_covariance(net.product(), net.ntk_factors()).numpy()}
 
 
 def _weights(scene: Scene) -> Arrays:

@@ -11,13 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from scipy.linalg import eigh_tridiagonal
 
 from dlnphase.backend import stream
 from dlnphase.costs.quadratic import Cost
-from dlnphase.critical.hessian import MAX_LANCZOS, MEMORY, hessian_vector_product
-from dlnphase.critical.lanczos import KrylovSpace
+from dlnphase.critical.hessian import all_eigenpairs, hessian_operator, krylov_space
 from dlnphase.networks.chain import Network
 
 SMALL = 200  # parameters up to which all eigenvalues are computed
@@ -61,31 +58,18 @@ def spectrum_ends(
     """
     size = network.theta.shape[1]
     if size <= small:
-        eye = torch.eye(size, dtype=network.theta.dtype, device=network.theta.device)
-        matrix = hessian_vector_product(network, cost, eye).cpu().numpy()
-        values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
+        matrix, values, vectors = all_eigenpairs(network, cost)
         pair = vectors[:, [0, -1]]
         residual = float(np.linalg.norm(matrix @ pair - pair * values[[0, -1]], axis=0).max())
         return SpectrumEnds(float(values[0]), float(values[-1]), vectors[:, -1], residual, values)
-
-    def apply(x: np.ndarray) -> np.ndarray:
-        v = torch.as_tensor(x.reshape(1, -1)).to(network.theta)
-        return hessian_vector_product(network, cost, v)[0].cpu().numpy().astype(float)
-
     fresh = stream(0, "lanczos").standard_normal(size)
     fresh /= np.linalg.norm(fresh)
     start = fresh if near is None else near + FRESH * fresh
-    space = KrylovSpace(apply, start, int(min(size, MAX_LANCZOS, max(MEMORY // (8 * size), 20))))
+    space = krylov_space(hessian_operator(network, cost), start)
     used = [0, -1] if both else [-1]
     for count in space.grow():
-        if count % LOOK_EVERY == 0 and _ritz(space, used)[2] <= SETTLED * space.largest:
+        if count % LOOK_EVERY == 0 and space.ritz()[2][used].max() <= SETTLED * space.largest:
             break
-    values, vectors, residual = _ritz(space, used)
+    values, vectors, residuals = space.ritz()
     top = vectors[:, -1] @ space.basis
-    return SpectrumEnds(float(values[0]), float(values[-1]), top / np.linalg.norm(top), residual)
-
-
-def _ritz(space: KrylovSpace, used: list[int]) -> tuple[np.ndarray, np.ndarray, float]:
-    """Eigenvalues of the operator on the space, ascending, their vectors in its basis, the largest residual of some."""
-    values, vectors = eigh_tridiagonal(space.diagonal, space.beside[:-1])
-    return values, vectors, float(np.abs(space.beside[-1] * vectors[-1, used]).max())
+    return SpectrumEnds(float(values[0]), float(values[-1]), top / np.linalg.norm(top), float(residuals[used].max()))

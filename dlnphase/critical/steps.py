@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from scipy.linalg import eigh_tridiagonal
 
 from dlnphase.critical.lanczos import KrylovSpace
 
@@ -80,7 +79,7 @@ class Krylov:
             if left <= max(FORCING * self._norm, floor) or np.linalg.norm(step) > radius:
                 break
         self._basis = space.basis
-        values, vectors = eigh_tridiagonal(space.diagonal, space.beside[:-1])
+        values, vectors, _ = space.ritz()
         self.rising = bool(values[0] >= -NULL_DIRECTION * np.abs(values).max())
         kept = np.abs(values) > NULL_DIRECTION * np.abs(values).max()
         self._values, self._vectors = values[kept], vectors[:, kept]

@@ -23,6 +23,7 @@ import numpy as np
 from dlnphase.critical.hostcost import HostCost
 from dlnphase.critical.manifold import top_pair
 from dlnphase.critical.matrix import ZERO_MODE, MatrixPoint
+from dlnphase.networks.products import around_layers, balanced, product
 
 MAX_SWEEPS = 200
 CHEAPER = 0.5  # another pair of layers is taken when it costs less than this part of cutting W_L and W_1
@@ -106,8 +107,7 @@ def minimal_point(weights: Layers, point: MatrixPoint, cost: HostCost) -> Parame
     frames = [v, *_hidden_frames(weights, u, s, v), u]
     if cost.decay is not None and r:
         frames = _nearest_frames(weights, frames, s)
-        built = [(frames[i + 1] * s ** (1 / depth)) @ frames[i].T for i in range(depth)]
-        return _finish(weights, built, point, cost, "minimal", frames[1:-1])
+        return _finish(weights, balanced(frames, s ** (1 / depth)), point, cost, "minimal", frames[1:-1])
     cores = [frames[i + 1].T @ w @ frames[i] for i, w in enumerate(weights)]
     if r:
         cores = _refit(cores, np.diag(s))
@@ -198,9 +198,9 @@ def _cut_and_refit(weights: Layers, point: MatrixPoint, modes: _Modes, pairs: li
         before = current
         current = _cut(current, modes, pairs)
         if modes.goal.size:
-            current = _gauss_newton(current, modes)
+            current = _towards(modes.goal, current, modes.rows, modes.columns)
         current = _cut(current, modes, pairs)
-        error = float(np.abs(modes.rows.T @ _product(current) @ modes.columns - modes.goal).max(initial=0.0))
+        error = float(np.abs(modes.rows.T @ product(current) @ modes.columns - modes.goal).max(initial=0.0))
         last, moved = moved, max(float(np.abs(a - b).max()) for a, b in zip(current, before, strict=True))
         if not np.isfinite(moved):
             return None
@@ -240,15 +240,16 @@ def _orthonormal(vectors: np.ndarray) -> np.ndarray:
     return u[:, s > 1e-10 * s[0]]
 
 
-def _gauss_newton(weights: Layers, modes: _Modes) -> Layers:
-    """One step of least norm towards rowsᵀ A columns = goal."""
-    p, s = _ends(weights)
-    p = [x @ modes.columns for x in p]
-    s = [modes.rows.T @ x for x in s]
-    defect = modes.goal - modes.rows.T @ _product(weights) @ modes.columns
-    m, n = modes.goal.shape
+def _towards(
+    goal: np.ndarray, weights: Layers, rows: np.ndarray | None = None, columns: np.ndarray | None = None
+) -> Layers:
+    """One Gauss–Newton step of least norm towards rowsᵀ A columns = goal; without them towards A = goal."""
+    (p, s), defect = around_layers(weights), product(weights)
+    if rows is not None and columns is not None:
+        p, s, defect = [x @ columns for x in p], [rows.T @ x for x in s], rows.T @ defect @ columns
+    defect = goal - defect
     kernel = sum(np.kron(sl @ sl.T, pl.T @ pl) for sl, pl in zip(s, p, strict=True))
-    multiplier = np.linalg.lstsq(kernel, defect.ravel(), rcond=1e-12)[0].reshape(m, n)
+    multiplier = np.linalg.lstsq(kernel, defect.ravel(), rcond=1e-12)[0].reshape(goal.shape)
     return [w + sl.T @ multiplier @ pl.T for w, sl, pl in zip(weights, s, p, strict=True)]
 
 
@@ -258,25 +259,22 @@ def _refit(cores: Layers, goal: np.ndarray) -> Layers:
     size = float(np.abs(goal).max())
     best, best_error = cores, np.inf
     for _ in range(50):
-        error = float(np.abs(_product(cores) - goal).max())
+        error = float(np.abs(product(cores) - goal).max())
         if error >= 0.5 * best_error and best_error <= 1e-13 * size:
             break
         if error < best_error:
             best, best_error = cores, error
-        p, s = _ends(cores)
-        kernel = sum(np.kron(sl @ sl.T, pl.T @ pl) for sl, pl in zip(s, p, strict=True))
-        multiplier = np.linalg.lstsq(kernel, (goal - _product(cores)).ravel(), rcond=1e-12)[0].reshape(r, r)
-        cores = [w + sl.T @ multiplier @ pl.T for w, sl, pl in zip(cores, s, p, strict=True)]
+        cores = _towards(goal, cores)
     if best_error <= 1e-10 * size:
         return best
-    depth = len(cores)  # cores too far from the goal: take its balanced factors
-    return [np.diag(np.diag(goal) ** (1 / depth))] * depth
+    # Cores too far from the goal: take its balanced factors.
+    return balanced([np.eye(r)] * (len(cores) + 1), np.diag(goal) ** (1 / len(cores)))
 
 
 def _hidden_frames(weights: Layers, u: np.ndarray, s: np.ndarray, v: np.ndarray) -> list[np.ndarray]:
     """Orthonormal frames (n_l, r) of the learned channels: where the images of V going up and of U coming down meet."""
     depth = len(weights)
-    prefixes, suffixes = _ends(weights)
+    prefixes, suffixes = around_layers(weights)
     frames = []
     for layer in range(1, depth):
         up = prefixes[layer] @ v / s ** (layer / depth)
@@ -309,29 +307,11 @@ def _factors(point: MatrixPoint) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return u[:, : point.rank], s[: point.rank], vt[: point.rank].T
 
 
-def _ends(weights: Layers) -> tuple[Layers, Layers]:
-    """Products below (P_l) and above (S_l) each layer, l = 1 … L."""
-    below = [np.eye(weights[0].shape[1])]
-    for w in weights[:-1]:
-        below.append(w @ below[-1])
-    above = [np.eye(weights[-1].shape[0])]
-    for w in reversed(weights[1:]):
-        above.append(above[-1] @ w)
-    return below, above[::-1]
-
-
-def _product(weights: Layers) -> np.ndarray:
-    out = weights[0]
-    for w in weights[1:]:
-        out = w @ out
-    return out
-
-
 def _finish(
     start: Layers, built: Layers, point: MatrixPoint, cost: HostCost, form: str, frames: list[np.ndarray] | None = None
 ) -> ParameterPoint:
-    g = cost.gradient(_product(built))
-    below, above = _ends(built)
+    g = cost.gradient(product(built))
+    below, above = around_layers(built)
     rate = cost.decay.rate if cost.decay is not None else 0.0
     layers = zip(above, built, below, strict=True)
     squares = sum(float(np.sum((s.T @ g @ p.T + rate * w) ** 2)) for s, w, p in layers)

@@ -12,6 +12,7 @@ from dlnphase.backend import resolve_backend
 from dlnphase.critical import HostCost
 from dlnphase.detect.sources import PathSource
 from dlnphase.errors import InputError
+from dlnphase.networks.products import product
 from dlnphase.proofs.balls import Undecided
 from dlnphase.proofs.minimum import EndProof
 from dlnphase.proofs.path import Node, Progress, Tube, prove_path, start_tube
@@ -104,9 +105,7 @@ def _of_run(source: PathSource) -> Layers:
     start = build_start(config, source.task.cost, resolve_backend("cpu"), config.seed)
     place = start.members.tolist().index(trace.member)
     weights = [w[place].numpy().copy() for w in start.network.weights]
-    a = weights[0]
-    for w in weights[1:]:
-        a = w @ a
+    a = product(weights)
     if not np.allclose(a, trace.matrices[0], rtol=1e-12, atol=1e-12 * float(np.abs(a).max())):
         raise InputError("prove: the start drawn from the settings of the run is not the one it recorded")
     return weights

@@ -29,6 +29,7 @@ import torch
 
 from dlnphase.detect.linear import linear_layers
 from dlnphase.errors import DlnphaseError, InputError, RunError
+from dlnphase.networks.products import product
 from dlnphase.results.files import write_rows
 from dlnphase.results.journal import remove_leftovers_of, write_atomic
 from dlnphase.results.recording import load_recording
@@ -235,10 +236,7 @@ class _Log:
         """The layers as they are, or their product, copied."""
         weights = [w.detach() for w in self.layers]
         if self.product:
-            product = weights[0]
-            for w in weights[1:]:
-                product = w @ product
-            weights = [product]
+            weights = [product(weights)]
         # NumPy copies a small array several times as fast as torch does.
         return [np.array(w.to("cpu", _kept(w.dtype)).numpy()) for w in weights]
 

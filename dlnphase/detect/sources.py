@@ -309,7 +309,7 @@ def _from_weights(
     parts = []
     for start in range(0, t.size, max(CHUNK // size, 1)):
         chunk = slice(start, start + max(CHUNK // size, 1))
-        network = Network.from_weights([torch.as_tensor(w[chunk].astype(float)) for w in layers])
+        network = Network.of_arrays([w[chunk] for w in layers])
         a = network.product()
         slope = network.gradient(task.cost.gradient(a)) + decay * network.theta
         held = 0.5 * decay * network.theta.square().sum(1)

@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import torch
 
 from dlnphase.costs.interface import ConvexCost
 from dlnphase.detect.speed import ARRIVED, typical_speed
@@ -110,7 +109,7 @@ def _stretch(
     lasted = float(trace.time[index + 1] - trace.time[index])
     ours = lasted * (1.0 if speed is None else speed)  # the same stretch in the time of our flow
     steps = float(trace.step[index + 1] - trace.step[index])
-    network = Network.from_weights([torch.as_tensor(w) for w in start])
+    network = Network.of_arrays(start)
     out: list[tuple[Row, Layers]] = []
     end = trace.matrices[index]
     for record in gradient_flow(network, cost, rtol=rtol, max_time=ours, tol=0.0, weight_decay=decay):

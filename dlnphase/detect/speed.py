@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from dlnphase.costs.interface import ConvexCost
 from dlnphase.detect.trace import Layers, MemberTrace
@@ -73,7 +72,7 @@ def _flow_time(
     start: Layers, trace: MemberTrace, index: int, cost: ConvexCost, rtol: float, decay: float
 ) -> float | None:
     """The time our flow takes from a record to the next; None where it does not lead there."""
-    network = Network.from_weights([torch.as_tensor(w) for w in start])
+    network = Network.of_arrays(start)
     goal, before = float(trace.objective[index + 1]), None
     for record in gradient_flow(network, cost, rtol=rtol, tol=0.0, max_steps=FLOW_STEPS, weight_decay=decay):
         now = (float(record.time[0]), objective_of(record), float(record.gradient_norm[0]))

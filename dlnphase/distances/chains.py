@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from itertools import accumulate
 
 import torch
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from dlnphase.distances.gram import Bordered, Cholesky, Inverse, Sylvester
 from dlnphase.networks.chain import Network, split
+from dlnphase.networks.products import products_above, products_below
 
 DENSE_LIMIT = 1600  # above this many equations that meet, JJᵀ is applied, not formed
 ORTHOGONAL = 1e-12  # inner products of orthonormal columns below this are round-off
@@ -129,9 +131,7 @@ class Linearization:
         self.states: list[list[Tensor]] = []
         values = []
         for term, layers in zip(constraint.terms, self.layers, strict=True):
-            chain = [term.start]
-            for layer in layers:
-                chain.append(layer @ chain[-1])
+            chain = products_below([term.start, *layers])
             self.states.append(chain)
             values.append(term.read(chain[-1]) - term.target)
         self.sizes = [v.shape[1] for v in values]
@@ -265,11 +265,7 @@ class Linearization:
         like = self.network.theta
         last = torch.eye(rows, dtype=like.dtype, device=like.device).expand(like.shape[0], rows, rows)
         current = last if term.end is None else term.end.expand(like.shape[0], -1, -1)
-        out = [current]
-        for layer in reversed(layers[1:]):
-            current = current @ layer
-            out.append(current)
-        return out[::-1]
+        return products_above([*layers[1:], current])
 
     def _block(self, i: int, j: int, adjoints: list[list[Tensor]]) -> Tensor:
         first, second = self.constraint.terms[i], self.constraint.terms[j]
@@ -320,11 +316,9 @@ class Linearization:
     def _gram_diagonal(self) -> Tensor:
         parts = []
         for index, term in enumerate(self.constraint.terms):
-            total: Tensor | None = None
-            for x, y in zip(self._adjoints(index), self.states[index], strict=False):
-                piece = torch.einsum("bi,bk->bik", (x**2).sum(2), (y**2).sum(1)).flatten(1)
-                total = piece if total is None else total + piece
-            assert total is not None
+            pairs = zip(self._adjoints(index), self.states[index], strict=False)
+            pieces = (torch.einsum("bi,bk->bik", (x**2).sum(2), (y**2).sum(1)).flatten(1) for x, y in pairs)
+            total = reduce(torch.add, pieces)
             parts.append(total if term.basis is None else _basis_t(term.basis**2, total))
         return torch.cat(parts, 1)
 
@@ -334,10 +328,8 @@ class Linearization:
         out = []
         parts = multiplier.split(self.sizes, 1)
         for term, layers, states, part in zip(self.constraint.terms, self.layers, self.states, parts, strict=True):
-            adjoints = [term.spread(part, states[-1].shape[1])]
-            for layer in reversed(layers[1:]):
-                adjoints.append(layer.mT @ adjoints[-1])
-            out.append(adjoints[::-1])
+            spread = term.spread(part, states[-1].shape[1])
+            out.append(products_below([spread, *(layer.mT for layer in reversed(layers[1:]))])[::-1])
         return out
 
     def _joined(self, parts: Sequence[Tensor | None]) -> Tensor:

@@ -15,6 +15,7 @@ import numpy as np
 
 from dlnphase.distances.enclosures import Enclosed, up
 from dlnphase.networks.chain import Network
+from dlnphase.networks.products import products_below
 
 FAILURE = 1e-12  # probability that some bound on the norm of a layer that is not held fails, over a whole cell
 HALVINGS = 80  # of a bracket: more than a double can tell apart
@@ -41,7 +42,7 @@ class NormBounds:
         self.depth, self.batch = network.depth, network.batch
         self.shape = network.shape
         layers = [Enclosed.exact(w.double().cpu().numpy()) for w in network.weights]
-        self.below, self.above = _straight(layers), _straight([w.transposed() for w in reversed(layers)])
+        self.below, self.above = products_below(layers[:-1]), products_below([w.transposed() for w in layers[:0:-1]])
         held = [0, self.depth - 1]
         self.norm = [np.zeros(self.batch)] * self.depth
         failures = sqrt(2 * log(max(1, self.depth - 2) * self.batch / FAILURE))
@@ -75,14 +76,6 @@ class NormBounds:
         for index in range(first, last + 1):
             out = up(out * self.norm[index])
         return out
-
-
-def _straight(layers: list[Enclosed]) -> list[Enclosed]:
-    """Products of the first 1, 2, …, L−1 layers, the first rightmost."""
-    products = [layers[0]]
-    for layer in layers[1:-1]:
-        products.append(layer @ products[-1])
-    return products
 
 
 def expansion(

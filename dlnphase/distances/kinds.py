@@ -69,7 +69,8 @@ def saddle_constraint(network: Network, matrices: list[CriticalMatrix], groups: 
     if size:
         left_kept, right_kept = (torch.stack([getattr(m, s) for m in matrices]) for s in ("left_kept", "right_kept"))
         goal = left_kept.mT @ torch.stack([m.matrix for m in matrices]) @ right_kept
-        basis = None if matrices[0].basis is None else torch.stack([_basis_of(m) for m in matrices])
+        bases = [m.basis for m in matrices if m.basis is not None]  # all have one, or none has
+        basis = torch.stack(bases) if bases else None
         flat = goal.flatten(1)
         target = flat if basis is None else torch.einsum("bdk,bd->bk", basis, flat)
         terms.append(Term(tuple(range(depth)), False, right_kept, left_kept.mT, basis, target))
@@ -82,11 +83,6 @@ def saddle_constraint(network: Network, matrices: list[CriticalMatrix], groups: 
 def _attained(origin: Network, there: Network, residual: Tensor) -> Tensor:
     """‖θ − θ_0‖ of the members that are on the set, infinite for others, shape (B,)."""
     return torch.where(residual <= FEASIBLE, (there.theta - origin.theta).norm(dim=1), torch.inf)
-
-
-def _basis_of(matrix: CriticalMatrix) -> Tensor:
-    assert matrix.basis is not None
-    return matrix.basis
 
 
 def _balanced(death: Death, matrices: list[CriticalMatrix]) -> Network:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from dlnphase.backend import stream
 from dlnphase.distances.coarse import distinct
 from dlnphase.networks.batch import Batched
 from dlnphase.networks.chain import Network
+from dlnphase.networks.products import balanced
 
 DRAWS = 8  # frames drawn where the alignment may have several maxima
 HIGHER = 1e-6  # relative difference of the gain of an alignment that is another one
@@ -118,11 +120,9 @@ def carried(network: Network, first: Tensor, last: Tensor, *, backward: bool = F
 def overlay(network: Network, frames: list[Tensor], root: Tensor) -> Network:
     """W_l' = (1 − Π_l) W_l (1 − Π_{l−1}) + X_l diag(root) X_{l−1}ᵀ."""
     out = []
-    for index, layer in enumerate(network.weights):
-        below, above = frames[index], frames[index + 1]
+    for layer, factor, below, above in zip(network.weights, balanced(frames, root), frames, frames[1:], strict=False):
         rest = layer - (layer @ below) @ below.mT
-        rest = rest - above @ (above.mT @ rest)
-        out.append(rest + (above * root.unsqueeze(1)) @ below.mT)
+        out.append(rest - above @ (above.mT @ rest) + factor)
     return Network.from_weights(out)
 
 
@@ -149,9 +149,8 @@ def align_frames(network: Network, begin: Sequence[Tensor], root: Tensor) -> tup
             break
         previous = gain
     ends = zip(w, frames[1:], frames[:-1], strict=True)
-    total = sum(((above * weight) * _applied(layer, below)).sum((2, 3)) for layer, above, below in ends)
-    assert isinstance(total, Tensor)
-    return frames, total
+    parts = (((above * weight) * _applied(layer, below)).sum((2, 3)) for layer, above, below in ends)
+    return frames, reduce(torch.add, parts)
 
 
 def _applied(layer: Tensor, frames: Tensor) -> Tensor:

@@ -63,7 +63,7 @@ class FramedCost(State, Batched):
     structure: Fixed[str]
     left: Tensor
     right: Tensor
-    operator: Tensor | None
+    operator: Tensor
     minimizer: Tensor | None
     noise: Tensor | None
 
@@ -72,7 +72,8 @@ class FramedCost(State, Batched):
         d_out, d_in = cost.shape
         self.left = torch.eye(d_out, dtype=like.dtype, device=like.device).repeat(batch, 1, 1)
         self.right = torch.eye(d_in, dtype=like.dtype, device=like.device).repeat(batch, 1, 1)
-        self.operator = self.minimizer = self.noise = None
+        self.operator = self.left.new_empty((batch, 0))  # of a form that needs one
+        self.minimizer = self.noise = None
         self.structure = "general"
         if isinstance(cost, QuadraticCost):
             self.minimizer = cost.minimizer.double().repeat(batch, 1, 1)
@@ -102,7 +103,6 @@ class FramedCost(State, Batched):
         if self.minimizer is not None:
             turn_rows(self.minimizer.mT, i, head, tail)
         if self.structure == "right":
-            assert self.operator is not None
             turn_rows(self.operator, i, head, tail)
             turn_rows(self.operator.mT, i, head, tail)
         if self.structure == "dense":
@@ -112,7 +112,6 @@ class FramedCost(State, Batched):
 
     def _turn_operator(self, turn: Callable[[Tensor], None]) -> None:
         """Turn the rows of the symmetric matrix H, then its columns."""
-        assert self.operator is not None
         turn(self.operator)
         self.operator = self.operator.mT.contiguous()
         turn(self.operator)
@@ -168,7 +167,6 @@ class FramedCost(State, Batched):
         """H V, or |H| V for bounds, in the dtype of V."""
         if self.structure == "identity":
             return v
-        assert self.operator is not None
         operator = self.operator.abs() if absolute else self.operator
         if self.structure == "right":
             return (v.to(operator.dtype) @ operator).to(v.dtype)
@@ -180,12 +178,10 @@ class FramedCost(State, Batched):
             return k
         batch, _, columns = k.shape
         if self.structure == "right":
-            assert self.operator is not None
             d_in = self.operator.shape[-1]
             operator = self.operator.to(k.dtype)
             return torch.matmul(operator.unsqueeze(1), k.reshape(batch, -1, d_in, columns)).view(k.shape)
         if self.structure == "dense":
-            assert self.operator is not None
             return self.operator.to(k.dtype) @ k
         plain = self.original(a)
         turned = self.left.mT.unsqueeze(1) @ k.mT.reshape(batch, columns, *self.cost.shape) @ self.right.unsqueeze(1)

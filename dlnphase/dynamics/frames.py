@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -338,13 +339,11 @@ def _gram_times_block(network: Network, space: int, x: Tensor) -> Tensor:
 
 def _gram_times_axis(network: Network, space: int, i: int) -> Tensor:
     """M_l e_i, shape (B, n_l)."""
-    out: Tensor | None = None
+    terms = []
     if space > 0:
         w = network.weights[space - 1]
-        out = (w @ w[:, i].unsqueeze(-1)).squeeze(-1)
+        terms.append((w @ w[:, i].unsqueeze(-1)).squeeze(-1))
     if space < network.depth:
         w = network.weights[space]
-        term = (w.mT @ w[:, :, i].unsqueeze(-1)).squeeze(-1)
-        out = term if out is None else out + term
-    assert out is not None
-    return out
+        terms.append((w.mT @ w[:, :, i].unsqueeze(-1)).squeeze(-1))
+    return reduce(torch.add, terms)

@@ -9,11 +9,14 @@ Matrices in function space are vectorised row by row.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, reduce
 from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from dlnphase.networks.products import product, products_above, products_below
 
 
 class Network:
@@ -44,6 +47,11 @@ class Network:
                 raise ValueError(f"layers do not chain: {tuple(upper.shape)} after {tuple(lower.shape)}")
         dims = (layers[0].shape[2], *(w.shape[1] for w in layers))
         return cls(torch.cat([w.flatten(1) for w in layers], 1), dims)
+
+    @classmethod
+    def of_arrays(cls, weights: Sequence[np.ndarray]) -> Network:
+        """The same from arrays, on the CPU in float64."""
+        return cls.from_weights([torch.as_tensor(w, dtype=torch.float64) for w in weights])
 
     # ---- shape -----------------------------------------------------------------------------
     @property
@@ -85,39 +93,15 @@ class Network:
 
         Returns L+1 tensors of shapes (B, n_{l-1}, d_in); P_1 is the identity and the last is A.
         """
-        w = self.weights
-        out = [_identity(self.theta, self.dims[0])]
-        current = w[0]
-        out.append(current)
-        for layer in w[1:]:
-            current = layer @ current
-            out.append(current)
-        return out
+        return [_identity(self.theta, self.dims[0]), *products_below(self.weights)]
 
     def suffixes(self) -> list[Tensor]:
         """Products above each layer: S_l = W_L ⋯ W_{l+1} for l = 1, …, L, each (B, d_out, n_l); S_L is the identity."""
-        w = self.weights
-        out = [_identity(self.theta, self.dims[-1])]
-        if self.depth > 1:
-            current = w[-1]
-            out.append(current)
-            for layer in reversed(w[1:-1]):
-                current = current @ layer
-                out.append(current)
-        return out[::-1]
+        return [*products_above(self.weights[1:]), _identity(self.theta, self.dims[-1])]
 
     def product(self) -> Tensor:
         """End-to-end matrix A = W_L ⋯ W_1, shape (B, d_out, d_in), multiplied from its narrower end."""
-        w = self.weights
-        if self.dims[0] <= self.dims[-1]:
-            current = w[0]
-            for layer in w[1:]:
-                current = layer @ current
-        else:
-            current = w[-1]
-            for layer in reversed(w[:-1]):
-                current = current @ layer
-        return current
+        return product(self.weights) if self.dims[0] <= self.dims[-1] else reduce(torch.matmul, reversed(self.weights))
 
     # ---- derivatives -----------------------------------------------------------------------
     def gradient(self, g: Tensor, prefixes: list[Tensor] | None = None, suffixes: list[Tensor] | None = None) -> Tensor:

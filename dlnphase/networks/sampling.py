@@ -13,6 +13,7 @@ import numpy as np
 from dlnphase.backend import Backend, stream
 from dlnphase.errors import InputError
 from dlnphase.networks.chain import Network, parameter_count
+from dlnphase.networks.products import balanced
 
 
 def sigma_of(width: float, gamma: float) -> float:
@@ -63,7 +64,6 @@ def balanced_network(
     if rank > smallest:
         raise InputError(f"width: a matrix of rank {rank} does not fit through a layer of width {smallest}")
     depth = len(dims) - 1
-    root = np.diag(s[:rank] ** (1 / depth))
     frames = [vt[:rank].T]
     for index, n in enumerate(dims[1:-1]):
         frame = np.eye(n, rank)
@@ -71,5 +71,4 @@ def balanced_network(
             frame = np.linalg.qr(stream(rotation_seed, "weights", 1, index).standard_normal((n, rank)))[0]
         frames.append(frame)
     frames.append(u[:, :rank])
-    layers = [frames[i + 1] @ root @ frames[i].T for i in range(depth)]
-    return Network.from_weights([backend.tensor(w) for w in layers])
+    return Network.from_weights([backend.tensor(w) for w in balanced(frames, s[:rank] ** (1 / depth))])

@@ -13,6 +13,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from dlnphase.networks.products import around_layers
 from dlnphase.proofs.balls import Undecided, precision, upper
 from dlnphase.proofs.quadratic import BallCost
 
@@ -82,12 +83,7 @@ def layer_norms(layers: Layers) -> list[float]:
 def hessian(layers: Layers, cost: FloatCost) -> tuple[np.ndarray, float, float]:
     """(∇²𝓛 in floats, a bound of its rounding error in Frobenius norm, an upper bound of ‖∇C‖_F) at float weights."""
     depth = len(layers)
-    below, above = [np.eye(layers[0].shape[1])], [np.eye(layers[-1].shape[0])]
-    for w in layers[:-1]:
-        below.append(w @ below[-1])
-    for w in reversed(layers[1:]):
-        above.append(above[-1] @ w)
-    above.reverse()
+    below, above = around_layers(layers)
     a = layers[-1] @ below[-1]
     g = (cost.factor.T @ (cost.factor @ (a - cost.minimizer).ravel())).reshape(a.shape)
     fj = cost.factor @ np.hstack([np.kron(s, p.T) for s, p in zip(above, below, strict=True)])

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dlnphase.networks.products import around_layers
 from dlnphase.proofs.balls import (
     PRECISION,
     Ball,
@@ -199,18 +200,9 @@ def _gauss_newton(layers: Layers, cost: BallCost) -> Layers:
             best, least = current, size
             multiplier = np.linalg.lstsq(kernel, r, rcond=1e-15)[0]
             back = cost.data.adjoint(multiplier)
-        below, above = _ends(current)
+        below, above = around_layers(current)
         current = [w - s.T @ back @ p.T for w, s, p in zip(current, above, below, strict=True)]
     return best
-
-
-def _ends(weights: Layers) -> tuple[Layers, Layers]:
-    below, above = [np.eye(weights[0].shape[1])], [np.eye(weights[-1].shape[0])]
-    for w in weights[:-1]:
-        below.append(w @ below[-1])
-    for w in reversed(weights[1:]):
-        above.append(above[-1] @ w)
-    return below, above[::-1]
 
 
 __all__ = [

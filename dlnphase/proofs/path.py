@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from dlnphase.networks.products import product
 from dlnphase.proofs.balls import Ball, Balls, Undecided, exact, flint, norm_square, precision, root, upper
 from dlnphase.proofs.curvature import FloatCost, Layers, float_cost, parting_rate, third_bound
 from dlnphase.proofs.minimum import EndProof, prove_end
@@ -162,7 +163,7 @@ def _advance(tube: Tube, cost: BallCost, floats: FloatCost) -> float:
     bits = LIMB * tube.limbs
     step = TaylorStep([node_balls(w) for w in tube.nodes[-1]], cost, order=10 + bits // 6)
     start, radius = float_layers(tube.nodes[-1]), tube.radii[-1]
-    a = _product(start)
+    a = product(start)
     tube.slope[len(tube.nodes) - 1 :] = [float(step.norms[1])]
     residual = floats.factor @ (a - floats.minimizer).ravel()
     tube.excess[len(tube.nodes) - 1 :] = [0.5 * float(residual @ residual)]
@@ -243,10 +244,3 @@ def _floats(matrix: Balls) -> np.ndarray:
 def norm_of(layers: list[Balls]) -> Ball:
     """‖θ‖ of weights in balls."""
     return root(sum((norm_square(m) for m in layers), flint().arb(0)))
-
-
-def _product(layers: Layers) -> np.ndarray:
-    out = layers[0]
-    for w in layers[1:]:
-        out = w @ out
-    return out

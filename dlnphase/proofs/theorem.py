@@ -9,6 +9,7 @@ import numpy as np
 
 from dlnphase.critical import HostCost, find_visits, refine_matrix
 from dlnphase.critical.visits import MIN_PROMINENCE
+from dlnphase.networks.products import product
 from dlnphase.proofs.balls import PRECISION, Undecided, flint, interval, precision, upper
 from dlnphase.proofs.minimum import EndProof
 from dlnphase.proofs.path import Tube, about, float_layers
@@ -60,10 +61,7 @@ def conclude(
     refused: list[str] = []
     for node in _visited(tube, times, min_prominence):
         weights = float_layers(tube.nodes[node])
-        a = weights[0]
-        for w in weights[1:]:
-            a = w @ a
-        point = refine_matrix(a, host)
+        point = refine_matrix(product(weights), host)
         if not point.converged or point.next_mode == 0:
             continue
         try:

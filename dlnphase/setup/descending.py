@@ -6,10 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from dlnphase.costs.interface import ConvexCost
-from dlnphase.costs.observations import Observations
+from dlnphase.costs.interface import ConvexCost, parts_of
 from dlnphase.dynamics import Draws, Schedule, Update, learned_size, stable_step, updates
-from dlnphase.errors import InputError
 from dlnphase.networks.chain import Network
 from dlnphase.settings.dynamics import ROWS, DynamicsSettings
 
@@ -28,21 +26,11 @@ def build_draws(settings: DynamicsSettings, cost: ConvexCost, members: np.ndarra
     """
     if not settings.noisy:
         return None
-    observations = observations_of(cost, "label-noise: found" if settings.batch_size is None else "batch-size: found")
+    observations = parts_of(cost, "label-noise: found" if settings.batch_size is None else "batch-size: found")
     draws = Draws(
         observations, members, batch_size=settings.batch_size, label_noise=settings.label_noise or 0.0, seed=seed
     )
     return None if draws.batch_size is None and not draws.label_noise else draws
-
-
-def observations_of(cost: ConvexCost, found: str) -> Observations:
-    """What a cost is a sum over; InputError, which says what was found with it, where it does not tell."""
-    if cost.observations is None:
-        raise InputError(
-            f"{found} with a {cost.name} cost of {cost.kind} that does not say which entries, samples or measurements "
-            "it is a sum of; expected a task of this package"
-        )
-    return cost.observations
 
 
 def choose_step(

@@ -204,10 +204,10 @@ def _expected_cost(rank: int, context: Context) -> float | None:
     return context.cost.minimum_at_rank(rank)
 
 
-def _decayed_end(end: MatrixPoint, host: HostCost, width: int) -> dict[str, Any]:
+def _decayed_end(end: MatrixPoint, host: HostCost, decay: Decay, width: int) -> dict[str, Any]:
     """As :func:`_reached`, with weight decay; what is minimised is told with C_min."""
     value = host.objective(end.A, np.linalg.svd(end.A, compute_uv=False)[: end.rank])
-    known = is_least_with_decay(end, host, width)
+    known = is_least_with_decay(end, host, decay, width)
     return {"reached": "decayed-minimum" if known else "decayed-local-minimum", "reachable": value + host.minimum}
 
 
@@ -216,7 +216,7 @@ def _reached(end: Visited | None, host: HostCost, cost: ConvexCost, width: int) 
     if end is None:
         return {}
     if host.decay is not None:
-        return _decayed_end(end.point, host, width)
+        return _decayed_end(end.point, host, host.decay, width)
     if not cost.attained:
         return {"reached": "no-minimum", "reachable": cost.minimum}
     if not end.held:
@@ -229,8 +229,7 @@ def _change(path: MemberPath, square_norm: float, context: Context) -> tuple[flo
     """‖θ_end − θ_0‖/‖θ_0‖ and ‖K_end − K_0‖_F/‖K_0‖_F; NaN where the end was not kept."""
     if path.start is None or path.end is None:
         return float("nan"), float("nan")
-    first = Network.from_weights([torch.as_tensor(w, dtype=torch.float64) for w in path.start])
-    last = Network.from_weights([torch.as_tensor(w, dtype=torch.float64) for w in path.end])
+    first, last = Network.of_arrays(path.start), Network.of_arrays(path.end)
     moved = float(torch.linalg.vector_norm(last.theta - first.theta))
     if context.unreached is not None and context.network.representation != "full":
         lacking = max(square_norm - float(first.theta.square().sum()), 0.0)

@@ -20,7 +20,6 @@ from itertools import pairwise
 from math import ceil, log
 
 import numpy as np
-import torch
 
 from dlnphase.costs.interface import ConvexCost
 from dlnphase.critical import HostCost
@@ -28,6 +27,7 @@ from dlnphase.critical.visited import RANK_TOLERANCE
 from dlnphase.dynamics import gradient_descent
 from dlnphase.findings import RankJump
 from dlnphase.networks.chain import Network
+from dlnphase.networks.products import balanced
 from dlnphase.setup.resolved import Algorithm
 from dlnphase.training.recording import MemberPath
 
@@ -68,7 +68,7 @@ class Quiet:
 
     def ranks(self, layers: Sequence[np.ndarray]) -> list[int | None]:
         """The rank each network of a batch comes to, None where it is still on its way; layers (B, n_l, n_{l−1})."""
-        network = Network.from_weights([torch.as_tensor(w, dtype=torch.float64) for w in layers])
+        network = Network.of_arrays(layers)
         first = np.linalg.svd(network.product().numpy(), compute_uv=False)[:, 0]
         seen: list[list[np.ndarray]] = [[] for _ in first]
         lost: set[int] = set()
@@ -88,9 +88,8 @@ class Quiet:
         """Balanced layers with these matrices, shape (B, d_out, d_in), no wider than they need."""
         u, s, vt = np.linalg.svd(matrices, full_matrices=False)
         kept = min(self.width, s.shape[1])
-        root = s[:, :kept] ** (1 / self.depth)
-        middle = root[:, :, None] * np.eye(kept)
-        return [root[:, :, None] * vt[:, :kept], *[middle] * (self.depth - 2), u[:, :, :kept] * root[:, None, :]]
+        frames = [vt[:, :kept].mT, *[np.eye(kept)] * (self.depth - 1), u[:, :, :kept]]
+        return balanced(frames, s[:, :kept] ** (1 / self.depth))
 
 
 def _settled(before: np.ndarray, after: np.ndarray, first: float) -> int | None:

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
-import torch
 
 from dlnphase.costs.quadratic import Cost
 from dlnphase.dynamics.flow import gradient_flow
@@ -47,7 +46,7 @@ def with_dense_start(
     last = min(EARLY, len(time) - 1)
     marks = time[: last + 1]
     grid = np.unique(np.concatenate([np.linspace(a, b, PARTS + 1) for a, b in pairwise(marks)]))
-    network = Network.from_weights([torch.as_tensor(w, dtype=torch.float64) for w in start])
+    network = Network.of_arrays(start)
     again = gradient_flow(
         network,
         cost,

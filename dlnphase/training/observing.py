@@ -12,10 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 
 from dlnphase.backend import resolve_backend
-from dlnphase.costs.interface import ConvexCost
+from dlnphase.costs.interface import ConvexCost, parts_of
 from dlnphase.critical.observables import Scene, observe
 from dlnphase.critical.sharpness import stability_limit
 from dlnphase.dynamics.records import Record
@@ -27,7 +26,6 @@ from dlnphase.networks.chain import Network
 from dlnphase.observables import OBSERVABLES
 from dlnphase.results.observed import Observed
 from dlnphase.results.train import NetworkInfo
-from dlnphase.setup.descending import observations_of
 from dlnphase.training.recording import MemberPath
 
 MOST, LEAST = 54, 9  # records of one member in each of the two sets, where there is room, and in any case
@@ -108,7 +106,7 @@ def refuse_partless(names: Sequence[str], cost: ConvexCost) -> None:
     """InputError for what a cost has to be a known sum for, where it is not."""
     for name in names:
         if OBSERVABLES[name].parts:
-            observations_of(cost, f"record: found {name}")
+            parts_of(cost, f"record: found {name}")
 
 
 def refuse_lacking(names: Sequence[str], network: NetworkInfo) -> None:
@@ -146,7 +144,7 @@ def look_at(
         layers: W_1, …, W_L, each of shape (R, n_l, n_{l−1}).
         t, step: of the records, shape (R,).
     """
-    networks = Network.from_weights([torch.as_tensor(w, dtype=torch.float64) for w in layers])
+    networks = Network.of_arrays(layers)
     scene = Scene(networks, networks.select([0]), cost.to(resolve_backend("cpu")), decay)
     return Observed(np.full(len(t), member), t, step.astype(np.int64), observe(scene, names))
 

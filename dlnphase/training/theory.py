@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import torch
 
 from dlnphase.findings import RankTransition
 from dlnphase.networks.chain import Network
@@ -122,7 +121,7 @@ def _growth_rate(path: MemberPath, until: float) -> float | None:
 
 def _mean_eigenvalue(layers: Sequence[np.ndarray]) -> float:
     """tr K / D at some weights."""
-    network = Network.from_weights([torch.as_tensor(w, dtype=torch.float64) for w in layers])
+    network = Network.of_arrays(layers)
     traces = [
         float(left.diagonal(dim1=1, dim2=2).sum() * right.diagonal(dim1=1, dim2=2).sum())
         for left, right in network.ntk_factors()

@@ -19,6 +19,7 @@ from scipy.linalg import get_blas_funcs
 from dlnphase.costs.quadratic import Cost, QuadraticCost
 from dlnphase.dynamics.state import Fixed, Room, State
 from dlnphase.networks.chain import Network, parameter_count
+from dlnphase.networks.products import products_above, products_below
 
 NUMPY_UP_TO = 150_000  # parameters; beyond, arithmetic outweighs calls
 FEWER = 2  # times as many inputs as outputs from which products are formed from the outputs
@@ -192,7 +193,7 @@ class Chain(State):
     def _cost_slope(self, at: Vector, factor: float) -> Array:
         """−factor·∇C at A; forms the products below each layer, or above, on the way."""
         if self.from_above:
-            self.above = self._products_above(at)
+            self.above = products_above(at.layers[1:])
             self.a = self.above[0] @ at.layers[0]
             self.g = self._cost_gradient(self.a)
             return self.g * -factor
@@ -203,20 +204,6 @@ class Chain(State):
         self.below, self.a = below, lower
         self.g = self._cost_gradient(lower)
         return self.g * -factor
-
-    def _products_above(self, at: Vector) -> list[Array]:
-        """W_L⋯W_{l+1} for the layers l = 1, …, L − 1, each (d_out, n_l)."""
-        above = [at.layers[-1]]
-        for w in at.layers[-2:0:-1]:
-            above.append(above[-1] @ w)
-        return above[::-1]
-
-    def _products_below(self, at: Vector) -> list[Array]:
-        """W_l⋯W_1 for the layers l = 1, …, L − 1, each (n_l, d_in)."""
-        below = [at.layers[0]]
-        for w in at.layers[1:-1]:
-            below.append(w @ below[-1])
-        return below
 
     def _accumulate(self, out: Array, left: Array, right: Array, kappa: float) -> None:
         """out ← κ·out + left·rightᵀ, in place."""
@@ -259,8 +246,8 @@ class Chain(State):
         for l in range(self.depth - 1, 0, -1):
             s = at.layers[l] if s is None else s @ at.layers[l]
             self._above[l - 1] = Factor(s.T)
-        below = self._products_below(at) if self.from_above else self.below[:-1]
-        self._grams = [None, *(Factor(p) for p in below)]
+        products = products_below(at.layers[:-1]) if self.from_above else self.below[:-1]
+        self._grams = [None, *(Factor(p) for p in products)]
 
     def curvature(self) -> float:
         """Largest eigenvalue of the Gauss–Newton matrix JᵀHJ + λ at the point measured last, by power iteration.

@@ -18,6 +18,8 @@ Columns are scaled by what damps them before the matrix is factored: c K runs fr
 
 from __future__ import annotations
 
+from functools import reduce
+
 import torch
 from torch import Tensor
 
@@ -68,9 +70,8 @@ class Point:
 
     def slope_of(self, g: Tensor) -> Tensor:
         """‖Jᵀ g‖ = √⟨g, K g⟩, shape (B,)."""
-        total = sum(((left @ g) * (g @ right)).sum((-2, -1)) for left, right in self.factors)
-        assert isinstance(total, Tensor)
-        return total.clamp_min(0.0).sqrt()
+        terms = (((left @ g) * (g @ right)).sum((-2, -1)) for left, right in self.factors)
+        return reduce(torch.add, terms).clamp_min(0.0).sqrt()
 
 
 def seen(point: Point, cost: FramedCost, change: Tensor) -> Tensor:
