@@ -122,12 +122,9 @@ def _list(call: Call[PlotSettings]) -> int:
     if call.json:
         sys.stdout.write(json.dumps([asdict(line) for line in lines], ensure_ascii=False) + "\n")
         return 0
-    table = new_table("Results")
-    for name in ("result", "command", "settings that differ", "outcome"):
-        table.add_column(name, overflow="fold")
-    for line in lines:
-        table.add_row(*(Text(word) for word in (line.name, line.command, line.settings, line.outcome)))
-    stdout_console().print(table)
+    names = ("result", "command", "settings that differ", "outcome")
+    rows = [[Text(word) for word in (line.name, line.command, line.settings, line.outcome)] for line in lines]
+    stdout_console().print(new_table("Results", names, rows, fold=names))
     return 0
 
 

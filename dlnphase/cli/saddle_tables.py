@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from dlnphase.cli.console import stdout_console
-from dlnphase.cli.tables import SHARES, explain, new_table, number, percent, show
+from dlnphase.cli.tables import SHARES, new_table, show
 from dlnphase.detect.sentences import detect_sentence, visits_in_words
 from dlnphase.findings import counted
+from dlnphase.results.cells import MISSING, number, percent, told, visit_cells, visit_names
 from dlnphase.results.detect import DetectResult, VisitInfo
 
 if TYPE_CHECKING:
@@ -63,18 +65,17 @@ def print_checked(checked: Checked, source: str, *, json: bool, quiet: bool) -> 
         console.print(Text(checked.words, style="bold"), soft_wrap=True)
 
 
-def _table(title: str, result: DetectResult, *columns: str) -> Table:
-    table = new_table(title)
-    if len(result.path.members) > 1:
-        table.add_column("start", justify="right", no_wrap=True)
-    table.add_column("rank", justify="right", no_wrap=True)
-    for name in columns:
-        table.add_column(name, justify="right", no_wrap=True)
-    return table
-
-
-def _first(result: DetectResult, visit: VisitInfo) -> list[str]:
-    return [*([str(visit.member)] if len(result.path.members) > 1 else []), str(visit.rank)]
+def _table(
+    title: str,
+    result: DetectResult,
+    names: Sequence[str],
+    rows: Iterable[tuple[VisitInfo, Sequence[Any]]],
+    words: str,
+    **columns: Sequence[str],
+) -> Table | None:
+    """A row for each of some visits; None where there are none."""
+    cells = [[*visit_cells(result, visit), *row] for visit, row in rows]
+    return new_table(title, [*visit_names(result), *names], cells, words, **columns) if cells else None
 
 
 def _zero(value: float, unit: float) -> str:
@@ -86,164 +87,121 @@ def _unit(result: DetectResult) -> float:
     return max((v.cost for v in result.visits), default=1.0) or 1.0
 
 
-def _visits(result: DetectResult) -> Table:
-    table = _table("Visits", result, "enter", "closest", "exit", "decades", "cost", "distance", "nearest")
+def _visits(result: DetectResult) -> Table | None:
+    rows = []
     for v in result.visits:
-        table.add_row(
-            *_first(result, v),
-            *(number(t) for t in (v.time.enter, v.time.closest, v.time.exit)),
-            f"{v.prominence:.1f}",
-            _zero(v.cost, _unit(result)),
-            number(v.distance if v.distance is not None else v.matrix_distance, 3),
-            number(v.nearest_distance, 3),
-        )
-    explain(
-        table,
+        times = [number(t) for t in (v.time.enter, v.time.closest, v.time.exit)]
+        distance = number(v.distance if v.distance is not None else v.matrix_distance, 3)
+        cost = _zero(v.cost, _unit(result))
+        rows.append((v, [*times, f"{v.prominence:.1f}", cost, distance, number(v.nearest_distance, 3)]))
+    names = ("enter", "closest", "exit", "decades", "cost", "distance", "nearest")
+    words = (
         "enter, closest, exit: times; decades: powers of ten by which ‖∇𝓛‖ sinks; cost: on the path at its closest; "
-        "distance: from there to the critical point in parameter space; nearest: to the nearest one found",
+        "distance: from there to the critical point in parameter space; nearest: to the nearest one found"
     )
-    return table
+    return _table("Visits", result, names, rows, words)
 
 
-def _certificates(result: DetectResult) -> Table:
-    table = _table("Critical points", result)
-    table.add_column("kind", no_wrap=True)
+def _certificates(result: DetectResult) -> Table | None:
     decay = result.path.weight_decay > 0
     symbol, what = ("μ", "C + (λ/2)‖θ‖²") if decay else ("λ", "𝓛")  # λ is the weight decay
-    for name in ("cost", "‖∇𝓛‖", f"{symbol} min", f"{symbol} < 0", "order", "descent"):
-        table.add_column(name, justify="right", no_wrap=True)
+    rows = []
     for v in result.visits:
         c, e = v.curvature, v.escape
-        table.add_row(
-            *_first(result, v),
-            Text(v.kind, style=KIND_STYLE.get(v.kind, "")),
-            _zero(v.critical_point.cost, _unit(result)),
-            f"{v.critical_point.gradient_norm:.0e}",
-            "–" if c is None else number(c.least),
-            "–" if c is None else f"{'' if c.complete else '≥ '}{c.negative_eigenvalues}",
-            "–" if e is None or e.order is None else str(e.order),
-            "–" if e is None or e.descent is None else f"{e.descent:.4f}",
-        )
-    explain(
-        table,
+        kind, point = Text(v.kind, style=KIND_STYLE.get(v.kind, "")), v.critical_point
+        cells = [kind, _zero(point.cost, _unit(result)), f"{point.gradient_norm:.0e}"]
+        cells += [
+            number(None if c is None else c.least),
+            told(c and f"{'' if c.complete else '≥ '}{c.negative_eigenvalues}"),
+        ]
+        cells += [told(e and e.order), MISSING if e is None or e.descent is None else f"{e.descent:.4f}"]
+        rows.append((v, cells))
+    names = ("kind", "cost", "‖∇𝓛‖", f"{symbol} min", f"{symbol} < 0", "order", "descent")
+    words = (
         f"{symbol}: eigenvalues of the Hessian of {what}, the least and how many are below zero; order: the power of a "
-        "step off the point with which the cost falls; descent: the fall obtained over the fall predicted",
+        "step off the point with which the cost falls; descent: the fall obtained over the fall predicted"
     )
-    return table
+    return _table("Critical points", result, names, rows, words, left=("kind",))
 
 
 def _decayed(result: DetectResult) -> Table | None:
     """What is minimised at the critical points of a path with weight decay, and whose zero eigenvalues are."""
-    if not result.path.weight_decay:
-        return None
-    what = "C + (λ/2)‖θ‖²"
-    table = _table("Weight decay", result, what, "(λ/2)‖θ‖²", "μ = 0", "rotations")
-    for v in result.visits:
+    rows = []
+    for v in result.visits if result.path.weight_decay else ():
         point, c = v.critical_point, v.curvature
         whole = None if point.penalty is None else point.cost + point.penalty
-        counts = ("–", "–") if c is None else (_count(c.zero_eigenvalues), _count(c.rotations))
-        table.add_row(*_first(result, v), number(whole, 6), number(point.penalty, 6), *counts)
-    explain(
-        table,
+        counts = (told(c and c.zero_eigenvalues), told(c and c.rotations))
+        rows.append((v, (number(whole, 6), number(point.penalty, 6), *counts)))
+    words = (
         "μ = 0: eigenvalues that are zero; rotations: how many are, since turning hidden spaces changes nothing. Where "
-        "there are no more of them and none is negative, the point is a minimum",
+        "there are no more of them and none is negative, the point is a minimum"
     )
-    return table
-
-
-def _count(value: int | None) -> str:
-    return "–" if value is None else str(value)
+    return _table("Weight decay", result, ("C + (λ/2)‖θ‖²", "(λ/2)‖θ‖²", "μ = 0", "rotations"), rows, words)
 
 
 def _answers(result: DetectResult) -> Table | None:
     """What the critical points would answer, where the cost is one of classes."""
-    points = [v.critical_point for v in result.visits]
-    told = [name for name in SHARES if any(getattr(point, name) is not None for point in points)]
-    if not told:
-        return None
-    table = _table("Answers of the critical points", result, *(SHARES[name] for name in told))
-    for v, point in zip(result.visits, points, strict=True):
-        table.add_row(*_first(result, v), *(percent(getattr(point, name)) for name in told))
-    explain(table, "right: the share of samples whose own class alone has the largest answer; at A = 0 none has")
-    return table
+    points = [(v, v.critical_point) for v in result.visits]
+    known = [name for name in SHARES if any(getattr(point, name) is not None for _, point in points)]
+    rows = [(v, [percent(getattr(point, name)) for name in known]) for v, point in points if known]
+    words = "right: the share of samples whose own class alone has the largest answer; at A = 0 none has"
+    return _table("Answers of the critical points", result, [SHARES[name] for name in known], rows, words)
 
 
 def _escapes(result: DetectResult) -> Table | None:
     """How each saddle is left: the growth of the next mode beside ‖∇C‖, and the direction."""
-    left = [(v, e) for v in result.visits if (e := v.escape) is not None and e.alignment is not None]
-    if not left:
-        return None
+    rows = [
+        (v, (number(e.rate), number(e.predicted_rate), f"{e.alignment:.4f}"))
+        for v in result.visits
+        if (e := v.escape) is not None and e.alignment is not None
+    ]
     rate = "s = ‖∇C‖ − λ" if result.path.weight_decay else "s = ‖∇C‖"
-    table = _table("How the saddles are left", result, "rate on the path", rate, "aligned with its top pair")
     less = ", less weight decay" if result.path.weight_decay else ""
-    for v, escape in left:
-        aligned = f"{escape.alignment:.4f}"
-        table.add_row(*_first(result, v), number(escape.rate), number(escape.predicted_rate), aligned)
-    explain(
-        table,
+    words = (
         f"s: the rate that theory gives the next mode, the largest singular value of −∇C there{less}; aligned: the "
-        "share of the way out that lies along the pair of singular vectors that belongs to it",
+        "share of the way out that lies along the pair of singular vectors that belongs to it"
     )
-    return table
+    names = ("rate on the path", rate, "aligned with its top pair")
+    return _table("How the saddles are left", result, names, rows, words)
 
 
 def _greedy(result: DetectResult) -> Table | None:
-    if not any(v.greedy is not None for v in result.visits):
-        return None
-    table = _table("Beside the greedy path (α → 0)", result, "cost", "greedy", "difference", "distance")
-    table.add_column("same point", no_wrap=True)
-    unit = _unit(result)
-    for v in result.visits:
-        g = v.greedy
-        if g is None:
-            table.add_row(*_first(result, v), _zero(v.cost, unit), "–", "–", "–", "–")
-            continue
-        table.add_row(
-            *_first(result, v), _zero(v.cost, unit), _zero(g.cost, unit), number(g.relative_difference, 2),
-            number(g.distance, 2), "yes" if g.same else "no",
-        )  # fmt: skip
-    explain(
-        table,
+    unit, rows = _unit(result), []
+    for v in result.visits if any(v.greedy is not None for v in result.visits) else ():
+        g, greedy = v.greedy, [MISSING] * 4
+        if g is not None:
+            apart = number(g.relative_difference, 2), number(g.distance, 2)
+            greedy = [_zero(g.cost, unit), *apart, "yes" if g.same else "no"]
+        rows.append((v, [_zero(v.cost, unit), *greedy]))
+    names = ("cost", "greedy", "difference", "distance", "same point")
+    words = (
         "greedy: cost of the saddle of that rank in the limit of vanishing initial weights; difference: of the costs, "
-        "over that of the origin; distance: of the matrices, over the norm of the last one",
+        "over that of the origin; distance: of the matrices, over the norm of the last one"
     )
-    return table
+    return _table("Beside the greedy path (α → 0)", result, names, rows, words, left=("same point",))
 
 
 def _proofs(result: DetectResult) -> Table | None:
-    if not any(v.proof is not None for v in result.visits):
-        return None
-    table = _table("Proved in ball arithmetic", result)
-    table.add_column("verdict", no_wrap=True)
-    for name in ("cost", "s = ‖∇C‖", "distance"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("reason")
-    for v in result.visits:
-        p = v.proof
-        if p is None or p.cost is None or p.rate is None:
-            verdict, reason = ("–", "") if p is None else (p.verdict, p.reason)
-            table.add_row(*_first(result, v), verdict, "–", "–", "–", reason)
-            continue
-        cost = _zero(p.cost[1], _unit(result))
-        table.add_row(*_first(result, v), p.verdict, cost, number(p.rate[1], 6), number(p.distance, 3), p.reason)
-    explain(table, "An exact critical point lies within the distance, and is no minimum (where s = 0, a global one).")
-    return table
+    rows = []
+    for v in result.visits if any(v.proof is not None for v in result.visits) else ():
+        p, numbers = v.proof, [MISSING] * 3
+        if p is not None and p.cost is not None and p.rate is not None:
+            numbers = [_zero(p.cost[1], _unit(result)), number(p.rate[1], 6), number(p.distance, 3)]
+        rows.append((v, [told(p and p.verdict), *numbers, p.reason if p is not None else ""]))
+    names = ("verdict", "cost", "s = ‖∇C‖", "distance", "reason")
+    words = "An exact critical point lies within the distance, and is no minimum (where s = 0, a global one)."
+    return _table("Proved in ball arithmetic", result, names, rows, words, left=("verdict",), fold=("reason",))
 
 
 def _theorem(result: DetectResult) -> Table | None:
     theorem = result.proof.theorem if result.proof is not None else None
     if theorem is None:
         return None
-    table = new_table("The flow from its start: " + theorem.verdict)
-    table.add_column("", no_wrap=True)
-    for name in ("time", "within"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for v in theorem.visits:
-        table.add_row(f"saddle of rank {v.rank}", number(v.time[0], 6), number(v.distance, 3))
+    rows = [(f"saddle of rank {v.rank}", number(v.time[0], 6), number(v.distance, 3)) for v in theorem.visits]
     end = theorem.end
     if end.verdict == "proved" and end.time is not None:
-        table.add_row("converges to a global minimum", number(end.time[0], 6), number(end.distance, 3))
-    steps = f"{counted(theorem.steps, 'step')} with {theorem.bits} bits"
-    words = f"{steps}; radius of the tube at the end {theorem.radius:.1e}."
-    explain(table, words + (f" Refused: {theorem.reason}." if theorem.reason else ""))
-    return table
+        rows.append(("converges to a global minimum", number(end.time[0], 6), number(end.distance, 3)))
+    words = f"{counted(theorem.steps, 'step')} with {theorem.bits} bits; radius of the tube at the end "
+    words += f"{theorem.radius:.1e}." + (f" Refused: {theorem.reason}." if theorem.reason else "")
+    title = "The flow from its start: " + theorem.verdict
+    return new_table(title, ("", "time", "within"), rows, words, left=("",))

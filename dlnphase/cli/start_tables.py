@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from dlnphase.cli.tables import MISSING, new_table_of, number
+from dlnphase.cli.tables import new_table
 from dlnphase.findings import Distributions, StartShare
+from dlnphase.results.cells import MISSING, number
 
 GROUNDS = {
     "visits": "",
@@ -16,15 +17,12 @@ GROUNDS = {
 
 def dwell_table(told: Distributions) -> Table:
     """Rank by rank, the times that starts stayed there."""
-    rows = [
-        [
-            str(d.rank), f"{d.starts}/{told.starts}", number(d.median), f"{number(d.q25)} – {number(d.q75)}",
-            f"{number(d.q10)} – {number(d.q90)}", number(d.mean), number(d.std, 2),
-        ]
-        for d in told.dwells
-    ]  # fmt: skip
+    rows = []
+    for d in told.dwells:
+        spans = (number(d.median), f"{number(d.q25)} – {number(d.q75)}", f"{number(d.q10)} – {number(d.q90)}")
+        rows.append((str(d.rank), f"{d.starts}/{told.starts}", *spans, number(d.mean), number(d.std, 2)))
     names = ("rank", "left by", "median", "25–75 %", "10–90 %", "mean", "± std")
-    return new_table_of(f"Dwell times over {told.starts} starts", names, rows, _words(told))
+    return new_table(f"Dwell times over {told.starts} starts", names, rows, _words(told))
 
 
 def _words(told: Distributions) -> str:
@@ -43,7 +41,7 @@ def jump_table(told: Distributions) -> Table:
     words = "95 % interval: of the probability behind the share (Wilson)"
     left = told.starts - sum(e.ended.starts for e in told.ends)
     words += f"; {left} diverged and ended at no rank" if left else ""
-    return new_table_of("Jumps and ends", names, rows, words + GROUNDS[told.jumps_by])
+    return new_table("Jumps and ends", names, rows, words + GROUNDS[told.jumps_by])
 
 
 def _share(share: StartShare) -> list[str]:

@@ -8,14 +8,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dlnphase.cli.tables import REGIME_STYLE, explain, new_table, number, regime_text, show
+from dlnphase.cli.tables import REGIME_STYLE, new_table, regime_text, show
 from dlnphase.findings import DecayTheory, Exponent, counted
+from dlnphase.results.cells import MISSING, number, told
 from dlnphase.results.sweep import Cell, MinimumCell, SaddleCell, SweepResult
 from dlnphase.sweep.run import sweep_sentence
 
 COARSE = 0.01  # truncation from which a reader is told
 MAX_MODES = 5  # columns of modes under weight decay
 WIDE = 96  # columns from which the phase table has room for the ranks seen
+DISTANCES = ("to the minimum", "theory", "to the saddle", "theory")  # heads of four columns
 BOUND = {"at least": "≥ ", "at most": "≤ "}  # theory that is a bound
 MARKS = {"agrees": ("✓", "green"), "drifts": ("↗", "yellow"), "differs": ("✗", "red"), "open": ("", "")}
 LEGEND = {
@@ -65,21 +67,17 @@ def _headline(result: SweepResult) -> str:
 
 def _phases(result: SweepResult, wide: bool) -> Table:
     followed = wide and any(c.reasons is not None for c in result.cells)
-    table = new_table("Slopes d log(distance) / d log(width) ± 95 % of the draws (last change)")
-    table.add_column("γ", justify="right", no_wrap=True)
-    table.add_column("regime", no_wrap=True)
-    for name in ("to the minimum", "theory", "to the saddle", "theory"):
-        table.add_column(name, justify="right", no_wrap=True)
-    if followed:
-        table.add_column("ranks seen", overflow="fold")
+    rows = []
     for row in result.exponents:
         cells = [Text(f"{row.gamma:g}", style=REGIME_STYLE[row.regime]), regime_text(row.regime)]
         for exponent in (row.distance_to_minimum, row.distance_to_saddle):
             cells += [Text(_slope(exponent, wide)), _theory(exponent)]
         if followed:
             cells.append(Text(_ranks([c for c in result.cells if c.gamma == row.gamma])))
-        table.add_row(*cells)
-    return table
+        rows.append(cells)
+    names = ("γ", "regime", *DISTANCES, *(("ranks seen",) if followed else ()))
+    title = "Slopes d log(distance) / d log(width) ± 95 % of the draws (last change)"
+    return new_table(title, names, rows, left=("regime",), fold=("ranks seen",))
 
 
 def _slope(exponent: Exponent, wide: bool) -> str:
@@ -99,7 +97,7 @@ def _error(value: float) -> str:
 
 def _theory(exponent: Exponent) -> Text:
     if exponent.predicted is None:
-        return Text("–", style="dim")
+        return Text(MISSING, style="dim")
     mark, style = MARKS[exponent.verdict]
     return Text(_signed(exponent.predicted) + " ") + Text(mark, style=style)
 
@@ -117,43 +115,35 @@ def _legend(result: SweepResult) -> str:
 def _ranks(cells: list[Cell]) -> str:
     """Ranks gone through at the widest network that was followed."""
     followed = [c for c in cells if c.rank_transitions is not None]
-    return _path(followed[-1]) if followed else "–"
+    return _path(followed[-1]) if followed else MISSING
 
 
 def _path(cell: Cell) -> str:
     """The transitions that most starts made, as a chain; without any, the rank that came all at once."""
     rows = [t for t in cell.rank_transitions or () if 2 * t.starts >= cell.seeds]
     if not rows:
-        return "–" if cell.matrix_rank is None else f"all {cell.matrix_rank.mean:.2g}"
+        return MISSING if cell.matrix_rank is None else f"all {cell.matrix_rank.mean:.2g}"
     return "→".join(str(r) for r in [rows[0].from_rank, *(t.to_rank for t in rows)])
 
 
 def _distances(cells: list[Cell]) -> Table:
-    table = new_table(f"Distances at w = {cells[0].width:g}, mean over the starts")
-    table.add_column("γ", justify="right", no_wrap=True)
-    for name in ("to the minimum", "theory", "to the saddle", "theory"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("proved nearer", no_wrap=False, min_width=9)
-    table.add_column("nearest saddle", overflow="fold")
+    rows = []
     for cell in cells:
         m, s = cell.distance_to_minimum, cell.distance_to_saddle
         found = max(s.found, key=lambda name: s.found[name])
         several = f" ({s.found[found]}/{cell.seeds})" if s.found[found] < cell.seeds else ""
-        table.add_row(
-            f"{cell.gamma:g}", number(m.mean), _claimed(m), number(s.mean), _claimed(s), _nearer(cell),
-            found + several,
-        )  # fmt: skip
+        measured = (number(m.mean), _claimed(m), number(s.mean), _claimed(s))
+        rows.append((f"{cell.gamma:g}", *measured, told(cell.nearer and cell.nearer.verdict), found + several))
     words = "nearest saddle: which modes of the target are dead there, that is, carried by no weight at all"
     bounds = any(BOUND.get(claim) for c in cells for claim in (c.distance_to_minimum.claim, c.distance_to_saddle.claim))
     words += "; ≥, ≤: theory bounds the limit of wide networks" if bounds else ""
     sure = [c.nearer.probability for c in cells if c.nearer is not None and c.nearer.probability < 1]
     words += f"; proved nearer: with probability {_almost_one(min(sure))}" if sure else ""
-    explain(table, words)
+    title = f"Distances at w = {cells[0].width:g}, mean over the starts"
+    names = ("γ", *DISTANCES, "proved nearer", "nearest saddle")
+    table = new_table(title, names, rows, words, fold=("proved nearer", "nearest saddle"))
+    table.columns[names.index("proved nearer")].min_width = len("undecided")
     return table
-
-
-def _nearer(cell: Cell) -> str:
-    return "–" if cell.nearer is None else cell.nearer.verdict
 
 
 def _almost_one(probability: float) -> str:
@@ -167,33 +157,27 @@ def _claimed(cell: MinimumCell | SaddleCell) -> str:
 
 
 def _dynamics(cells: list[Cell]) -> Table:
-    table = new_table(f"Gradient flow at w = {cells[0].width:g}, mean over the starts")
-    table.add_column("γ", justify="right", no_wrap=True)
-    table.add_column("seen", no_wrap=True)
-    table.add_column("ranks", overflow="fold")
-    for name in ("escape", "moved", "NTK", "nuclear", "test"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for cell in cells:
-        if cell.reasons is None:
-            continue
+    rows = []
+    for cell in (cell for cell in cells if cell.reasons is not None):
         values = (cell.escape_time, cell.parameter_movement, cell.ntk_change, cell.nuclear_norm, cell.test_cost)
         numbers = (number(None if v is None else v.mean, 2) for v in values)
-        table.add_row(f"{cell.gamma:g}", regime_text(cell.regime_seen), _path(cell), *numbers)
-    explain(
-        table,
+        rows.append((f"{cell.gamma:g}", regime_text(cell.regime_seen), _path(cell), *numbers))
+    words = (
         "seen: the regime the paths tell; escape: time out of rank 0; moved, NTK: relative change of θ and of the "
-        "tangent kernel; nuclear, test: nuclear norm of A and test cost at the end",
+        "tangent kernel; nuclear, test: nuclear norm of A and test cost at the end"
     )
-    return table
+    names = ("γ", "seen", "ranks", "escape", "moved", "NTK", "nuclear", "test")
+    title = f"Gradient flow at w = {cells[0].width:g}, mean over the starts"
+    return new_table(title, names, rows, words, left=("seen",), fold=("ranks",))
 
 
 def _decayed(cells: list[tuple[Cell, DecayTheory]], depth: int) -> Table:
     """What weight decay leaves: a column per mode of a factorization, theory above, a row per γ below."""
     cell, theory = cells[0]
     modes, deep = theory.modes[:MAX_MODES], depth > 2
-    table = new_table(f"Weight decay, λ = {theory.decay:g}, at w = {cell.width:g}, mean over the starts")
-    for name in ("γ", "leaves while λ <", "left", *(f"mode of {mode.size:.4g}" for mode in modes)):
-        table.add_column(name, justify="right", no_wrap=True)
+    title = f"Weight decay, λ = {theory.decay:g}, at w = {cell.width:g}, mean over the starts"
+    names = ("γ", "leaves while λ <", "left", *(f"mode of {mode.size:.4g}" for mode in modes))
+    table = new_table(title, names, ())
     if modes:
         rows = (("λ_0", "pays"), ("λ_max", "largest")) if deep else ()
         for name, key in (*rows, ("decayed", "decayed")):
@@ -209,5 +193,5 @@ def _decayed(cells: list[tuple[Cell, DecayTheory]], depth: int) -> Table:
         words += "; up to λ_0 it costs less than no mode, above λ_max there is none" if deep else ""
     if len(theory.modes) > MAX_MODES:
         words += f"; the first {MAX_MODES} of {len(theory.modes)} modes"
-    explain(table, words)
+    table.caption = words
     return table

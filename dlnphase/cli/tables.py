@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dlnphase.findings import DecayTheory, Noise, NoiseFloor
-from dlnphase.results.train import TrainResult
+from dlnphase.findings import DecayTheory, ModeSpread, Noise, NoiseFloor
+from dlnphase.results.cells import MISSING, number, percent
+from dlnphase.results.train import Spread, TrainResult
 from dlnphase.training.sentences import train_sentence
 
 REGIME_STYLE = {"lazy": "cyan", "mean-field": "yellow", "saddle-to-saddle": "magenta"}
-MISSING = "–"
 MAX_SIZES = 4  # singular values shown per row
 SHARES = {"accuracy": "right", "test_accuracy": "right in test"}  # of answers: field → head of its column
 MAX_MODES = 10  # rows of the table of modes
+STARTS = ("± time", "starts")  # heads of the columns that tell how several starts vary
 
 
 def print_json(result: Any) -> None:
@@ -31,33 +32,39 @@ def print_json(result: Any) -> None:
     sys.stdout.write(json.dumps(json_ready(to_document(result)), ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def new_table(title: str) -> Table:
-    """An empty table in the style of this project."""
-    return Table(
-        title=title,
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-        padding=(0, 1),
-    )
+def new_table(
+    title: str,
+    names: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    words: str = "",
+    *,
+    left: Collection[str] = (),
+    fold: Collection[str] = (),
+) -> Table:
+    """A table in the style of this project.
 
-
-def new_table_of(title: str, names: Sequence[str], rows: Iterable[Sequence[str]], words: str = "") -> Table:
-    """A table of short cells, all at the right, and what explains it."""
-    table = new_table(title)
+    Args:
+        names: heads of its columns.
+        rows: their cells: texts, or rich's.
+        words: a line or two below it, for whoever meets its words for the first time; :func:`show` prints them.
+        left: columns whose cells stand at the left instead of the right.
+        fold: columns of longer texts, also at the left, which take as many lines as they need.
+    """
+    style: dict[str, Any] = {"title_justify": "left", "title_style": "bold", "box": box.SIMPLE_HEAD}
+    table = Table(title=title, caption=words or None, show_edge=False, pad_edge=False, padding=(0, 1), **style)
     for name in names:
-        table.add_column(name, justify="right", no_wrap=True)
+        if name in fold:
+            table.add_column(name, overflow="fold")
+        else:
+            table.add_column(name, justify="left" if name in left else "right", no_wrap=True)
     for row in rows:
         table.add_row(*row)
-    explain(table, words)
     return table
 
 
-def explain(table: Table, words: str) -> None:
-    """A line or two below a table, for whoever meets its words for the first time; :func:`show` prints them."""
-    table.caption = words or None
+def first_modes(rows: Sequence[Sequence[str]], last: int) -> list[Sequence[str]]:
+    """At most MAX_MODES rows, and below them the number of the last one that is left out."""
+    return [*rows[:MAX_MODES], *([[f"… {last}"]] if len(rows) > MAX_MODES else [])]
 
 
 def show(console: Console, table: Table) -> None:
@@ -67,13 +74,6 @@ def show(console: Console, table: Table) -> None:
     console.print(table)
     if words:
         console.print(Text(str(words), style="dim"))
-
-
-def number(value: float | None, digits: int = 4) -> str:
-    """A number for a table cell; a dash where there is none."""
-    if value is None or value != value:
-        return MISSING
-    return f"{value:.{digits}g}"
 
 
 def regime_text(regime: str | None) -> Text:
@@ -123,82 +123,54 @@ def _headline(result: TrainResult) -> Text:
 
 def _transitions(result: TrainResult) -> Table:
     several = bool(result.spread)
-    table = new_table("Rank transitions" + _over(result))
-    table.add_column("rank", no_wrap=True)
-    for name in ("time", "dwell", "step"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("cost", no_wrap=True)
-    table.add_column("decades", justify="right", no_wrap=True)
-    if several:
-        table.add_column("± time", justify="right", no_wrap=True)
-        table.add_column("starts", justify="right", no_wrap=True)
-    else:
-        table.add_column("modes then", overflow="fold")
+    rows = []
     for i, row in enumerate(result.rank_transitions):
-        cells = [
-            f"{row.from_rank} → {row.to_rank}",
-            number(row.time),
-            number(row.dwell),
-            str(row.step),
-            f"{number(row.cost_before)} → {number(row.cost_after, 3)}",
-            f"{row.prominence:.1f}",
-        ]
+        cells = [f"{row.from_rank} → {row.to_rank}", number(row.time), number(row.dwell), str(row.step)]
+        cells += [f"{number(row.cost_before)} → {number(row.cost_after, 3)}", f"{row.prominence:.1f}"]
         if several:
-            spread = result.spread[i]
-            cells += [number(spread.time_std, 2), f"{spread.members}/{len(result.members)}"]
+            cells += _over_starts(result.spread[i], result)
         else:
             shown = row.singular_values[: min(row.to_rank, MAX_SIZES)]
             cells.append(", ".join(number(s, 3) for s in shown) + (", …" if row.to_rank > MAX_SIZES else ""))
-        table.add_row(*cells)
-    after = "" if several else "; modes then: singular values of A after it"
-    explain(
-        table,
-        "time: of the steepest fall; dwell: the wait at the saddle before; decades: powers of ten by which ‖∇𝓛‖ "
-        f"sinks at that saddle{after}",
-    )
-    return table
+        rows.append(cells)
+    names = ("rank", "time", "dwell", "step", "cost", "decades", *(STARTS if several else ("modes then",)))
+    words = "time: of the steepest fall; dwell: the wait at the saddle before; decades: powers of ten by which ‖∇𝓛‖ "
+    words += "sinks at that saddle" + ("" if several else "; modes then: singular values of A after it")
+    title = "Rank transitions" + _over(result)
+    return new_table(title, names, rows, words, left=("rank", "cost"), fold=("modes then",))
+
+
+def _over_starts(spread: Spread | ModeSpread, result: TrainResult) -> list[str]:
+    """How a time varies over the starts, and how many of them it is of: the cells below STARTS."""
+    return [number(spread.time_std, 2), f"{spread.members}/{len(result.members)}"]
 
 
 def _modes(result: TrainResult) -> Table:
-    several = bool(result.mode_spread)
-    table = new_table("Modes" + _over(result))
-    met = result.noise.rank if result.noise is not None else None
-    names = ("mode", "size", "half of it at", "10–90 % rise", "apart") + (("± time", "starts") if several else ())
+    several, noise = bool(result.mode_spread), result.noise
+    met = noise.rank if noise is not None else None
+    doubt = "?" if noise is not None and noise.source == "measured" else ""
+    rows = []
+    for i, mode in enumerate(result.modes):
+        cells = [str(mode.mode), number(mode.size), number(mode.time), number(mode.rise, 3), number(mode.separation, 2)]
+        cells += _over_starts(result.mode_spread[i], result) if several else []
+        cells += [f"noise{doubt}" if mode.mode > met else "signal"] if met is not None else []
+        rows.append(cells)
+    names = ("mode", "size", "half of it at", "10–90 % rise", "apart", *(STARTS if several else ()))
     names += ("fits",) if met is not None else ()
-    for name in names:
-        table.add_column(name, justify="right", no_wrap=True)
-    for i, mode in enumerate(result.modes[:MAX_MODES]):
-        apart = "–" if mode.separation is None else f"{mode.separation:.2g}"
-        cells = [str(mode.mode), number(mode.size), number(mode.time), number(mode.rise, 3), apart]
-        if several:
-            spread = result.mode_spread[i]
-            cells += [number(spread.time_std, 2), f"{spread.members}/{len(result.members)}"]
-        if met is not None:
-            doubt = "?" if result.noise is not None and result.noise.source == "measured" else ""
-            cells.append(f"noise{doubt}" if mode.mode > met else "signal")
-        table.add_row(*cells)
-    if len(result.modes) > MAX_MODES:
-        table.add_row(f"… {len(result.modes)}", *([""] * (len(names) - 1)))
     words = "apart: time since the mode learned before it, over the mean of their rises; above 1 one by one"
-    explain(table, words + ("; fits: below, where the noise begins" if met is not None else "."))
-    return table
+    words += "; fits: below, where the noise begins" if met is not None else "."
+    return new_table("Modes" + _over(result), names, first_modes(rows, len(rows)), words)
 
 
 def _noise(result: TrainResult, noise: Noise) -> Table:
     """Rank by rank: the cost of the path, the cost that noise alone leaves, the test cost."""
-    title = f"Noise, σ = {noise.level:.4g} ({noise.source})"
-    table = new_table(title + _over(result))
     tested = any(floor.test_cost is not None for floor in noise.floors)
-    for name in ("rank", "time", "cost", "noise alone", *(("test cost",) if tested else ()), ""):
-        table.add_column(name, justify="right" if name else "left", no_wrap=True)
-    for floor in noise.floors[:MAX_MODES]:
-        cells = [str(floor.rank), number(floor.time), number(floor.cost)]
-        cells.append(_left_by_noise(noise, floor))
+    rows = []
+    for floor in noise.floors:
+        cells = [str(floor.rank), number(floor.time), number(floor.cost), _left_by_noise(noise, floor)]
         cells += [number(floor.test_cost)] if tested else []
         mark = "" if noise.rank is None or floor.rank < noise.rank else "after it"
-        table.add_row(*cells, "← the noise" if floor.rank == noise.rank else mark)
-    if len(noise.floors) > MAX_MODES:
-        table.add_row(f"… {noise.floors[-1].rank}")
+        rows.append([*cells, "← the noise" if floor.rank == noise.rank else mark])
     words = "noise alone: cost that noise of this σ leaves at the best matrix of that rank, ± its standard deviation"
     if noise.source == "measured":
         words += (
@@ -209,8 +181,9 @@ def _noise(result: TrainResult, noise: Noise) -> Table:
         words += "; ← the noise: the least rank at which it explains the cost"
     if any(floor.spread == 0 for floor in noise.floors):
         words += f"; {MISSING}: a matrix of that rank can fit any data there, noise leaves nothing"
-    explain(table, words)
-    return table
+    names = ("rank", "time", "cost", "noise alone", *(("test cost",) if tested else ()), "")
+    title = f"Noise, σ = {noise.level:.4g} ({noise.source})" + _over(result)
+    return new_table(title, names, first_modes(rows, noise.floors[-1].rank), words, left=("",))
 
 
 def _left_by_noise(noise: Noise, floor: NoiseFloor) -> str:
@@ -221,7 +194,6 @@ def _left_by_noise(noise: Noise, floor: NoiseFloor) -> str:
 
 
 def _plateaus(result: TrainResult) -> Table:
-    table = new_table("Cost at the visits" + _over(result))
     shown = result.theory.plateaus
     columns = {
         "rank": [str(p.rank) for p in shown],
@@ -235,47 +207,33 @@ def _plateaus(result: TrainResult) -> Table:
     for shares, name in SHARES.items():
         columns[name] = [percent(getattr(p, shares)) for p in shown]
     columns["λ"] = [number(p.learning_coefficient, 6) for p in shown]
-    told = {name: cells for name, cells in columns.items() if any(cell != MISSING for cell in cells)}
-    for name in told:
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in zip(*told.values(), strict=True):
-        table.add_row(*row)
+    seen = {name: cells for name, cells in columns.items() if any(cell != MISSING for cell in cells)}
     learned = "λ: learning coefficient of a network of these widths that computes a matrix of that rank (Aoyagi)"
-    explain(table, learned if "λ" in told else "")
-    return table
+    rows = zip(*seen.values(), strict=True)
+    return new_table("Cost at the visits" + _over(result), tuple(seen), rows, learned if "λ" in seen else "")
 
 
 def _decay(result: TrainResult, decay: DecayTheory) -> Table:
     """Mode by mode: what weight decay leaves of it, in theory and at the end."""
-    table = new_table(f"Weight decay, λ = {decay.decay:g}" + _over(result))
+    title = f"Weight decay, λ = {decay.decay:g}" + _over(result)
     deep = result.network.depth > 2
     leaves = f"leaves the origin while λ < {'about ' * deep}{number(decay.leaves, 3)}"
     leaves = f"a start {'of this size ' * deep}{leaves}, {'s_1·α^(L−2)' if deep else 's_1'}"
     if not decay.modes:
-        table.add_column("leaves the origin while λ <", justify="right")
-        table.add_column("left", justify="right")
-        table.add_row(number(decay.leaves), "yes" if decay.left else "no")
-        explain(table, leaves + "; s_1: largest singular value of −∇C at A = 0")
-        return table
-    for name in ("mode", "size", *(("λ_0", "λ_max") if deep else ()), "decayed", "at the end"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for mode in decay.modes[:MAX_MODES]:
+        words = leaves + "; s_1: largest singular value of −∇C at A = 0"
+        row = (number(decay.leaves), "yes" if decay.left else "no")
+        return new_table(title, ("leaves the origin while λ <", "left"), [row], words)
+    rows = []
+    for mode in decay.modes:
         bounds = [number(mode.pays), number(mode.largest)] if deep else []
-        table.add_row(str(mode.mode), number(mode.size), *bounds, number(mode.decayed), number(mode.measured))
-    if len(decay.modes) > MAX_MODES:
-        table.add_row(f"… {len(decay.modes)}")
+        rows.append([str(mode.mode), number(mode.size), *bounds, number(mode.decayed), number(mode.measured)])
+    names = ("mode", "size", *(("λ_0", "λ_max") if deep else ()), "decayed", "at the end")
     words = "decayed: size of the mode at the minimum that has it, "
     if not deep:
         words += "(s − λ)₊ of its size s in the target"
     else:
         words += "0 for λ above λ_max; up to λ_0 it costs less than no mode at all"
-    explain(table, f"{words}; {leaves}")
-    return table
-
-
-def percent(share: float | None) -> str:
-    """A share in percent; a dash for none."""
-    return MISSING if share is None else f"{100 * share:.2f} %"
+    return new_table(title, names, first_modes(rows, len(rows)), f"{words}; {leaves}")
 
 
 def _over(result: TrainResult) -> str:
@@ -289,12 +247,8 @@ def _zero(cost: float, result: TrainResult) -> float:
 
 
 def _predictions(result: TrainResult) -> Table:
-    table = new_table("Theory" + _over(result))
-    table.add_column("", overflow="fold")
-    table.add_column("predicted", justify="right", no_wrap=True)
-    table.add_column("measured", justify="right", no_wrap=True)
-    for prediction in result.theory.predictions.values():
-        table.add_row(prediction.formula, number(prediction.predicted), number(prediction.measured))
+    shown = result.theory.predictions.values()
+    rows = [(p.formula, number(p.predicted), number(p.measured)) for p in shown]
     words = {
         "α": "α = w^((1−γ)/2): scale of the initial weights",
         "s_1": "s_1: largest singular value of −∇C at A = 0",
@@ -302,6 +256,6 @@ def _predictions(result: TrainResult) -> Table:
         "θ": "θ: all weights",
         "s_i": "s_i: singular values of A",
     }
-    formulas = " ".join(p.formula for p in result.theory.predictions.values())
-    explain(table, "; ".join(meaning for sign, meaning in words.items() if sign in formulas))
-    return table
+    formulas = " ".join(p.formula for p in shown)
+    explained = "; ".join(meaning for sign, meaning in words.items() if sign in formulas)
+    return new_table("Theory" + _over(result), ("", "predicted", "measured"), rows, explained, fold=("",))

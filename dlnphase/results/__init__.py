@@ -18,7 +18,7 @@ Open
   for YAML;
 - `outdir.py`, `locks.py`, `journal.py`, `naming.py` for directories: who may write, where, and all or nothing;
 - `files.py`, `matrixfile.py`, `textcells.py` for arrays and text of users; `configfile.py` for ``--config``;
-- `provenance.py`, `reading.py`, `tabular.py`, `underway.py` for the rest.
+- `cells.py` for how numbers stand in tables; `provenance.py`, `reading.py`, `tabular.py`, `underway.py` for the rest.
 
 Keep
 

@@ -40,9 +40,7 @@ def write_atomic(path: Path, data: str | bytes | Callable[[IO[bytes]], None]) ->
     commit(path.parent, {path.name: data}, main=path.name)
 
 
-def commit(
-    directory: Path, files: Mapping[str, str | bytes | Callable[[IO[bytes]], None]], *, main: str
-) -> None:
+def commit(directory: Path, files: Mapping[str, str | bytes | Callable[[IO[bytes]], None]], *, main: str) -> None:
     """Write a set of files as one: at any moment the old set is there, or the new one, or a journal of the new one.
 
     Args:

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dlnphase.errors import InputError
+from dlnphase.results.cells import number
 
 if TYPE_CHECKING:
     import pandas
-
-DIGITS = 4  # significant, of the numbers in a notebook's table
 
 
 class Tabular:
@@ -77,5 +76,5 @@ def columns_of(rows: list[Mapping[str, Any]]) -> dict[str, np.ndarray]:
 
 def _shown(value: Any) -> str:
     if isinstance(value, (float, np.floating)):
-        return "–" if np.isnan(value) else f"{value:.{DIGITS}g}"
+        return number(float(value))
     return html.escape(str(value))
