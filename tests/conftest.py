@@ -9,7 +9,7 @@ import torch
 from hypothesis import settings
 
 from dlnphase.backend import Backend, resolve_backend
-from dlnphase.cli import app
+from dlnphase.cli import app, progress
 
 torch.set_num_threads(1)
 settings.register_profile("dlnphase", deadline=None, derandomize=True, max_examples=30)
@@ -38,7 +38,8 @@ def any_backend(request, device) -> Backend:
 
 @pytest.fixture
 def run(capfd, monkeypatch, tmp_path):
-    """Run a command line in an empty directory; returns exit code, stdout, stderr."""
+    """Run a command line in an empty directory; returns exit code, stdout, stderr, where no line comes by the clock."""
+    monkeypatch.setattr(progress, "PLAIN_FIRST", float("inf"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("COLUMNS", raising=False)
 

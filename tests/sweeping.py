@@ -14,8 +14,8 @@ from dlnphase.results.sweep import load_sweep
 
 FLAGS = ["sweep-gamma", "--gammas", "0.7,1.0,1.5", "--widths", "100,1e4,1e6", "--dim", "2", "-L", "2", "--seeds", "3"]
 SMALL = {"gammas": "0.7,1.0,1.5", "widths": "100,1e4,1e6", "shape": (2, 2), "depth": 2, "seeds": 3}  # the same
-LONG = ["sweep-gamma", "--gammas", "0.8,1.0,1.2", "--widths", "40:75:5", "--dim", "2", "-L", "2", "--seeds", "2", "-q"]
-LONG_CELLS = 24
+LONG = ["sweep-gamma", "--gammas", "0.8,1.0,1.2", "--widths", "40:65:5", "--dim", "2", "-L", "2", "--seeds", "2", "-q"]
+LONG_CELLS = 18
 
 
 def numbers(source) -> dict:

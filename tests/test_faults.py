@@ -26,7 +26,7 @@ from dlnphase.results.sweep import load_sweep
 from dlnphase.results.train import load_train
 from dlnphase.training.keeping import RECORDS_FILE, STATE_FILE
 
-RANDOM_KILLS = int(os.environ.get("DLNPHASE_KILLS", "24"))
+RANDOM_KILLS = int(os.environ.get("DLNPHASE_KILLS", "16"))
 SIGNALS = {n: getattr(signal, n) for n in ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP")}
 TASK = ["--task", "factorization", "--shape", "3x2", "--singular-values", "3,1", "-L", "2"]
 
@@ -42,7 +42,7 @@ class Command:
 
 
 COMMANDS = {
-    "train": Command(("train", *TASK, "-w", "8", "-g", "3"), ("run.yaml", "trajectory.npz"), load_train),
+    "train": Command(("train", *TASK, "-w", "8", "-g", "3"), ("run.yaml", "trajectory.npz"), load_train, 2),
     "batch": Command(
         ("train", *TASK, "-w", "8", "-g", "3", "--seeds", "3"), ("run.yaml", "trajectory.npz"), load_train, 3
     ),

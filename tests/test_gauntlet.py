@@ -366,6 +366,6 @@ def test_a_run_that_round_off_of_its_start_decides_says_so():
 
 @pytest.mark.parametrize("name", sorted(set(CLASSES) - FAULTY))
 def test_slice(name):
-    verdicts = [flows.judge(f"{name}:1:{number}") for number in range(1, 4)]
+    verdicts = [flows.judge(f"{name}:1:{number}") for number in range(1, 3)]
     assert [(v.command(), v.faults) for v in verdicts if v.status == "fails"] == []
     assert any(v.status == "agrees" for v in verdicts)

@@ -150,19 +150,19 @@ def wide(width, gamma):
 @pytest.mark.parametrize(("width", "gamma", "mild_to_the_end"), [(50, 1.5, True), (10**7, 2.0, False)])
 def test_a_path_that_is_not_mild_is_handed_over_and_stays_the_same(width, gamma, mild_to_the_end, monkeypatch):
     network, cost = wide(width, gamma)
-    stiff = list(gradient_flow(network, cost, rtol=1e-6, method="stiff"))
+    stiff = list(gradient_flow(network, cost, rtol=1e-5, method="stiff"))
     handed = []
     original = StabilisedFlow._hand_over
     monkeypatch.setattr(StabilisedFlow, "_hand_over", lambda self: (handed.append(self.time), original(self)))
-    outputs = [record.time[0] for record in stiff[10:-1:20]]
-    records = list(gradient_flow(network, cost, rtol=1e-6, output_times=outputs))
+    outputs = [record.time[0] for record in stiff[10:-1:30]]
+    records = list(gradient_flow(network, cost, rtol=1e-5, output_times=outputs))
     assert bool(handed) is not mild_to_the_end
     assert records[-1].reasons == stiff[-1].reasons == ["converged"]
     assert [r.step[0] for r in records] == list(range(len(records)))
     assert (np.diff([r.time[0] for r in records]) > 0).all()
     assert (np.diff([r.evaluations[0] for r in records]) > 0).all()
     found = {r.time[0]: r.A[0] for r in records}
-    for record in stiff[10:-1:20]:
+    for record in stiff[10:-1:30]:
         speed = np.linalg.norm(record.gradient_norm[0] ** 2 / cost.gradient(torch.as_tensor(record.A)))
         late = 1e-4 * record.time[0] * speed + 1e-4 * np.linalg.norm(record.A)
         assert np.linalg.norm(found[record.time[0]] - record.A[0]) < late

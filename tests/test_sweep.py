@@ -269,7 +269,7 @@ def test_kill_9_then_resume_gives_the_uninterrupted_file(jobs, uninterrupted, tm
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_no_process_outlives_a_sweep(number, tmp_path):
     """Neither a worker nor the server that forks them, however the sweep ends; nor do they say anything."""
     process = spawn(tmp_path / "run", "--jobs", "2")

@@ -289,7 +289,7 @@ def test_refined_points_are_critical_and_told_by_their_hessian(name, depth):
     cost, decay = COSTS[name], 0.02
     host = HostCost(cost, Decay(decay, depth))
     found = set()
-    for seed, size in ((0, 0.9), (1, 0.5)):
+    for seed, size in ((0, 0.9), (1, 0.5)) if depth == 3 else ((0, 0.9),):
         network = gaussian_network((3, *[5] * (depth - 1), 4), size, CPU, seed=seed)
         *_, record = gradient_flow(network, cost, weight_decay=decay, tol=0.0, max_time=20.0)
         for rank in range(4):

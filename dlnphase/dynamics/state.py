@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import fields, is_dataclass
+from functools import cache
 from typing import Annotated, Any, TypeVar, get_type_hints
 
 import numpy as np
@@ -57,6 +58,7 @@ class State:
                 setattr(self, name, Network(value["theta"], value["dims"]) if isinstance(there, Network) else value)
 
 
+@cache  # asked at every round, of every part
 def state_fields(cls: type[State]) -> tuple[str, ...]:
     """The fields of a class that are part of its state."""
     hints = get_type_hints(cls, include_extras=True)
