@@ -123,18 +123,7 @@ def nearest(
             found.append(nearest(*some, tol=tol, max_steps=max_steps, reach=near_by, to_beat=limit))
         return Nearest(*(torch.cat([getattr(f, field.name) for f in found]) for field in fields(Nearest)))
     restored = ROUGHLY_RESTORED if tol >= ROUGH else RESTORED
-    lin = constraint.at(start)
-    near = torch.ones_like(start.theta[:, 0], dtype=torch.bool)
-    if reach is not None:
-        near = ~(lin.vjp(lin.solve(lin.value)).norm(dim=1) > reach)
-    keep = torch.nonzero(near).flatten()
-    network, residual = start, torch.full_like(start.theta[:, 0], torch.inf)
-    if len(keep):
-        on_set, _, miss = restore(start.select(keep), constraint.select(keep), None, restored)
-        residual[keep] = miss
-        network = start.clone()
-        network.theta[keep] = on_set.theta
-    theta = network.theta.clone()
+    theta, residual = _onto(start, constraint, reach, restored)
     distance = (theta - origin.theta).norm(dim=1)
     distance = torch.where(residual <= FEASIBLE, distance, torch.inf)
     stationarity = torch.full_like(distance, torch.inf)
@@ -161,6 +150,20 @@ def nearest(
         steps[active] += 1
         active = active[moved]
     return Nearest(theta, distance, residual, stationarity, steps)
+
+
+def _onto(start: Network, constraint: Constraint, reach: Tensor | None, restored: float) -> tuple[Tensor, Tensor]:
+    """The starts moved onto the set (B, P), and their residuals (B,): infinite where the first step is too long."""
+    lin, theta = constraint.at(start), start.theta.clone()
+    residual = torch.full_like(theta[:, 0], torch.inf)
+    near = torch.ones_like(residual, dtype=torch.bool)
+    if reach is not None:
+        near = ~(lin.vjp(lin.solve(lin.value)).norm(dim=1) > reach)
+    keep = torch.nonzero(near).flatten()
+    if len(keep):
+        on_set, _, residual[keep] = restore(start.select(keep), constraint.select(keep), None, restored)
+        theta[keep] = on_set.theta
+    return theta, residual
 
 
 def _newton_direction(lin: Linearization, multiplier: Tensor, gradient: Tensor, stationarity: Tensor) -> Tensor:

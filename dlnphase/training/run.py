@@ -32,8 +32,9 @@ from dlnphase.settings import TrainSettings
 from dlnphase.setup.build import Start, build_backend, build_limit, build_start, build_task, task_info, thread_limit
 from dlnphase.setup.descending import build_draws, build_update, choose_step
 from dlnphase.setup.resolved import Algorithm, Continuous, settled
-from dlnphase.training.analysis import Context, analyse, combine
+from dlnphase.training.analysis import Context, analyse
 from dlnphase.training.basins import Quiet, basin_jumps
+from dlnphase.training.combining import combine
 from dlnphase.training.completed import completed_by
 from dlnphase.training.decayed import DecayedEnds, Unreached
 from dlnphase.training.distributions import distributions_of
