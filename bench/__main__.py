@@ -28,8 +28,9 @@ from dlnphase.costs.quadratic import QuadraticCost
 from dlnphase.costs.tasks import planted_task
 from dlnphase.dynamics import gradient_flow
 from dlnphase.networks.chain import Network
+from dlnphase.networks.representation import initial_network
 from dlnphase.networks.sampling import gaussian_network, hidden_dims, sigma_of
-from dlnphase.setup.representation import choose_representation, initial_network, represent
+from dlnphase.setup.representation import choose_representation, represent
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "benchmarks.md"

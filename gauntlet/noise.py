@@ -206,7 +206,8 @@ def run_law(design: Law, representation: str, seed: int) -> dict[str, np.ndarray
     from dlnphase.backend import resolve_backend
     from dlnphase.costs.quadratic import factorization
     from dlnphase.dynamics import Draws, HeavyBall, Muon, Update, gradient_descent
-    from dlnphase.setup.representation import choose_representation, initial_network
+    from dlnphase.networks.representation import initial_network
+    from dlnphase.setup.representation import choose_representation
 
     backend = resolve_backend("cpu")
     cost, members = factorization(TARGET, backend), np.arange(design.members)

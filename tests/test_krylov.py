@@ -16,8 +16,9 @@ from dlnphase.dynamics import gradient_flow
 from dlnphase.errors import InputError
 from dlnphase.networks.chain import Network
 from dlnphase.networks.krylov import project, reduced_dims, sample, truncate, unrevealed_square_norm
+from dlnphase.networks.representation import initial_network
 from dlnphase.networks.sampling import balanced_network, gaussian_network, hidden_dims
-from dlnphase.setup.representation import choose_representation, initial_network, represent
+from dlnphase.setup.representation import choose_representation, represent
 
 BACKEND = resolve_backend("cpu")
 

@@ -16,8 +16,9 @@ from dlnphase.distances import distance_to_minimum, distance_to_saddle
 from dlnphase.distances.changes import NormBounds, expansion, series
 from dlnphase.distances.enclosures import Enclosed
 from dlnphase.distances.lower import least_cost_of_value, lower_bounds
-from dlnphase.distances.representation import choose, draw
+from dlnphase.distances.representation import choose
 from dlnphase.networks.chain import Network
+from dlnphase.networks.representation import initial_network
 from dlnphase.networks.sampling import gaussian_network, hidden_dims, sigma_of
 
 CPU = resolve_backend("cpu")
@@ -27,7 +28,7 @@ FIVE = planted_task("factorization", (5, 5), (4.0, 3.2, 2.4, 1.6, 0.8), CPU).cos
 def _bounds(cost, depth, width, gamma, members=(0, 1)):
     held = choose(depth, width, cost, CPU, seed=0, member=0)
     sigma = sigma_of(width, gamma)
-    network = draw(held, depth, width, cost.shape, sigma, CPU, seed=0, members=tuple(members))
+    network = initial_network(held, depth, width, cost.shape, sigma, CPU, seed=0, members=tuple(members))
     return network, lower_bounds(network, cost, width=width, sigma=sigma, full=held.order is None)
 
 

@@ -27,12 +27,13 @@ from dlnphase.distances.critical import critical_matrices
 from dlnphase.distances.facts import facts_of
 from dlnphase.distances.kinds import saddle_constraint
 from dlnphase.distances.nearest import nearest
-from dlnphase.distances.representation import choose, draw
+from dlnphase.distances.representation import choose
 from dlnphase.distances.ways import Deaths, uniform_ways
 from dlnphase.dynamics import gradient_flow
 from dlnphase.errors import InputError
 from dlnphase.networks.chain import Network
 from dlnphase.networks.krylov import sample
+from dlnphase.networks.representation import initial_network
 from dlnphase.networks.sampling import gaussian_network, hidden_dims, sigma_of
 from gauntlet.cases import DISTANCE_CLASSES, case_of
 from gauntlet.reference.costs import cost_of
@@ -49,7 +50,7 @@ def _full(cost: QuadraticCost, depth: int, width: int, gamma: float, members) ->
 
 def _wide(cost: QuadraticCost, depth: int, width: int, gamma: float, members=(0, 1, 2, 3)) -> Network:
     held = choose(depth, width, cost, CPU, seed=0, member=0)
-    return draw(held, depth, width, cost.shape, sigma_of(width, gamma), CPU, seed=0, members=tuple(members))
+    return initial_network(held, depth, width, cost.shape, sigma_of(width, gamma), CPU, seed=0, members=tuple(members))
 
 
 def _certified(found, *, minimum: bool) -> None:

@@ -9,7 +9,8 @@ from dlnphase.backend import resolve_backend
 from dlnphase.costs.tasks import planted_task
 from dlnphase.distances import Exponent, crossing_point, crossings, distance_to_saddle, fit_exponent, measured_regime
 from dlnphase.distances.predictions import minimum_exponent, predicted_regime, saddle_exponent
-from dlnphase.distances.representation import choose, draw
+from dlnphase.distances.representation import choose
+from dlnphase.networks.representation import initial_network
 from dlnphase.networks.sampling import sigma_of
 
 CPU = resolve_backend("cpu")
@@ -52,7 +53,7 @@ def test_intervals_cover_the_truth_of_measured_distances():
     values = []
     for width in (20, 200, 2000):
         held = choose(2, width, cost, CPU, seed=0, member=0)
-        network = draw(held, 2, width, cost.shape, sigma_of(width, 0.7), CPU, seed=0, members=tuple(range(200)))
+        network = initial_network(held, 2, width, cost.shape, sigma_of(width, 0.7), CPU, members=tuple(range(200)))
         values.append(distance_to_saddle(network, cost, max_steps=10).distance.numpy())
     truth = fit_exponent((20, 200, 2000), values).slope
     for seeds in (4, 8):

@@ -11,8 +11,9 @@ from dlnphase.costs.tasks import planted_task
 from dlnphase.dynamics import gradient_flow
 from dlnphase.dynamics.stabilised import DORMAND_PRINCE, Chain, Stepper, chain, cheapest, fitting, tableaux
 from dlnphase.dynamics.stabilised_flow import StabilisedFlow
+from dlnphase.networks.representation import initial_network
 from dlnphase.networks.sampling import gaussian_network, sigma_of
-from dlnphase.setup.representation import choose_representation, initial_network
+from dlnphase.setup.representation import choose_representation
 
 CPU = resolve_backend("cpu")
 METHODS = (DORMAND_PRINCE, *tableaux())

@@ -16,7 +16,8 @@ from dlnphase.distances.deaths import uniform_death
 from dlnphase.distances.facts import facts_of
 from dlnphase.networks.chain import Network
 from dlnphase.networks.krylov import reduced_dims, sample
-from dlnphase.networks.sampling import gaussian_network, hidden_dims
+from dlnphase.networks.representation import Representation
+from dlnphase.networks.sampling import hidden_dims
 
 TOLERANCE = 2e-3
 LARGEST = 200  # hidden sizes that the pilot may reach
@@ -30,26 +31,15 @@ WORTHWHILE = 0.7  # a reduction that keeps more than this fraction of the width 
 
 
 @dataclass(frozen=True)
-class Held:
+class Held(Representation):
     """How networks are held.
 
     Attributes:
-        order: Krylov order, None for a full network.
-        hidden: hidden sizes computed with.
-        error: relative change of the pilot's distance from the order before (1 where there is none), 0 where nothing is
-            truncated.
         coarse: the reduction of lower order in which candidates compete first; None where the whole is small.
     """
 
-    order: int | None
-    hidden: tuple[int, ...]
     error: float
     coarse: Coarse | None = None
-
-    @property
-    def kind(self) -> str:
-        """``full`` or ``krylov``."""
-        return "full" if self.order is None else "krylov"
 
 
 def choose(
@@ -65,7 +55,7 @@ def choose(
     matrices = facts_of(cost, depth).saddles[:1]
     if held.order is None or not matrices or max(held.hidden) <= SMALL or max(held.hidden) > NARROW * width:
         return held
-    dims = (cost.shape[1], *([width] * (depth - 1)), cost.shape[0])
+    dims = hidden_dims(depth, width, cost.shape)
     lower = [reduced_dims(dims, k)[0][1:-1] for k in range(1, held.order)]
     lower = [
         hidden for hidden in lower if 2 * max(cost.shape) <= min(hidden) and max(hidden) <= COARSER * max(held.hidden)
@@ -84,9 +74,9 @@ def _pilot(network: Network, matrices: list[CriticalMatrix]) -> float:
 def _choose(
     depth: int, width: int, cost: QuadraticCost, backend: Backend, seed: int, member: int, order: int | None
 ) -> Held:
-    dims = (cost.shape[1], *([width] * (depth - 1)), cost.shape[0])
+    dims = hidden_dims(depth, width, cost.shape)
     matrices = facts_of(cost, depth).saddles[:1]
-    full = Held(None, dims[1:-1], 0.0)
+    full = Held(None, dims[1:-1], 0.0, True)
     if order is None and width <= FULL_BELOW:
         return full
     best: Held | None = None
@@ -97,23 +87,13 @@ def _choose(
         if order is None and max(hidden) >= WORTHWHILE * width:
             return full if width <= LARGEST_FULL or best is None else best
         if closed or not matrices:
-            return Held(k, hidden, 0.0)
+            return Held(k, hidden, 0.0, closed)
         if best is not None and max(hidden) > LARGEST:
             return full if best.error > POOR and width <= LARGEST_FULL else best
         network = sample(depth, width, cost.shape, width**-0.5, k, backend, seed=seed, members=[member])
         distance = _pilot(network, matrices)
         error = 1.0 if last is None else abs(distance / last - 1)
-        best, last = Held(k, hidden, error), distance
+        best, last = Held(k, hidden, error, False), distance
         if error <= TOLERANCE:
             break
     return full if best is None else best
-
-
-def draw(
-    held: Held, depth: int, width: int, shape: tuple[int, int], sigma: float, backend: Backend, *, seed: int,
-    members: tuple[int, ...],
-) -> Network:  # fmt: skip
-    """The starting networks, one per member."""
-    if held.order is None:
-        return gaussian_network(hidden_dims(depth, width, shape), sigma, backend, seed=seed, members=members)
-    return sample(depth, width, shape, sigma, held.order, backend, seed=seed, members=members)

@@ -10,6 +10,7 @@ Open
 - `chain.py` for the network and its formulas; ``Network.gradient`` is the slope of every dynamics over a batch;
 - `products.py` for products of layers, whatever holds them, and for balanced factors: nobody else writes the loop;
 - `sampling.py` for Gaussian and balanced starts; a start is drawn member by member, each from its own stream;
+- `representation.py` for how a network is held, full or reduced, and for drawing it so;
 - `batch.py` for some members of whatever dataclass tells about a batch;
 - `kernels.py` for sizes of tangent kernels from their Kronecker factors;
 - krylov/ for networks reduced to the hidden directions that gradients reach.

@@ -15,6 +15,8 @@ from dlnphase.errors import InputError
 from dlnphase.networks.chain import Network, parameter_count
 from dlnphase.networks.products import balanced
 
+WIDTH_LIMIT = 10**12
+
 
 def sigma_of(width: float, gamma: float) -> float:
     """σ = w^(−γ/2), the standard deviation of every initial weight."""
@@ -27,8 +29,16 @@ def alpha_of(width: float, gamma: float) -> float:
 
 
 def hidden_dims(depth: int, width: int, shape: tuple[int, int]) -> tuple[int, ...]:
-    """(d_in, w, …, w, d_out) for a network of that depth; shape is (d_out, d_in)."""
-    return (shape[1], *([width] * (depth - 1)), shape[0])
+    """(d_in, w, …, w, d_out) as Python integers for a network of that depth; shape is (d_out, d_in).
+
+    Raises:
+        InputError: for a depth below 1 or a width outside 1 … 1e12.
+    """
+    if depth < 1:
+        raise InputError(f"depth: found {depth}, expected an integer of at least 1")
+    if not 1 <= width <= WIDTH_LIMIT:
+        raise InputError(f"width: found {width}, expected an integer from 1 to {WIDTH_LIMIT:.0e}")
+    return (int(shape[1]), *([int(width)] * (depth - 1)), int(shape[0]))
 
 
 def gaussian_network(

@@ -19,6 +19,7 @@ from dlnphase.errors import InputError
 from dlnphase.findings import counted
 from dlnphase.networks.chain import Network, parameter_count
 from dlnphase.networks.krylov import unrevealed_square_norm
+from dlnphase.networks.representation import Representation, initial_network
 from dlnphase.networks.sampling import alpha_of, sigma_of
 from dlnphase.results.matrixfile import MatrixTable
 from dlnphase.results.train import NetworkInfo, TaskInfo
@@ -27,7 +28,7 @@ from dlnphase.settings.common import TASKS
 from dlnphase.setup import inputs
 from dlnphase.setup.convex import convex_task
 from dlnphase.setup.repeats import check_data, check_target
-from dlnphase.setup.representation import Representation, choose_representation, initial_network, represent
+from dlnphase.setup.representation import choose_representation, represent
 from dlnphase.setup.resolved import GaussianStart, Planted
 
 MAX_TASK_BYTES = 4 * 2**30  # a task whose own arrays would be larger is refused before they are made
@@ -194,7 +195,7 @@ def build_start(
         chosen, depth, width, cost.shape, sigma, backend, seed=seed, members=settings.seeds
     )  # fmt: skip
     norm = _square_norm(network)
-    if chosen.kind == "krylov" and chosen.order is not None:
+    if chosen.order is not None:
         rest = unrevealed_square_norm(depth, width, cost.shape, sigma, chosen.order, seed=seed, members=settings.seeds)
         norm = norm + rest
     info = NetworkInfo(depth, width, gamma, sigma, alpha, **_how(chosen), full_hidden=(width,) * (depth - 1))

@@ -11,9 +11,10 @@ from dlnphase.costs.quadratic import Cost
 from dlnphase.errors import InputError
 from dlnphase.networks.chain import Network, parameter_count
 from dlnphase.networks.krylov.project import Projection, Projector, project
-from dlnphase.networks.krylov.sample import full_dims, sample
+from dlnphase.networks.krylov.sample import sample
 from dlnphase.networks.krylov.sweeps import SIZE_LIMIT, reduced_dims
-from dlnphase.networks.sampling import gaussian_network
+from dlnphase.networks.representation import Representation
+from dlnphase.networks.sampling import hidden_dims
 from dlnphase.setup.pilot import SAFETY, disagreement
 
 REPRESENTATIONS = ("auto", "full", "krylov")
@@ -24,40 +25,6 @@ AUTO_SIZE = 400  # auto looks no further than this hidden size
 PILOT_PARAMETERS = 150_000  # a pair of orders with more parameters than this is extrapolated instead of run
 ORDER_GAIN = 10.0  # by which each order divides the error at least, measured 15 to 50
 COPIES = 16  # θ-sized arrays that a run keeps alive
-
-
-@dataclass(frozen=True)
-class Representation:
-    """How a network of width w is held, and what that costs in accuracy.
-
-    Attributes:
-        kind: ``full`` or ``krylov``.
-        order: Krylov order, None for ``full``.
-        hidden: hidden sizes of the network that is run.
-        error: the promised ε: each A(t) of the full network is met by the reduced one at a time within ε·t, up to
-            ε·max‖A‖_F. 0.0 where the representation is exact. None where no estimate was made.
-        exact: nothing is truncated.
-        extrapolated: the estimate is carried on from a lower order by a factor ORDER_GAIN an order.
-    """
-
-    kind: str
-    order: int | None
-    hidden: tuple[int, ...]
-    error: float | None
-    exact: bool
-    extrapolated: bool = False
-
-    def in_words(self) -> str:
-        """One line for people."""
-        sizes = "×".join(str(n) for n in self.hidden) or "none"
-        if self.kind == "full":
-            return f"full, hidden sizes {sizes}"
-        if self.exact:
-            return f"Krylov order {self.order}, hidden sizes {sizes}, exact"
-        how = "extrapolated" if self.extrapolated else "measured"
-        if self.error is None or not self.error < 1:
-            return f"Krylov order {self.order}, hidden sizes {sizes}, too coarse to promise anything ({how})"
-        return f"Krylov order {self.order}, hidden sizes {sizes}, times and matrices within {self.error:.1e} ({how})"
 
 
 def choose_representation(
@@ -94,34 +61,17 @@ def choose_representation(
     Raises:
         InputError: for an unknown word, a width or an order out of range, or full networks that do not fit in memory.
     """
-    dims = full_dims(depth, width, shape)
+    dims = hidden_dims(depth, width, shape)
     _check_words(representation, order)
     if representation == "full":
         require_memory(dims, backend, batch)
-        return Representation("full", None, dims[1:-1], 0.0, True)
+        return Representation(None, dims[1:-1], 0.0, True)
 
     def reduced(k: int) -> Network:
         return sample(depth, width, shape, sigma, k, backend, seed=seed, members=(member,))
 
     measure = _Measure(cost, weight_decay)
     return _choose(dims, reduced, measure, representation, order, tolerance, _affordable(dims, backend, batch))
-
-
-def initial_network(
-    chosen: Representation,
-    depth: int,
-    width: int,
-    shape: tuple[int, int],
-    sigma: float,
-    backend: Backend,
-    *,
-    seed: int = 0,
-    members: Sequence[int] = (0,),
-) -> Network:
-    """Draw i.i.d. N(0, σ²) networks in the chosen representation."""
-    if chosen.kind == "full" or chosen.order is None:
-        return gaussian_network(full_dims(depth, width, shape), sigma, backend, seed=seed, members=members)
-    return sample(depth, width, shape, sigma, chosen.order, backend, seed=seed, members=members)
 
 
 def represent(
@@ -141,7 +91,7 @@ def represent(
     """
     _check_words(representation, order)
     if representation == "full" or network.depth == 1:
-        return network, Representation("full", None, network.hidden, 0.0, True)
+        return network, Representation(None, network.hidden, 0.0, True)
     projector = Projector(network.select([0]))
     held: dict[int, Projection] = {}
 
@@ -152,7 +102,7 @@ def represent(
 
     measure = _Measure(cost, weight_decay)
     chosen = _choose(network.dims, reduced, measure, representation, order, tolerance, affordable=True)
-    if chosen.kind == "full" or chosen.order is None:
+    if chosen.order is None:
         return network, chosen
     known = held.get(chosen.order) if network.batch == 1 else None
     projection = known or project(network, chosen.order)
@@ -217,7 +167,7 @@ def _choose(
     affordable: bool,
 ) -> Representation:
     width = max(dims[1:-1], default=0)
-    full = Representation("full", None, dims[1:-1], 0.0, True)
+    full = Representation(None, dims[1:-1], 0.0, True)
     if len(dims) == 2:
         return full
     if order is not None:
@@ -259,7 +209,7 @@ def _estimate(
         if last is None and out and max(hidden) > AUTO_SIZE:
             break
         if exact:
-            out.append(Representation("krylov", k if last is None else last, hidden, 0.0, True))
+            out.append(Representation(k if last is None else last, hidden, 0.0, True))
             break
         if last is not None and k < last and _measurable(dims, k + 1):
             continue  # the next order will be measured itself
@@ -267,7 +217,7 @@ def _estimate(
             known, extrapolated = SAFETY * measure(reduced(k), reduced(k + 1)), False
         else:
             known, extrapolated = known / ORDER_GAIN, True
-        out.append(Representation("krylov", k, hidden, known, False, extrapolated))
+        out.append(Representation(k, hidden, known, False, extrapolated))
         if last is None and known <= tolerance:
             break
     return out

@@ -25,9 +25,10 @@ from dlnphase.distances import (
     saddle_claim,
 )
 from dlnphase.distances.lower import lower_bounds
-from dlnphase.distances.representation import Held, choose, draw
+from dlnphase.distances.representation import Held, choose
 from dlnphase.errors import RunError, describe
 from dlnphase.networks.chain import Network
+from dlnphase.networks.representation import initial_network
 from dlnphase.networks.sampling import sigma_of
 from dlnphase.results.sweep import Cell, CellTransition, Failure, Measured, MinimumCell, Nearer, SaddleCell
 from dlnphase.results.train import Member, TrainResult
@@ -102,7 +103,9 @@ def _measure(job: Job) -> list[Cell | Failure]:
     cost = require_quadratic(job.task.cost, "distances need").to(precise)
     order = settings.krylov_order if isinstance(settings.krylov_order, int) else None
     held = choose(settings.depth, width, cost, precise, seed=settings.seed, member=settings.seeds[0], order=order)
-    unit = draw(held, settings.depth, width, cost.shape, 1.0, precise, seed=settings.seed, members=settings.seeds)
+    unit = initial_network(
+        held, settings.depth, width, cost.shape, 1.0, precise, seed=settings.seed, members=settings.seeds
+    )  # fmt: skip
     starts = [unit.with_theta(unit.theta * sigma_of(width, gamma)) for gamma in job.gammas]
     batch = unit.with_theta(torch.cat([start.theta for start in starts]))
     draws = list(range(seeds)) * len(starts)

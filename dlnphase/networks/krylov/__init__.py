@@ -3,7 +3,7 @@
 The flow lives on the column spaces of the products below and above each layer. What these are at the start is
 known from a few sweeps; the rest of a layer never moves, and is never drawn.
 
-Enters: depth, width (up to ``WIDTH_LIMIT``), shape of A, an order (rounds of sweeps), a seed; or layers that
+Enters: depth, width (up to 1e12), shape of A, an order (rounds of sweeps), a seed; or layers that
 are given.
 Leaves: a :class:`~dlnphase.networks.chain.Network` with few hidden directions that moves as the full one does,
 with the same law; for given layers also the projections that were used; and the norm of what was left out.
@@ -24,11 +24,10 @@ Keep
 """
 
 from dlnphase.networks.krylov.project import Projection, project, truncate
-from dlnphase.networks.krylov.sample import WIDTH_LIMIT, sample, unrevealed_square_norm
+from dlnphase.networks.krylov.sample import sample, unrevealed_square_norm
 from dlnphase.networks.krylov.sweeps import reduced_dims
 
 __all__ = [
-    "WIDTH_LIMIT",
     "Projection",
     "project",
     "reduced_dims",

@@ -20,23 +20,10 @@ from dlnphase.backend import Backend, stream
 from dlnphase.errors import InputError
 from dlnphase.networks.chain import Network
 from dlnphase.networks.krylov.sweeps import Count, Sweep, reduced_dims
+from dlnphase.networks.sampling import hidden_dims
 
-WIDTH_LIMIT = 10**12
 # A member's streams are (member, _LAYERS) and (member, _REST, order); (member,) is the full representation's.
 _LAYERS, _REST = 1, 2
-
-
-def full_dims(depth: int, width: int, shape: tuple[int, int]) -> tuple[int, ...]:
-    """(d_in, w, …, w, d_out) as Python integers, after checking them; shape is (d_out, d_in).
-
-    Raises:
-        InputError: for a depth below 1 or a width outside 1 … 1e12.
-    """
-    if depth < 1:
-        raise InputError(f"depth: found {depth}, expected an integer of at least 1")
-    if not 1 <= width <= WIDTH_LIMIT:
-        raise InputError(f"width: found {width}, expected an integer from 1 to {WIDTH_LIMIT:.0e}")
-    return (int(shape[1]), *([int(width)] * (depth - 1)), int(shape[0]))
 
 
 def sample(
@@ -67,7 +54,7 @@ def sample(
         InputError: for a width or an order out of range.
     """
     _check_order(order)
-    dims = full_dims(depth, width, shape)
+    dims = hidden_dims(depth, width, shape)
     reduced_dims(dims, order)  # refuses what is too large before anything is drawn
     dice = _Dice(dims, [stream(seed, "weights", member, _LAYERS) for member in members])
     dice.run(order)
@@ -90,7 +77,7 @@ def unrevealed_square_norm(
     degrees of freedom, drawn from a stream of its own: the same for the same arguments, whoever asks first.
     """
     _check_order(order)
-    count = Count(full_dims(depth, width, shape))
+    count = Count(hidden_dims(depth, width, shape))
     count.run(order)
     freedom, out = count.unrevealed(), np.zeros(len(members))
     if freedom:
