@@ -6,7 +6,8 @@ so that a CPU and a CUDA run start from the same numbers. Global seeds are never
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import torch
@@ -50,6 +51,19 @@ class Backend:
     def tensor(self, array: np.ndarray) -> torch.Tensor:
         """Move a host array onto the device in the run's dtype."""
         return torch.as_tensor(np.asarray(array), dtype=self.dtype).to(self.device)
+
+
+class Movable:
+    """Of a frozen dataclass that holds tensors: the same elsewhere."""
+
+    def to(self, backend: Backend) -> Self:
+        """The same on another device and in another dtype; whole numbers stay whole."""
+        moved = {
+            name: v.to(backend.device, backend.dtype if v.is_floating_point() else v.dtype)
+            for name, v in vars(self).items()
+            if isinstance(v, torch.Tensor)
+        }
+        return replace(self, **moved)  # type: ignore[type-var]  # every dataclass that is Movable
 
 
 def resolve_backend(device: str = "auto", dtype: str = "float64", threads: int | None = None) -> Backend:

@@ -70,7 +70,7 @@ def test_derivatives_of_chains_equal_autograd(constraint):
         torch.testing.assert_close(lin.value[member], one(theta).detach(), rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(lin.jvp(v)[member], jacobian @ v[member], rtol=1e-11, atol=1e-11)
         torch.testing.assert_close(lin.vjp(multiplier)[member], jacobian.T @ multiplier[member], rtol=1e-11, atol=1e-11)
-        torch.testing.assert_close(lin.hvp(multiplier, v)[member], hessian @ v[member], rtol=1e-11, atol=1e-11)
+        torch.testing.assert_close(lin.bend(multiplier)(v)[member], hessian @ v[member], rtol=1e-11, atol=1e-11)
         torch.testing.assert_close(lin.gram()[member], jacobian @ jacobian.T, rtol=1e-11, atol=1e-11)
 
 

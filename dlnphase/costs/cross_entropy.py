@@ -62,10 +62,6 @@ class CrossEntropy(Loss):
         """The same change of every class."""
         return v.mean(-2, keepdim=True).expand(v.shape)
 
-    def to(self, backend: Backend) -> CrossEntropy:
-        """The same on another device."""
-        return CrossEntropy(self.labels.to(backend.device))
-
     def _index(self, z: Tensor) -> Tensor:
         return self.labels.view(1, -1, 1).expand(*z.shape[:-1], 1)
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dlnphase.backend import Backend
 from dlnphase.costs.minimise import Found
 from dlnphase.costs.sampled import Loss
 from dlnphase.errors import InputError
@@ -53,7 +52,3 @@ class Huber(Loss):
     def bend(self, z: Tensor, dz: Tensor) -> Tensor:
         """dz where |r| ≤ δ, else 0."""
         return torch.where((z - self.target).abs() <= self.delta, dz, 0.0)
-
-    def to(self, backend: Backend) -> Huber:
-        """The same on another device or in another dtype."""
-        return Huber(self.target.to(backend.device, backend.dtype), self.delta)

@@ -70,7 +70,3 @@ class Logistic(Loss):
     def separation(self, z: Tensor) -> Tensor:
         """The least sz, shape (B,)."""
         return (self.signs * z).masked_fill(self.signs == 0, float("inf")).flatten(1).amin(-1)
-
-    def to(self, backend: Backend) -> Logistic:
-        """The same on another device or in another dtype."""
-        return Logistic(self.signs.to(backend.device, backend.dtype), self.classes)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlnphase.backend import Backend
+from dlnphase.backend import Movable
 from dlnphase.costs.round_off import indistinct, resolved
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ DAMPING = 1e-3  # of the Hessian where it may vanish, times its largest value an
 
 
 @dataclass(frozen=True)
-class Found:
+class Found(Movable):
     """What is known of the least value of a cost.
 
     Attributes:
@@ -40,11 +40,6 @@ class Found:
     minimizer: Tensor | None
     attained: bool
     known: bool = True
-
-    def to(self, backend: Backend) -> Found:
-        """The same on another device or in another dtype."""
-        moved = None if self.minimizer is None else self.minimizer.to(backend.device, backend.dtype)
-        return Found(self.value, moved, self.attained, self.known)
 
 
 def minimise(cost: ConvexCost, *, metric: Tensor | None = None, bound: float | None = None) -> Found:

@@ -13,43 +13,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from dlnphase.backend import Backend
-from dlnphase.costs.sampling import Entries, Samples
-
-
-class Seen(Protocol):
-    """The part of :class:`dlnphase.costs.sampling.Sampling` that is needed here."""
-
-    @property
-    def count(self) -> int:
-        """How many entries, samples or measurements there are."""
-        ...
-
-    @property
-    def per_matrix(self) -> int:
-        """Numbers of Z for one matrix."""
-        ...
-
-    @property
-    def steepness(self) -> float:
-        """How much steeper than all of them one alone may be, weighed as much as all."""
-        ...
-
-    def predict(self, a: Tensor) -> Tensor:
-        """Z, shape (B, …)."""
-        ...
-
-    def pull_back(self, z: Tensor) -> Tensor:
-        """The transpose of :meth:`predict`, times the weight of each in the cost; shape (B, d_out, d_in)."""
-        ...
-
-    def spread(self, each: Tensor) -> Tensor:
-        """One number for each of them, shape (B, count), as what Z is multiplied with."""
-        ...
-
-    def squares(self, z: Tensor, left: Tensor, right: Tensor) -> Tensor:
-        """Σ_i ⟨left·G_i·right, G_i⟩ of the G_i that :meth:`pull_back` gives of each alone, shape (B,)."""
-        ...
+from dlnphase.backend import Movable
+from dlnphase.costs.sampling import Entries, Samples, Seen
 
 
 class Slopes(Protocol):
@@ -158,7 +123,7 @@ class Observations:
 
 
 @dataclass(frozen=True)
-class Data:
+class Data(Movable):
     """What a quadratic cost was made of, where it keeps it: operators or inputs, and the values or outputs.
 
     Attributes:
@@ -168,10 +133,6 @@ class Data:
 
     design: Tensor
     right: Tensor
-
-    def to(self, backend: Backend) -> Data:
-        """The same on another device or in another dtype."""
-        return Data(self.design.to(backend.device, backend.dtype), self.right.to(backend.device, backend.dtype))
 
     def observations(self, resolution: float) -> Observations:
         """Measurements, or samples of a regression."""

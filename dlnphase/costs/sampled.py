@@ -10,18 +10,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlnphase.backend import Backend
+from dlnphase.backend import Backend, Movable
 from dlnphase.costs.interface import ConvexCost
 from dlnphase.costs.minimise import Found, minimise
 from dlnphase.costs.observations import Observations
 from dlnphase.costs.sampling import CHUNK, Sampling
 
 
-class Loss:
+class Loss(Movable):
     """Losses ℓ_i on predictions Z of shape (B, …) with labels of shape (…); sums over all of them are taken.
 
-    A loss says ``total``, ``slope``, ``bend``, ``to``, and how it is made for the tasks that it fits (``of_targets``,
-    ``of_classes``). To have it as ``--cost``, give it a row in the table of ``settings/costs.py``.
+    A loss is a frozen dataclass that says ``total``, ``slope``, ``bend``, and how it is made for the tasks that it fits
+    (``of_targets``, ``of_classes``). To have it as ``--cost``, give it a row in the table of ``settings/costs.py``.
     """
 
     name: str
@@ -64,10 +64,6 @@ class Loss:
     def blind(self, v: Tensor) -> Tensor:
         """The part of V (on matrices) that the loss ignores although it is seen."""
         return torch.zeros_like(v)
-
-    def to(self, backend: Backend) -> Loss:
-        """The same on another device or in another dtype."""
-        raise NotImplementedError
 
 
 class SampledCost(ConvexCost):

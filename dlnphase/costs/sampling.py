@@ -12,14 +12,49 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from dlnphase.backend import Backend
+from dlnphase.backend import Backend, Movable
 from dlnphase.costs.round_off import indistinct
 
 CHUNK = 1 << 23  # numbers of Z that are worked on at once
 
 
-class Sampling(Protocol):
-    """A linear map A → Z."""
+class Seen(Protocol):
+    """A linear map A → Z of entries, samples or measurements: as much of it as a sum over them needs."""
+
+    @property
+    def count(self) -> int:
+        """How many entries, samples or measurements there are."""
+        ...
+
+    @property
+    def per_matrix(self) -> int:
+        """Numbers of Z for one matrix."""
+        ...
+
+    @property
+    def steepness(self) -> float:
+        """How much steeper than all of them one alone may be, weighed as much as all."""
+        ...
+
+    def predict(self, a: Tensor) -> Tensor:
+        """Z, shape (B, …)."""
+        ...
+
+    def pull_back(self, z: Tensor) -> Tensor:
+        """The transpose of :meth:`predict`, times the weight of each in the cost; shape (B, d_out, d_in)."""
+        ...
+
+    def spread(self, each: Tensor) -> Tensor:
+        """One number for each of them, shape (B, count), as what Z is multiplied with."""
+        ...
+
+    def squares(self, z: Tensor, left: Tensor, right: Tensor) -> Tensor:
+        """Σ_i ⟨left·G_i·right, G_i⟩ of the G_i that :meth:`pull_back` gives of each alone, shape (B,)."""
+        ...
+
+
+class Sampling(Seen, Protocol):
+    """A linear map A → Z that a cost can be made of."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -29,14 +64,6 @@ class Sampling(Protocol):
     @property
     def weight(self) -> float:
         """That of each prediction in the cost."""
-        ...
-
-    def predict(self, a: Tensor) -> Tensor:
-        """Z, shape (B, …)."""
-        ...
-
-    def pull_back(self, z: Tensor) -> Tensor:
-        """The transpose of :meth:`predict`, times the weight; shape (B, d_out, d_in)."""
         ...
 
     def unseen(self, v: Tensor) -> Tensor:
@@ -58,36 +85,13 @@ class Sampling(Protocol):
         ...
 
     @property
-    def per_matrix(self) -> int:
-        """Numbers of Z for one matrix."""
-        ...
-
-    @property
-    def count(self) -> int:
-        """How many entries, samples or measurements there are."""
-        ...
-
-    @property
-    def steepness(self) -> float:
-        """How much steeper than all of them one alone may be, weighed as much as all."""
-        ...
-
-    def spread(self, each: Tensor) -> Tensor:
-        """One number for each of them, shape (B, count), as what Z is multiplied with."""
-        ...
-
-    def squares(self, z: Tensor, left: Tensor, right: Tensor) -> Tensor:
-        """Σ_i ⟨left·G_i·right, G_i⟩ of the G_i that :meth:`pull_back` gives of each alone, shape (B,)."""
-        ...
-
-    @property
     def metric(self) -> Tensor | None:
         """Σ with ‖Z‖² = weight⁻¹·tr(A Σ Aᵀ), where inputs differ in size; None where entries are seen as they are."""
         ...
 
 
 @dataclass(frozen=True)
-class Entries:
+class Entries(Movable):
     """Z = the observed entries of A, held as a matrix with zeros elsewhere; each counts 1.
 
     Attributes:
@@ -113,10 +117,6 @@ class Entries:
     def unseen(self, v: Tensor) -> Tensor:
         """The entries outside Ω."""
         return (1 - self.mask) * v
-
-    def to(self, backend: Backend) -> Entries:
-        """The same on another device or in another dtype."""
-        return Entries(self.mask.to(backend.device, backend.dtype))
 
     @property
     def like(self) -> Tensor:

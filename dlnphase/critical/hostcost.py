@@ -6,9 +6,9 @@ import numpy as np
 import torch
 
 from dlnphase.backend import resolve_backend
-from dlnphase.costs.hessians import Hessian
 from dlnphase.costs.lengths import Lengths, of_metric
-from dlnphase.costs.quadratic import Cost
+from dlnphase.costs.own import complete
+from dlnphase.costs.quadratic import Cost, QuadraticCost
 from dlnphase.costs.round_off import indistinct, resolved
 from dlnphase.critical.decay import Decay
 
@@ -36,16 +36,12 @@ class HostCost:
 
     def __init__(self, cost: Cost, decay: Decay | None = None) -> None:
         self.decay, self.first = decay, 0.0 if decay is None else decay.first
-        given = getattr(cost, "minimizer", None)
-        eps = float(torch.finfo(given.dtype if given is not None else torch.float64).eps)
-        self.resolution = max(eps, float(getattr(cost, "resolution", 0.0)))
-        mover = getattr(cost, "to", None)
-        self.cost: Cost = mover(resolve_backend("cpu")) if mover is not None else cost
-        self.shape = self.cost.shape
-        self.minimum, self.attained = self.cost.minimum, bool(getattr(self.cost, "attained", True))
+        whole = complete(cost)
+        self.cost, self.resolution = whole.to(resolve_backend("cpu")), whole.resolution
+        self.shape, self.minimum, self.attained = self.cost.shape, self.cost.minimum, self.cost.attained
         self.scale = float(np.linalg.norm(self.gradient(np.zeros(self.shape))))
-        hessian: Hessian | None = getattr(self.cost, "hessian", None)
-        metric = getattr(self.cost, "metric", None)
+        hessian = self.cost.hessian if isinstance(self.cost, QuadraticCost) else None
+        metric = self.cost.metric
         self.is_quadratic = hessian is not None
         self._inverse = self._project = None
         self.lengths = Lengths() if metric is None else of_metric(metric.numpy(), self.resolution)
@@ -54,14 +50,14 @@ class HostCost:
             if hessian.has_modes:
                 self._project = hessian.projection(self.resolution)
         self._modes: np.ndarray | None = None
-        if metric is not None and self.attained and (least := getattr(self.cost, "minimizer", None)) is not None:
+        if metric is not None and self.attained and (least := self.cost.minimizer) is not None:
             u, s, _ = np.linalg.svd(self.lengths.flat(self.seen(least.numpy())), full_matrices=False)
             if s[-1] <= DISTINCT * s[0]:
                 self._modes = u[:, s > DISTINCT * s[0]]
         if decay is not None and not self.lengths.is_flat:
             self.lengths = Lengths()
         self.is_flat = self.lengths.is_flat
-        self.settled = not self.is_flat or bool(getattr(self.cost, "unique", False))
+        self.settled = not self.is_flat or self.cost.unique
 
     # ---- the cost -----------------------------------------------------------------------------
     def gradient(self, a: np.ndarray) -> np.ndarray:
@@ -147,10 +143,9 @@ class HostCost:
 
     def _unseen_part(self, a: np.ndarray) -> np.ndarray | None:
         """Â + what the cost does not see of A − Â, in the columns of Â where that has low rank; None if not known."""
-        minimizer, unseen = getattr(self.cost, "minimizer", None), getattr(self.cost, "unseen", None)
-        if minimizer is None or unseen is None:
+        if (minimizer := self.cost.minimizer) is None:
             return None
-        rest = unseen(torch.as_tensor(a)[None] - minimizer)
+        rest = self.cost.unseen(torch.as_tensor(a)[None] - minimizer)
         if rest is None:
             return None
         kept = rest[0].numpy()
@@ -202,8 +197,7 @@ class HostCost:
 
     def seen(self, d: np.ndarray) -> np.ndarray:
         """A matrix without what a cost that is not quadratic says it never sees."""
-        unseen = getattr(self.cost, "unseen", None)
-        rest = None if self.is_quadratic or unseen is None else unseen(torch.as_tensor(d)[None])
+        rest = None if self.is_quadratic else self.cost.unseen(torch.as_tensor(d)[None])
         return d if rest is None else d - rest[0].numpy()
 
     def difference(self, a: np.ndarray, b: np.ndarray) -> float:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from dlnphase.backend import stream
 from dlnphase.costs.quadratic import QuadraticCost
-from dlnphase.distances.chains import Constraint, Term
+from dlnphase.critical.hessian import hessian_vector_product
 from dlnphase.networks.chain import Network
 
 PENALTIES = (1.0, 1e1, 1e2, 1e3, 1e4, 1e6, 1e8, 1e10)
@@ -148,7 +148,7 @@ def _critical(point: Network, cost: QuadraticCost) -> Network:
 
 
 def hessian(network: Network, cost: QuadraticCost) -> Tensor:
-    """∇²𝓛, shape (B, P, P): JᵀHJ of the Gauss–Newton part and the second derivatives of the chain against ∇C."""
+    """∇²𝓛, shape (B, P, P)."""
     batch, size = network.theta.shape
     each = max(1, CHUNK // size**2)
     if batch > each:
@@ -156,11 +156,4 @@ def hessian(network: Network, cost: QuadraticCost) -> Tensor:
         return torch.cat([hessian(network.select(piece), cost) for piece in pieces])
     many = network.with_theta(network.theta.repeat_interleave(size, 0))
     directions = torch.eye(size, dtype=many.theta.dtype, device=many.theta.device).repeat(batch, 1)
-    eye = torch.eye(network.dims[0], dtype=many.theta.dtype, device=many.theta.device)
-    zero = many.theta.new_zeros(batch * size, cost.shape[0] * cost.shape[1])
-    term = Term(tuple(range(network.depth)), False, eye.expand(batch * size, -1, -1), None, None, zero)
-    lin = Constraint([term], many.theta.new_ones(batch * size, 1)).at(many)
-    moves = lin.jvp(directions).view(-1, *cost.shape)
-    product = many.product()
-    out = lin.vjp(cost.apply_curvature(moves).flatten(1)) + lin.hvp(cost.gradient(product).flatten(1), directions)
-    return out.view(batch, size, size)
+    return hessian_vector_product(many, cost, directions).view(batch, size, size)

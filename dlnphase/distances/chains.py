@@ -164,12 +164,8 @@ class Linearization:
                 _add(parts, term.order[k], adjoint, states[k], term.flip)
         return self._joined(parts)
 
-    def hvp(self, multiplier: Tensor, v: Tensor) -> Tensor:
-        """∇²⟨λ, c⟩ v, shape (B, P)."""
-        return self.bend(multiplier)(v)
-
     def bend(self, multiplier: Tensor) -> Callable[[Tensor], Tensor]:
-        """The map v ↦ ∇²⟨λ, c⟩ v, for many v."""
+        """The map v ↦ ∇²⟨λ, c⟩ v on flat directions (B, P)."""
         pulled = self._pulled(multiplier)
 
         def apply(v: Tensor) -> Tensor:

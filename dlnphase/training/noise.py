@@ -127,7 +127,7 @@ def _places(
 def _seen_directions(a: np.ndarray, rank: int, numbers: int, host: HostCost) -> int:
     """p: how many directions of the tangent space at A, truncated to this rank, the data sees."""
     size = rank * (sum(a.shape) - rank)
-    if rank == 0 or getattr(host.cost, "unique", False) or float(size) * a.size > LARGEST:
+    if rank == 0 or host.cost.unique or float(size) * a.size > LARGEST:
         return min(size, numbers)
     basis = _tangent(a, rank)
     seen = host.curvature(basis, a).reshape(size, -1)
