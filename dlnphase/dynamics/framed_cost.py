@@ -29,7 +29,7 @@ def turn_rows(matrix: Tensor, i: int, head: Tensor, tail: Tensor) -> None:
     z = (tail.unsqueeze(-2) @ others).squeeze(-2)
     pushed = first + z / (1.0 + head).unsqueeze(-1)
     new_first = head.unsqueeze(-1) * first + z
-    others -= tail.unsqueeze(-1) * pushed.unsqueeze(-2)
+    others.addcmul_(tail.unsqueeze(-1), pushed.unsqueeze(-2), value=-1)
     matrix[..., i, :] = new_first
 
 
@@ -171,6 +171,10 @@ class FramedCost(State, Batched):
         if self.structure == "right":
             return (v.to(operator.dtype) @ operator).to(v.dtype)
         return (operator @ v.to(operator.dtype).flatten(1).unsqueeze(-1)).view(v.shape).to(v.dtype)
+
+    def bent(self, bend: Tensor) -> Tensor | None:
+        """H + Q for Q of shape (B, D, D), where H is a matrix of that shape; None where it is none."""
+        return self.operator.to(bend.dtype) + bend if self.operator is not None and self.structure == "dense" else None
 
     def times(self, k: Tensor, a: Tensor) -> Tensor:
         """H K for K of shape (B, D, m)."""

@@ -179,10 +179,8 @@ def _promote(network: Network, frames: Frames, space: int) -> None:
             return
         frames.checked[space] = torch.where(changed, total, frames.checked[space])
         frames.volume[space] = torch.where(changed, volume, frames.volume[space])
-        x = torch.zeros_like(weights).scatter_(1, weights.argmax(-1, keepdim=True), 1.0)
-        for _ in range(POWER_ITERATIONS):
-            x, value = _normalized(_gram_times(network, space, x) * open_axes)
-        emerged = _stands_out(network, space, open_axes, weights) & (count > 1) & (value > 0)
+        x, emerged = torch.zeros_like(weights), torch.zeros_like(changed)
+        x[changed], emerged[changed] = _emerging(network.select(changed), space, open_axes[changed], weights[changed])
         if not bool(emerged.any()):
             return
         for i in leading[emerged].unique().tolist():
@@ -192,6 +190,14 @@ def _promote(network: Network, frames: Frames, space: int) -> None:
             _turn(network, frames, space, i, tail)
         leading += emerged.long()
         frames.checked[space] = torch.where(emerged, torch.zeros_like(total), frames.checked[space])
+
+
+def _emerging(network: Network, space: int, open_axes: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest direction of the open axes, (B, n_l), and whether it has grown out of the others, boolean (B,)."""
+    x = torch.zeros_like(weights).scatter_(1, weights.argmax(-1, keepdim=True), 1.0)
+    for _ in range(POWER_ITERATIONS):
+        x, value = _normalized(_gram_times(network, space, x) * open_axes)
+    return x, _stands_out(network, space, open_axes, weights) & (open_axes.sum(-1) > 1) & (value > 0)
 
 
 def _volume(network: Network, space: int, open_axes: Tensor) -> Tensor:

@@ -29,18 +29,19 @@ class Span:
         prefixes, suffixes: its products, see :class:`~dlnphase.networks.chain.Network`.
         blocks: how many blocks m there is room for.
 
-    Block 0 holds the products at θ. In the first layer P_1 = 1, in the last S_L = 1, and neither ever changes.
+    Block 0 holds the products at θ. In the first layer P_1 = 1, in the last S_L = 1, and neither ever changes. Beside
+    the blocks are kept S_l𝕊_lᵀ and ℙ_lᵀP_l, with S_l and P_l at θ: all that an increment needs to be seen in A.
     """
 
     def __init__(self, network: Network, prefixes: list[Tensor], suffixes: list[Tensor], blocks: int) -> None:
         self.network, self.prefixes, self.suffixes, self.blocks = network, prefixes, suffixes, blocks
         d_out, d_in = network.shape
         batch, depth = network.batch, network.depth
-        self._above: list[Tensor] = []
-        self._below: list[Tensor] = []
-        for layer in range(depth - 1):
-            self._above.append(network.theta.new_empty((batch, blocks * d_out, network.dims[layer + 1])))
-            self._below.append(network.theta.new_empty((batch, network.dims[layer + 1], blocks * d_in)))
+        new = network.theta.new_empty
+        self._above = [new((batch, blocks * d_out, n)) for n in network.hidden]
+        self._below = [new((batch, n, blocks * d_in)) for n in network.hidden]
+        self._left = [new((batch, d_out, blocks * d_out)) for _ in range(depth - 1)]
+        self._right = [new((batch, blocks * d_in, d_in)) for _ in range(depth - 1)]
         self._admit(0, suffixes[:-1], prefixes[1:-1])
 
     def zero(self) -> Tensor:
@@ -81,10 +82,13 @@ class Span:
 
     def _admit(self, block: int, upper: list[Tensor], lower: list[Tensor]) -> None:
         d_out, d_in = self.network.shape
-        for above, change in zip(self._above, upper, strict=True):
-            above[:, block * d_out : (block + 1) * d_out] = change
-        for below, change in zip(self._below, lower, strict=True):
-            below[:, :, block * d_in : (block + 1) * d_in] = change
+        rows, columns = slice(block * d_out, (block + 1) * d_out), slice(block * d_in, (block + 1) * d_in)
+        for above, left, change, s in zip(self._above, self._left, upper, self.suffixes[:-1], strict=True):
+            above[:, rows] = change
+            left[:, :, rows] = s @ change.mT
+        for below, right, change, p in zip(self._below, self._right, lower, self.prefixes[1:-1], strict=True):
+            below[:, :, columns] = change
+            right[:, columns] = change.mT @ p
         self.filled = block + 1
         self.above = [above[:, : self.filled * d_out] for above in self._above]  # 𝕊_l of all layers but the last
         self.below = [below[:, :, : self.filled * d_in] for below in self._below]  # ℙ_l of all layers but the first
@@ -95,12 +99,12 @@ class Span:
         d_out, d_in = self.network.shape
         if depth == 1:
             return y[:, :d_out, :d_in]
-        y = y[:, : self.filled * d_out, : self.filled * d_in]
-        total = self.suffixes[0] @ (self.above[0].mT @ y[:, :, :d_in])
-        total = total + (y[:, :d_out] @ self.below[-1].mT) @ self.prefixes[depth - 1]
+        m_out, m_in = self.filled * d_out, self.filled * d_in
+        y = y[:, :m_out, :m_in]
+        left, right = [each[:, :, :m_out] for each in self._left], [each[:, :m_in] for each in self._right]
+        total = torch.baddbmm(left[0] @ y[:, :, :d_in], y[:, :d_out], right[-1])
         for layer in range(1, depth - 1):
-            left = self.suffixes[layer] @ self.above[layer].mT
-            total = torch.baddbmm(total, left @ y, self.below[layer - 1].mT @ self.prefixes[layer])
+            total.baddbmm_(left[layer] @ y, right[layer - 1])
         return total
 
     def add_to(self, theta: Tensor, y: Tensor) -> Tensor:

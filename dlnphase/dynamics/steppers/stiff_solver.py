@@ -101,10 +101,14 @@ class StiffSolver:
         self.point, self.cost, self.c = point, cost, c
         k = kronecker_sum(point.factors)
         self.bend = _rank_curvature(point)
+        self.whole = None if self.bend is None else cost.bent(self.bend)
         self.column = (1.0 + c * k.diagonal(dim1=-2, dim2=-1).unsqueeze(-2)).reciprocal_()
-        matrix = cost.times(k, point.a)
-        if self.bend is not None:
-            matrix = matrix + self.bend @ k
+        if self.whole is not None:
+            matrix = self.whole @ k
+        else:
+            matrix = cost.times(k, point.a)
+            if self.bend is not None:
+                matrix = matrix + self.bend @ k
         matrix = matrix * (c * self.column)
         self.column = self.column.squeeze(-2)
         matrix.diagonal(dim1=-2, dim2=-1).add_(self.column)
@@ -120,7 +124,9 @@ class StiffSolver:
             g: (B, d_out, d_in).
             z: J r, (B, d_out, d_in); None where r = 0.
         """
-        if z is not None:
+        if z is not None and self.whole is not None:
+            g = g + (self.whole @ z.flatten(1).unsqueeze(-1)).view(z.shape)
+        elif z is not None:
             g = g + self.cost.apply(z, self.point.a)
             if self.bend is not None:
                 g = g + (self.bend @ z.flatten(1).unsqueeze(-1)).view(z.shape)
@@ -147,9 +153,8 @@ def _rank_curvature(point: Point) -> Tensor | None:
     g[:, :k] *= ~both.unsqueeze(-1)
     g[:, :, :k] *= ~both.unsqueeze(-2)
     # (QZ)_ij = Σ_ab (G_ib T_aj + T_ib G_aj) Z_ab with T = (A_k⁺)ᵀ
-    q = torch.einsum("nib,naj->nijab", g, t)
-    q = q + torch.einsum("nib,naj->nijab", t, g)
-    return q.reshape(point.a.shape[0], d_out * d_in, d_out * d_in)
+    half = torch.einsum("nib,naj->nijab", g, t).reshape(point.a.shape[0], d_out * d_in, d_out * d_in)
+    return half + half.mT
 
 
 def _inverse(point: Point, axes: Tensor) -> Tensor:
