@@ -50,17 +50,21 @@ class Observable:
 OBSERVABLES = {
     "layers": Observable(
         "singular values of each layer",
-        {"layer_singular_values": Array(
-            "(L, m): singular values of each layer, largest first", "singular values of $W_l$", layers=True
-        )},
+        {
+            "layer_singular_values": Array(
+                "(L, m): singular values of each layer, largest first", "singular values of $W_l$", layers=True
+            )
+        },
         whole=True,
     ),
     "products": Observable(
         "singular values of W_l ⋯ W_1 and of W_L ⋯ W_(L−l+1) for each l",
-        {"product_singular_values": Array(
-            "(2, L, d): those of W_l ⋯ W_1 and of W_L ⋯ W_(L−l+1), l = 1 … L",
-            "of $W_l\\cdots W_1$, $W_L\\cdots W_{L-l+1}$",
-        )},
+        {
+            "product_singular_values": Array(
+                "(2, L, d): those of W_l ⋯ W_1 and of W_L ⋯ W_(L−l+1), l = 1 … L",
+                "of $W_l\\cdots W_1$, $W_L\\cdots W_{L-l+1}$",
+            )
+        },
     ),
     "norms": Observable(
         "Frobenius norm of each layer",
@@ -74,21 +78,26 @@ OBSERVABLES = {
     ),
     "sharpness": Observable(
         "largest eigenvalue of the Hessian of the loss in the weights",
-        {"sharpness": Array(
-            "(): largest eigenvalue of ∇²𝓛, weight decay included", "largest eigenvalue of $\\nabla^2\\mathcal{L}$"
-        )},
+        {
+            "sharpness": Array(
+                "(): largest eigenvalue of ∇²𝓛, weight decay included", "largest eigenvalue of $\\nabla^2\\mathcal{L}$"
+            )
+        },
     ),
     "hessian": Observable(
         "both ends of that Hessian's spectrum, all of it where the network is small",
         {
             "hessian_extremes": Array(
                 "(2,): smallest and largest eigenvalue of ∇²𝓛, weight decay included",
-                "ends of $\\nabla^2\\mathcal{L}$", signed=True,
+                "ends of $\\nabla^2\\mathcal{L}$",
+                signed=True,
             ),
             "hessian_residual": Array("(): the larger ‖Hv − λv‖ of those two"),
             "hessian_eigenvalues": Array(
                 "(P,): all of them, ascending; only where P is at most 200",
-                "eigenvalues of $\\nabla^2\\mathcal{L}$", signed=True, faint=True,
+                "eigenvalues of $\\nabla^2\\mathcal{L}$",
+                signed=True,
+                faint=True,
             ),
         },
     ),
@@ -104,12 +113,14 @@ OBSERVABLES = {
     ),
     "covariance": Observable(
         "trace of the covariance of gradients, each of one entry or sample",
-        {"gradient_covariance": Array(
-            "(): n Σ_i ‖∇_θ ℓ_i‖² − ‖∇_θ C‖² of C = Σ ℓ_i over n entries, samples or measurements",
-            "tr of gradient covariance",
-        )},
+        {
+            "gradient_covariance": Array(
+                "(): n Σ_i ‖∇_θ ℓ_i‖² − ‖∇_θ C‖² of C = Σ ℓ_i over n entries, samples or measurements",
+                "tr of gradient covariance",
+            )
+        },
         parts=True,
     ),
     "weights": Observable("the layers themselves"),
-}  # fmt: skip
+}
 ARRAYS = {name: array for row in OBSERVABLES.values() for name, array in row.arrays.items()}

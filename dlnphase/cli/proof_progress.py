@@ -20,11 +20,10 @@ class TimeLeft:
         """Of a path under way; the time left is that to the end of the recorded path, about where its proof ends."""
         if step.limbs != self._limbs:  # more bits: it has begun again
             self._first, self._limbs = None, step.limbs
-        return [
-            f"proof at t = {step.time:.4g} of about {step.length:.4g}", f"radius of the tube {step.radius:.1e}",
-            f"{self._left(step.time / step.length)} left", f"C − C_min = {step.excess:.3g}", f"{step.steps} steps",
-            f"{53 * step.limbs} bits",
-        ]  # fmt: skip
+        at = f"proof at t = {step.time:.4g} of about {step.length:.4g}"
+        left = f"{self._left(step.time / step.length)} left"
+        more = [f"C − C_min = {step.excess:.3g}", f"{step.steps} steps", f"{53 * step.limbs} bits"]
+        return [at, f"radius of the tube {step.radius:.1e}", left, *more]
 
     def checked(self, done: int, total: int) -> list[str]:
         """Of a check under way."""

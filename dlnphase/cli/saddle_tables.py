@@ -17,7 +17,7 @@ from dlnphase.cli.console import stdout_console
 from dlnphase.cli.tables import SHARES, new_table, show
 from dlnphase.detect.sentences import detect_sentence, visits_in_words
 from dlnphase.findings import counted
-from dlnphase.results.cells import MISSING, number, percent, told, visit_cells, visit_names
+from dlnphase.results.cells import MISSING, cost, largest_cost, number, percent, told, visit_cells, visit_names
 from dlnphase.results.detect import DetectResult, VisitInfo
 
 if TYPE_CHECKING:
@@ -78,22 +78,14 @@ def _table(
     return new_table(title, [*visit_names(result), *names], cells, words, **columns) if cells else None
 
 
-def _zero(value: float, unit: float) -> str:
-    """Round-off of an exact fit is shown as 0."""
-    return "0" if abs(value) < 1e-20 * unit else number(value, 6)
-
-
-def _unit(result: DetectResult) -> float:
-    return max((v.cost for v in result.visits), default=1.0) or 1.0
-
-
 def _visits(result: DetectResult) -> Table | None:
-    rows = []
+    unit, rows = largest_cost(result), []
     for v in result.visits:
         times = [number(t) for t in (v.time.enter, v.time.closest, v.time.exit)]
         distance = number(v.distance if v.distance is not None else v.matrix_distance, 3)
-        cost = _zero(v.cost, _unit(result))
-        rows.append((v, [*times, f"{v.prominence:.1f}", cost, distance, number(v.nearest_distance, 3)]))
+        rows.append(
+            (v, [*times, f"{v.prominence:.1f}", cost(v.cost, unit, 6), distance, number(v.nearest_distance, 3)])
+        )
     names = ("enter", "closest", "exit", "decades", "cost", "distance", "nearest")
     words = (
         "enter, closest, exit: times; decades: powers of ten by which ‖∇𝓛‖ sinks; cost: on the path at its closest; "
@@ -109,7 +101,7 @@ def _certificates(result: DetectResult) -> Table | None:
     for v in result.visits:
         c, e = v.curvature, v.escape
         kind, point = Text(v.kind, style=KIND_STYLE.get(v.kind, "")), v.critical_point
-        cells = [kind, _zero(point.cost, _unit(result)), f"{point.gradient_norm:.0e}"]
+        cells = [kind, cost(point.cost, largest_cost(result), 6), f"{point.gradient_norm:.0e}"]
         cells += [
             number(None if c is None else c.least),
             told(c and f"{'' if c.complete else '≥ '}{c.negative_eigenvalues}"),
@@ -166,13 +158,13 @@ def _escapes(result: DetectResult) -> Table | None:
 
 
 def _greedy(result: DetectResult) -> Table | None:
-    unit, rows = _unit(result), []
+    unit, rows = largest_cost(result), []
     for v in result.visits if any(v.greedy is not None for v in result.visits) else ():
         g, greedy = v.greedy, [MISSING] * 4
         if g is not None:
             apart = number(g.relative_difference, 2), number(g.distance, 2)
-            greedy = [_zero(g.cost, unit), *apart, "yes" if g.same else "no"]
-        rows.append((v, [_zero(v.cost, unit), *greedy]))
+            greedy = [cost(g.cost, unit, 6), *apart, "yes" if g.same else "no"]
+        rows.append((v, [cost(v.cost, unit, 6), *greedy]))
     names = ("cost", "greedy", "difference", "distance", "same point")
     words = (
         "greedy: cost of the saddle of that rank in the limit of vanishing initial weights; difference: of the costs, "
@@ -186,7 +178,7 @@ def _proofs(result: DetectResult) -> Table | None:
     for v in result.visits if any(v.proof is not None for v in result.visits) else ():
         p, numbers = v.proof, [MISSING] * 3
         if p is not None and p.cost is not None and p.rate is not None:
-            numbers = [_zero(p.cost[1], _unit(result)), number(p.rate[1], 6), number(p.distance, 3)]
+            numbers = [cost(p.cost[1], largest_cost(result), 6), number(p.rate[1], 6), number(p.distance, 3)]
         rows.append((v, [told(p and p.verdict), *numbers, p.reason if p is not None else ""]))
     names = ("verdict", "cost", "s = ‖∇C‖", "distance", "reason")
     words = "An exact critical point lies within the distance, and is no minimum (where s = 0, a global one)."

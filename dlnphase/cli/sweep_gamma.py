@@ -23,10 +23,8 @@ BAR = 12  # characters of the progress bar
 
 def register(app: typer.Typer) -> None:
     """Add the command to the application."""
-    settings_command(
-        app, "sweep-gamma", SweepSettings, sweep_gamma_cli,
-        example="dlnphase sweep-gamma --gammas 0.7:1.5:0.1 --widths 1e3,1e6 --train --out runs/phase",
-    )  # fmt: skip
+    example = "dlnphase sweep-gamma --gammas 0.7:1.5:0.1 --widths 1e3,1e6 --train --out runs/phase"
+    settings_command(app, "sweep-gamma", SweepSettings, sweep_gamma_cli, example=example)
 
 
 def sweep_gamma_cli(call: Call[SweepSettings]) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 LABELLED = 8  # more values of γ than this are told by a colour bar, not by a legend
 WORDS = "Bars: standard error over the starts (smaller than its marker where none is seen). Dashed: as w → ∞."
+BARS: dict[str, Any] = {"linewidth": 0.8, "markersize": 3.0, "elinewidth": 1.1, "capsize": 3.0, "capthick": 1.1}
 NAMES = {"distance_to_minimum": "$d_m$, to the nearest minimum", "distance_to_saddle": "$d_s$, to the nearest saddle"}
 
 
@@ -73,11 +74,8 @@ def draw(axes: Axes, result: SweepResult, name: str) -> None:
         parts = [getattr(c, name) for c in cells]
         mean = np.array([p.mean for p in parts])
         sem = np.array([p.sem or 0.0 for p in parts])
-        axes.errorbar(
-            widths, mean, yerr=np.minimum(sem, 0.999 * mean), color=colour, marker=MARKERS[k % len(MARKERS)],
-            linewidth=0.8, markersize=3.0, elinewidth=1.1, capsize=3.0, capthick=1.1, label=rf"$\gamma = {gamma:g}$",
-            gid=f"gamma{gamma:g}",
-        )  # fmt: skip
+        look = {**BARS, "color": colour, "marker": MARKERS[k % len(MARKERS)], "label": rf"$\gamma = {gamma:g}$"}
+        axes.errorbar(widths, mean, yerr=np.minimum(sem, 0.999 * mean), **look, gid=f"gamma{gamma:g}")
         known = [(w, p.predicted) for w, p in zip(widths, parts, strict=True) if p.predicted is not None]
         if known:
             axes.plot(*np.array(known).T, **{**THEORY, "linewidth": 0.7}, gid=f"predicted{gamma:g}")

@@ -12,7 +12,7 @@ from dlnphase.findings import Exponent
 from dlnphase.plotting.data import FigureData, data_of
 from dlnphase.plotting.distances import checked_sweeps
 from dlnphase.plotting.sources import ResultSource, caption_lines
-from dlnphase.plotting.style import COLOURS, FAINT, MARKERS, THEORY, Look, captioned, legend_of_all, letters, new_figure
+from dlnphase.plotting.style import FAINT, THEORY, Look, captioned, legend_of_all, letters, marker_style, new_figure
 from dlnphase.plotting.timeline import Arrangement
 from dlnphase.results.sweep import SweepResult
 
@@ -88,18 +88,8 @@ def draw_difference(axes: Axes, result: SweepResult, name: str, position: int = 
     known = np.array([p.predicted is not None for p in parts])
     if known.any():
         theory = np.array([p.predicted for p in parts if p.predicted is not None])
-        axes.errorbar(
-            gammas[known],
-            slopes[known] - theory,
-            yerr=errors[:, known],
-            color=COLOURS[position % len(COLOURS)],
-            marker=MARKERS[position % len(MARKERS)],
-            markersize=2.5,
-            linestyle="none",
-            capsize=3,
-            elinewidth=1.1,
-            gid="difference",
-        )
+        look = {**marker_style(position), "markersize": 2.5, "linestyle": "none", "capsize": 3, "elinewidth": 1.1}
+        axes.errorbar(gammas[known], slopes[known] - theory, yerr=errors[:, known], **look, gid="difference")
         _last_change(axes, gammas[known], slopes[known] - theory, [p for p in parts if p.predicted is not None])
 
 
@@ -108,20 +98,15 @@ def draw(axes: Axes, result: SweepResult, name: str, position: int = 0, label: s
     from matplotlib import rcParams
 
     gammas, parts, slopes, errors = _slopes(result, name)
-    colour = COLOURS[position % len(COLOURS)]
+    look: dict[str, Any] = {**marker_style(position), "linestyle": "none"}
     prefix = f"{label}: " if label else ""
-    axes.errorbar(
-        gammas, slopes, yerr=errors, color=colour, marker=MARKERS[position], linestyle="none", capsize=2,
-        elinewidth=0.9, label=f"{prefix}all widths", gid="slope",
-    )  # fmt: skip
+    bars: dict[str, Any] = {"capsize": 2, "elinewidth": 0.9, "label": f"{prefix}all widths"}
+    axes.errorbar(gammas, slopes, yerr=errors, **look, **bars, gid="slope")
     _last_change(axes, gammas, slopes, parts)
     widest = [p.local[-1] for p in parts if len(p.local) > 1]
     if len(widest) == len(parts):
-        axes.plot(
-            gammas, [w.slope for w in widest], color=colour, marker=MARKERS[position], markerfacecolor="none",
-            markersize=1.9 * float(rcParams["lines.markersize"]), linestyle="none", label=f"{prefix}two widest",
-            gid="widest",
-        )  # fmt: skip
+        ring: dict[str, Any] = {"markerfacecolor": "none", "markersize": 1.9 * float(rcParams["lines.markersize"])}
+        axes.plot(gammas, [w.slope for w in widest], **look, **ring, label=f"{prefix}two widest", gid="widest")
     known = [(g, p.predicted) for g, p in zip(gammas, parts, strict=True) if p.predicted is not None]
     if known:
         name_once = None if any(line.get_gid() == "predicted" for line in axes.lines) else r"theory, $w\to\infty$"

@@ -152,8 +152,7 @@ def _name_rank(axes: Axes, result: TrainResult, stage: Stage, time: str) -> None
     path = result.path
     rows = members_of(result)[0][1]
     tested = float(np.interp(middle, path.t[rows], path.test_cost[rows])) if np.isfinite(path.test_cost).all() else 0.0
-    axes.annotate(
-        f"rank {stage.rank}", (middle, max(stage.level, tested)), xytext=(0, 3), textcoords="offset points",
-        ha="center", va="bottom", fontsize="small", gid="rank", zorder=6,
-        bbox={"facecolor": axes.get_facecolor(), "edgecolor": "none", "pad": 0.6},
-    )  # fmt: skip
+    box = {"facecolor": axes.get_facecolor(), "edgecolor": "none", "pad": 0.6}
+    place: dict[str, Any] = {"xytext": (0, 3), "textcoords": "offset points", "ha": "center", "va": "bottom"}
+    words, at = f"rank {stage.rank}", (middle, max(stage.level, tested))
+    axes.annotate(words, at, **place, fontsize="small", gid="rank", zorder=6, bbox=box)

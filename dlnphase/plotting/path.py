@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+BLACK = {"linestyle": "none", "color": "black", "zorder": 5}
 WIDE = {"linewidth": 2.4, "alpha": 0.75}  # so that the greedy path, drawn over it, leaves its rims to see
 
 
@@ -147,11 +148,10 @@ def _draw_visits(
         for rank in sorted(set(ranks)):
             where = np.mean([p for p, r in zip(xy, ranks, strict=True) if r == rank], axis=0)
             x, y = free_direction(where, track)
-            axes.annotate(
-                f"rank {rank}", where, xytext=(9 * x, 9 * y), textcoords="offset points", fontsize="small",
-                ha="center" if abs(x) < 0.5 else "right" if x < 0 else "left",
-                va="center" if abs(y) < 0.5 else "top" if y < 0 else "bottom", gid="rank",
-            )  # fmt: skip
+            across = "center" if abs(x) < 0.5 else "right" if x < 0 else "left"
+            up = "center" if abs(y) < 0.5 else "top" if y < 0 else "bottom"
+            beside: dict[str, Any] = {"xytext": (9 * x, 9 * y), "textcoords": "offset points", "ha": across, "va": up}
+            axes.annotate(f"rank {rank}", where, **beside, fontsize="small", gid="rank")
 
 
 def free_direction(where: np.ndarray, track: np.ndarray) -> np.ndarray:
@@ -174,13 +174,9 @@ def _draw_greedy_run(axes: Axes, source: ResultSource, plane: Plane) -> None:
 def _draw_detection(axes: Axes, source: ResultSource, plane: Plane) -> None:
     matrices = source.result.matrices
     critical = plane.project(matrices["critical"])
-    axes.plot(
-        *critical.T, linestyle="none", marker="s", color="black", markerfacecolor="none", markersize=11, zorder=5,
-        label="critical points", gid="critical",
-    )  # fmt: skip
+    square: dict[str, Any] = {**BLACK, "marker": "s", "markerfacecolor": "none", "markersize": 11}
+    axes.plot(*critical.T, **square, label="critical points", gid="critical")
     if len(matrices["greedy"]):
         greedy = plane.project(matrices["greedy"])
-        axes.plot(
-            *greedy.T, linestyle="none", marker="x", color="black", markersize=4, zorder=5,
-            label=r"those of the greedy path", gid="greedy",
-        )  # fmt: skip
+        cross: dict[str, Any] = {**BLACK, "marker": "x", "markersize": 4}
+        axes.plot(*greedy.T, **cross, label=r"those of the greedy path", gid="greedy")

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 # what the dynamics were seen to do in a cell: marker, and how the caption writes it
 REGIMES = {"lazy": ("o", "○"), "mean-field": ("s", "□"), "saddle-to-saddle": ("^", "△")}
 PROVED = {"minimum": "m", "saddle": "s"}  # which of the two is proved to be nearer
+LETTER: dict[str, Any] = {"xytext": (0, -2), "textcoords": "offset points", "ha": "center", "va": "top"}
+LETTER |= {"fontsize": "xx-small"}
+LETTER |= {"bbox": {"boxstyle": "circle,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.8}}
+SIGN: dict[str, Any] = {"color": "black", "markerfacecolor": "white", "markersize": 5, "linestyle": "none"}
 RATIO = r"$\log_{10}(d_m/d_s)$"
 
 
@@ -77,15 +81,12 @@ def draw_map(axes: Axes, result: SweepResult) -> Any:
     gammas, widths, table = ratio_table(result)
     bound = float(np.nanmax(np.abs(table))) or 1.0
     axes.set_facecolor("#DDDDDD")
-    mesh = axes.pcolormesh(
-        _edges(np.array(gammas)), np.arange(len(widths) + 1), np.ma.masked_invalid(table), cmap=DIVERGING,
-        vmin=-bound, vmax=bound, edgecolors="white", linewidth=0.4, gid="map",
-    )  # fmt: skip
+    edges = _edges(np.array(gammas)), np.arange(len(widths) + 1)
+    colours: dict[str, Any] = {"cmap": DIVERGING, "vmin": -bound, "vmax": bound, "edgecolors": "white"}
+    mesh = axes.pcolormesh(*edges, np.ma.masked_invalid(table), **colours, linewidth=0.4, gid="map")
     nearer = np.ma.masked_invalid(np.where(table < 0, 0.0, np.nan))  # the sign survives grey print as hatching
-    axes.pcolor(
-        _edges(np.array(gammas)), np.arange(len(widths) + 1), nearer, facecolor="none", edgecolor="#555555",
-        hatch="////", linewidth=0.0, alpha=0.0 if nearer.mask.all() else None, gid="lazy",
-    )  # fmt: skip
+    hatched: dict[str, Any] = {"facecolor": "none", "edgecolor": "#555555", "hatch": "////", "linewidth": 0.0}
+    axes.pcolor(*edges, nearer, **hatched, alpha=0.0 if nearer.mask.all() else None, gid="lazy")
     axes.set_yticks(np.arange(len(widths)) + 0.5, [power_of_ten(float(w)) for w in widths])
     axes.set_xlabel(r"$\gamma$")
     axes.set_ylabel("width $w$")
@@ -93,17 +94,11 @@ def draw_map(axes: Axes, result: SweepResult) -> Any:
         axes.axvline(1, **THEORY)
     for cell in result.cells:
         if cell.nearer is not None and cell.nearer.verdict in PROVED:
-            axes.annotate(
-                PROVED[cell.nearer.verdict], (cell.gamma, widths.index(cell.width) + 1), xytext=(0, -2),
-                textcoords="offset points", ha="center", va="top", fontsize="xx-small",
-                bbox={"boxstyle": "circle,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.8},
-                gid=f"proved-{cell.nearer.verdict}",
-            )  # fmt: skip
+            verdict, top = cell.nearer.verdict, (cell.gamma, widths.index(cell.width) + 1)
+            axes.annotate(PROVED[verdict], top, **LETTER, gid=f"proved-{verdict}")
         if cell.regime_seen in REGIMES:
-            axes.plot(
-                cell.gamma, widths.index(cell.width) + 0.5, marker=REGIMES[cell.regime_seen][0], color="black",
-                markerfacecolor="white", markersize=5, linestyle="none", gid=f"seen-{cell.regime_seen}",
-            )  # fmt: skip
+            sign = {**SIGN, "marker": REGIMES[cell.regime_seen][0]}
+            axes.plot(cell.gamma, widths.index(cell.width) + 0.5, **sign, gid=f"seen-{cell.regime_seen}")
     return mesh
 
 
@@ -111,10 +106,8 @@ def draw_curves(axes: Axes, result: SweepResult) -> None:
     """log₁₀(d_m/d_s) against γ, one curve per width; the crossing of the two widest with its interval."""
     gammas, widths, table = ratio_table(result)
     for k, (width, colour) in enumerate(zip(widths, ordered_colours(len(widths)), strict=True)):
-        axes.plot(
-            gammas, table[k], color=colour, marker=MARKERS[k % len(MARKERS)], linewidth=0.9,
-            label=f"$w$ = {power_of_ten(float(width))}", gid=f"width{width}",
-        )  # fmt: skip
+        name, marker = f"$w$ = {power_of_ten(float(width))}", MARKERS[k % len(MARKERS)]
+        axes.plot(gammas, table[k], color=colour, marker=marker, linewidth=0.9, label=name, gid=f"width{width}")
     critical = result.critical_gamma
     if critical is not None:
         if critical.ci95:

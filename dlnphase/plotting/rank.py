@@ -91,10 +91,8 @@ def draw(axes: Axes, source: ResultSource, position: int | None, time: str) -> N
     else:
         axes.step(*corners[0], where="post", **look, label=name, gid="staircase")
     if position is None:
-        axes.plot(
-            path.t, effective_rank(path.singular_values), **{**line_style(1), "linewidth": 0.9},
-            label="effective rank of $A$, $e^{\\mathrm{entropy}}$", gid="effective",
-        )  # fmt: skip
+        name, thin = r"effective rank of $A$, $e^{\mathrm{entropy}}$", {**line_style(1), "linewidth": 0.9}
+        axes.plot(path.t, effective_rank(path.singular_values), **thin, label=name, gid="effective")
         _draw_theory(axes, result)
     top = max(min(path.A.shape[1:]), 1)
     seen_rank = max(int(ranks.max()) for _, ranks in corners)
@@ -108,17 +106,8 @@ def _draw_shares(axes: Axes, corners: Sequence[tuple[np.ndarray, np.ndarray]]) -
     times, seen, table = shares(corners)
     below = np.zeros(len(times))
     for rank, share, colour in zip(seen, table, ordered_colours(len(seen)), strict=True):
-        axes.fill_between(
-            times,
-            below,
-            below + share,
-            step="post",
-            facecolor=colour,
-            edgecolor="white",
-            linewidth=0.4,
-            label=f"rank {rank}",
-            gid=f"share{rank}",
-        )
+        look: dict[str, Any] = {"facecolor": colour, "edgecolor": "white", "linewidth": 0.4, "label": f"rank {rank}"}
+        axes.fill_between(times, below, below + share, step="post", **look, gid=f"share{rank}")
         below = below + share
     axes.set_ylim(0, 1)
     axes.set_ylabel(f"share of the {len(corners)} starts")

@@ -245,16 +245,8 @@ def _log_with_zero(axes: Axes, zero: float) -> None:
         place(FixedLocator([float(tick) for tick in locator.tick_values(low, high) if low <= tick <= high]))
     axes.set_ylim(low / strip**2, high)
     axes.axhline(low, color=FAINT, linewidth=0.7, linestyle=(0, (2, 2)), zorder=0, gid="zero")
-    axes.annotate(
-        "0",
-        (0, low / strip),
-        xycoords=("axes fraction", "data"),
-        xytext=(-4, 0),
-        textcoords="offset points",
-        ha="right",
-        va="center",
-        gid="zero",
-    )
+    aside: dict[str, Any] = {"xytext": (-4, 0), "textcoords": "offset points", "ha": "right", "va": "center"}
+    axes.annotate("0", (0, low / strip), xycoords=("axes fraction", "data"), **aside, gid="zero")
 
 
 def _rank_axis(axes: Axes) -> None:

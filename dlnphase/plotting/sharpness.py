@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -68,12 +68,10 @@ def draw(axes: Axes, source: ResultSource, position: int | None, time: str) -> N
     seen = at_hand(result.observed, OBSERVED_FILE, RUN_FILE)
     look, values = line_style(position or 0), seen.values["sharpness"]
     name = source.label if position is not None else "sharpness"
+    dots: dict[str, Any] = {"color": look["color"], "linewidth": 0.8, "marker": ".", "markersize": 3}
     for member in dict.fromkeys(seen.member.tolist()):
-        rows = seen.rows_of(member)
-        axes.plot(
-            seen.t[rows], values[rows], color=look["color"], linewidth=0.8, marker=".", markersize=3, gid="sharpness",
-            label=name if member == seen.member[0] else None,
-        )  # fmt: skip
+        rows, label = seen.rows_of(member), name if member == seen.member[0] else None
+        axes.plot(seen.t[rows], values[rows], **dots, gid="sharpness", label=label)
     told = result.sharpness
     if told is not None and told.limit is not None:
         words = told.formula.replace("β", r"\beta").replace("η", r"\eta")

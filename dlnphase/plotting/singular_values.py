@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 SHOWN = 6  # modes drawn in their own colour; the others are faint
 SMALL = 1.5  # inches a panel, below which its axis has a short name
+DOT: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 3.5, "markerfacecolor": "white"}
+DOT |= {"markeredgecolor": "black", "markeredgewidth": 0.8, "zorder": 4}
 LOWEST = 3e-15  # of the largest: below it singular values are round-off
 
 
@@ -80,10 +82,8 @@ def draw(axes: Axes, result: TrainResult, logarithmic: bool) -> None:
             look = line_style(i) if i < learned else {"color": FAINT, "linewidth": 0.8, "zorder": 1}
             rest = "others" if result.outcome.rank > SHOWN else "not learned"
             name = f"$s_{{{i + 1}}}$" if i < learned else rest if i == learned else None
-            axes.plot(
-                path.t[rows], path.singular_values[rows, i], **{**look, **thin}, gid=f"s{i + 1}",
-                label=name if rows[0] == members[0][1][0] else None,
-            )  # fmt: skip
+            label = name if rows[0] == members[0][1][0] else None
+            axes.plot(path.t[rows], path.singular_values[rows, i], **{**look, **thin}, gid=f"s{i + 1}", label=label)
         _draw_half_times(axes, member.modes[:learned], rows[0] == members[0][1][0])
     _draw_planted(axes, result)
     largest = float(np.nanmax(path.singular_values)) or 1.0
@@ -100,11 +100,8 @@ def _draw_half_times(axes: Axes, modes: Sequence[Mode], named: bool) -> None:
     """A dot on every mode where it first passes half of its final size."""
     timed = [(m.time, m.size / 2) for m in modes if m.time is not None]
     if timed:
-        axes.plot(
-            *zip(*timed, strict=True), linestyle="none", marker="o", markersize=3.5,
-            markerfacecolor="white", markeredgecolor="black", markeredgewidth=0.8, zorder=4, gid="half",
-            label="half of its final size" if named else None,
-        )  # fmt: skip
+        label = "half of its final size" if named else None
+        axes.plot(*zip(*timed, strict=True), **DOT, gid="half", label=label)
 
 
 def _draw_planted(axes: Axes, result: TrainResult) -> None:

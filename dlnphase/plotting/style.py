@@ -158,10 +158,8 @@ def captioned(figure: Figure, look: Look, lines: Sequence[str]) -> None:
     whole = inches[1] if look.size else inches[1] + height
     figure.set_size_inches(inches[0], whole)
     share = min(height / whole, 0.6)
-    figure.text(
-        0.01, 0.3 * size / 72 / whole, "\n".join(wrapped), fontsize=size, color="#555555",
-        va="bottom", ha="left", linespacing=1.25, gid="caption", label="\n".join(lines),
-    )  # fmt: skip
+    small: dict[str, Any] = {"fontsize": size, "color": "#555555", "va": "bottom", "ha": "left", "linespacing": 1.25}
+    figure.text(0.01, 0.3 * size / 72 / whole, "\n".join(wrapped), **small, gid="caption", label="\n".join(lines))
     engine: Any = figure.get_layout_engine()
     engine.set(rect=(0, share, 1, 1 - share))
 
@@ -185,14 +183,8 @@ def save(figure: Figure, path: Path, look: Look, title: str, *, transparent: boo
     kind = path.suffix.lstrip(".")
     stream = io.BytesIO()
     with style(look):
-        figure.savefig(
-            stream,
-            format=kind,
-            dpi=look.dpi,
-            metadata=metadata[kind],
-            transparent=transparent,
-            facecolor="none" if transparent else "white",
-        )
+        behind: dict[str, Any] = {"transparent": transparent, "facecolor": "none" if transparent else "white"}
+        figure.savefig(stream, format=kind, dpi=look.dpi, metadata=metadata[kind], **behind)
     return stream.getvalue()
 
 

@@ -8,11 +8,22 @@ if TYPE_CHECKING:
     from dlnphase.results.detect import DetectResult, VisitInfo
 
 MISSING = "–"
+ROUND_OFF = 1e-20  # of the largest cost of a table: an exact fit is shown as 0
 
 
 def number(value: float | None, digits: int = 4) -> str:
     """A number of so many digits; a dash where there is none."""
     return MISSING if value is None or value != value else f"{value:.{digits}g}"
+
+
+def cost(value: float | None, largest: float, digits: int) -> str:
+    """A cost of a table whose largest one is known: what an exact fit leaves of it is 0."""
+    return "0" if value is not None and abs(value) < ROUND_OFF * max(largest, 1e-300) else number(value, digits)
+
+
+def largest_cost(result: DetectResult) -> float:
+    """Of those on the path at its visits; 1 where none is above 0."""
+    return max((v.cost for v in result.visits), default=1.0) or 1.0
 
 
 def percent(share: float | None) -> str:

@@ -248,17 +248,15 @@ class DetectResult(Tabular):
 
     def columns(self) -> dict[str, np.ndarray]:
         """A row per visit: member, rank, kind, times, cost, gradient_norm, prominence, distances."""
+        own = ("gradient_norm", "prominence", "distance", "matrix_distance")
         return columns_of(
             [
-                {
-                    "member": v.member, "rank": v.rank, "kind": v.kind,
-                    "enter": v.time.enter, "closest": v.time.closest, "exit": v.time.exit,
-                    "cost": v.cost, "critical_cost": v.critical_point.cost, "gradient_norm": v.gradient_norm,
-                    "prominence": v.prominence, "distance": v.distance, "matrix_distance": v.matrix_distance,
-                }
+                {"member": v.member, "rank": v.rank, "kind": v.kind, **vars(v.time)}
+                | {"cost": v.cost, "critical_cost": v.critical_point.cost}
+                | {name: getattr(v, name) for name in own}
                 for v in self.visits
             ]
-        )  # fmt: skip
+        )
 
 
 def save_detect(result: DetectResult, directory: Path) -> None:

@@ -195,11 +195,11 @@ def _unchecked(arrays: dict[str, np.ndarray], where: str) -> dict[str, np.ndarra
 
 def proof_words(document: ProofDocument) -> str:
     """The page in words."""
-    out = [
-        "# What is proved", "",
+    basis = (
         f"C is the {document.cost.kind} cost whose numbers stand in {ARRAYS_FILE}, taken as exact; every statement "
-        "below was derived in ball arithmetic with outward rounding.", "",
-    ]  # fmt: skip
+        "below was derived in ball arithmetic with outward rounding."
+    )
+    out = ["# What is proved", "", basis, ""]
     for v in document.visits:
         c = v.claim
         if c.verdict != "proved":
@@ -225,11 +225,11 @@ def proof_words(document: ProofDocument) -> str:
 
 def _path_words(theorem: ProvedPath) -> list[str]:
     """The theorem on the path."""
-    out = [
-        "## The path", "",
+    basis = (
         f"Gradient flow dθ/dt = −∇𝓛(θ) from the exact start in {ARRAYS_FILE} (start {theorem.member}); enclosed in "
-        f"{counted(theorem.steps, 'step')} with {theorem.bits} bits, radius {theorem.radius:.2g} at the end.", "",
-    ]  # fmt: skip
+        f"{counted(theorem.steps, 'step')} with {theorem.bits} bits, radius {theorem.radius:.2g} at the end."
+    )
+    out = ["## The path", "", basis, ""]
     for v in theorem.visits:
         out.append(
             f"- At a time t in [{v.time[0]!r}, {v.time[1]!r}] the flow is at most {v.distance:.4g} from a critical "
@@ -246,9 +246,3 @@ def _path_words(theorem: ProvedPath) -> list[str]:
     if theorem.verdict != "proved" and theorem.reason:
         out.append(f"- Refused: {theorem.reason}.")
     return out
-
-
-__all__ = [
-    "ProofDocument", "ProofInfo", "ProvedCost", "ProvedEnd", "ProvedPath", "ProvedVisit", "VisitProof", "checksums",
-    "load_proof", "proof_files",
-]  # fmt: skip

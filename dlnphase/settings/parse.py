@@ -121,10 +121,8 @@ def changing(inner: Parser, example: str) -> Parser:
             return inner.plain(value)
         return ",".join(f"{step}:{inner.plain(number)}" if step else str(inner.plain(number)) for step, number in value)
 
-    return Parser(
-        convert, f"{inner.expected}, or one and STEP:VALUE for later steps, such as {example}", f"{inner.metavar}|LIST",
-        plain, choices=inner.choices,
-    )  # fmt: skip
+    expected = f"{inner.expected}, or one and STEP:VALUE for later steps, such as {example}"
+    return Parser(convert, expected, f"{inner.metavar}|LIST", plain, choices=inner.choices)
 
 
 def _pair(item: Any, place: int, inner: Parser) -> tuple[int, Any]:

@@ -99,10 +99,8 @@ def _build_task(settings: S, backend: Backend, keep: bool) -> tuple[Task, S]:
     if settings.target is not None:
         table = inputs.read_matrix(settings.target, header=settings.header, index_column=settings.index_column)
         check_target(settings, table.values)
-        task = matrix_task(
-            table.values, backend, observed=settings.observed, data_seed=settings.data_seed or 0,
-            name=Path(settings.target).name,
-        )  # fmt: skip
+        name, seed = Path(settings.target).name, settings.data_seed or 0
+        task = matrix_task(table.values, backend, observed=settings.observed, data_seed=seed, name=name)
         task = replace(task, labels=Labels(table.rows, table.columns, table.corner), notes=table.notes + task.notes)
         if settings.task not in (None, task.cost.kind):
             raise InputError(f"task: found {settings.task}, but {_gaps(settings, table)}, expected {task.cost.kind}")
@@ -187,16 +185,13 @@ def build_start(
     drawn = GaussianStart.of(settings)
     depth, width, gamma = drawn.depth, drawn.width, drawn.gamma
     sigma, alpha = _scale(width, gamma, backend)
-    chosen = choose_representation(
-        depth, width, cost.shape, sigma, cost, backend, **_wish(settings, depth, update), seed=seed,
-        member=settings.seeds[0], batch=len(settings.seeds), weight_decay=weight_decay,
-    )  # fmt: skip
-    network = initial_network(
-        chosen, depth, width, cost.shape, sigma, backend, seed=seed, members=settings.seeds
-    )  # fmt: skip
+    law, members = (depth, width, cost.shape, sigma), settings.seeds
+    wish = {**_wish(settings, depth, update), "weight_decay": weight_decay}
+    chosen = choose_representation(*law, cost, backend, seed=seed, member=members[0], batch=len(members), **wish)
+    network = initial_network(chosen, *law, backend, seed=seed, members=members)
     norm = _square_norm(network)
     if chosen.order is not None:
-        rest = unrevealed_square_norm(depth, width, cost.shape, sigma, chosen.order, seed=seed, members=settings.seeds)
+        rest = unrevealed_square_norm(*law, chosen.order, seed=seed, members=members)
         norm = norm + rest
     info = NetworkInfo(depth, width, gamma, sigma, alpha, **_how(chosen), full_hidden=(width,) * (depth - 1))
     return Start(network, info, np.asarray(settings.seeds), norm, _notes(chosen))

@@ -15,7 +15,6 @@ from dlnphase.results.sweep import SweepResult
 from dlnphase.results.train import Theory, TrainResult
 
 SHARES = {"accuracy": "right answers", "test_accuracy": "right answers in the test"}  # field → head of its column
-ROUND_OFF = 1e-20  # of the largest cost: an exact fit is shown as 0
 CELL_WORDS = (
     "d_m, d_s: measured to points that were found, means over the starts. at least: proved, the least over the starts. "
     "nearer: proved for every start, or undecided."
@@ -60,7 +59,7 @@ def tables_of(result: Any) -> list[Table]:
 
 
 def _cost(value: float | None, unit: float, digits: int = 5) -> str:
-    return "0" if value is not None and abs(value) < ROUND_OFF * max(unit, 1e-300) else number(value, digits)
+    return cells.cost(value, unit, digits).replace("-", "−")
 
 
 def _transitions(result: TrainResult) -> Table:
@@ -197,21 +196,25 @@ def _visits(result: DetectResult) -> Table:
     for v in result.visits:
         times = [number(t) for t in (v.time.enter, v.time.closest, v.time.exit)]
         distances = [number(d, 3) for d in (v.distance, v.nearest_distance, v.matrix_distance)]
-        rows.append([*visit_cells(result, v), *times, f"{v.prominence:.1f}", _cost(v.cost, _unit(result)), *distances])
+        rows.append(
+            [
+                *visit_cells(result, v),
+                *times,
+                f"{v.prominence:.1f}",
+                _cost(v.cost, cells.largest_cost(result)),
+                *distances,
+            ]
+        )
     names = ("enter", "closest", "exit", "decades", "cost", "‖θ − θ_c‖", "nearest found", "‖A − A_c‖")
     words = " ".join(dict.fromkeys(f"{v.note[0].upper()}{v.note[1:]}." for v in result.visits if v.note))
     return Table("Visits", [*visit_names(result), *names], rows, words)
-
-
-def _unit(result: DetectResult) -> float:
-    return max((v.cost for v in result.visits), default=1.0)
 
 
 def _certificates(result: DetectResult) -> Table:
     rows = []
     for v in result.visits:
         c, e, point = v.curvature, v.escape, v.critical_point
-        its = [*visit_cells(result, v), v.kind.replace("-", " "), _cost(point.cost, _unit(result))]
+        its = [*visit_cells(result, v), v.kind.replace("-", " "), _cost(point.cost, cells.largest_cost(result))]
         its += [number(point.gradient_norm, 1), number(None if c is None else c.least)]
         its += [told(c and f"{'' if c.complete else '≥ '}{c.negative_eigenvalues}")]
         its += [_zeros(c)] if result.path.weight_decay else []
@@ -247,7 +250,7 @@ def _escapes(result: DetectResult) -> Table:
 def _greedy(result: DetectResult) -> Table:
     rows = []
     for v, g in ((v, v.greedy) for v in result.visits if v.greedy is not None):
-        costs = [_cost(cost, _unit(result)) for cost in (v.cost, g.cost)]
+        costs = [_cost(cost, cells.largest_cost(result)) for cost in (v.cost, g.cost)]
         apart = [number(g.relative_difference, 2), number(g.distance, 2), "yes" if g.same else "no"]
         rows.append([*visit_cells(result, v), *costs, *apart])
     names = ("cost", "greedy", "difference", "distance", "same point")
