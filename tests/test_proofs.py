@@ -18,7 +18,7 @@ from dlnphase.detect.proofs import Prover, check_proof
 from dlnphase.proofs.balls import Undecided, eigenvalue_bounds, exact, flint, interval, precision
 from dlnphase.proofs.chart import prove_critical
 from dlnphase.proofs.checking import NotProved, check_saddle
-from dlnphase.proofs.quadratic import BallCost, cost_data
+from dlnphase.proofs.quadratic import ball_cost
 from dlnphase.proofs.saddle import prove_saddle
 from dlnphase.results.proof import ProofDocument, load_proof, proof_files
 from dlnphase.results.provenance import Clock
@@ -62,7 +62,7 @@ def claims_of(proof):
 
 
 def cost_arrays(ball):
-    return {ball.data.word: ball.data.factor, "minimizer": ball.data.minimizer}
+    return {ball.word: ball.factor, "minimizer": ball.minimizer}
 
 
 @pytest.mark.parametrize("depth", [2, 3, 4])
@@ -70,7 +70,7 @@ def test_eckart_and_young_lie_inside_the_balls(depth):
     """Costs ½Σ_{i>k}s_i² and rates s_{k+1} of the float target, its singular values taken with 40 digits."""
     target = RNG.standard_normal((5, 4)) @ np.diag([3.0, 1.5, 0.8, 0.3])
     cost = factorization(target, CPU)
-    host, ball = HostCost(cost), BallCost(cost_data(cost))
+    host, ball = HostCost(cost), ball_cost(cost)
     with mpmath.workdps(40):
         s = list(mpmath.svd_r(mpmath.matrix(target.tolist()), compute_uv=False))
         for k in range(4):
@@ -80,7 +80,7 @@ def test_eckart_and_young_lie_inside_the_balls(depth):
             assert proof.cost[0] <= value <= proof.cost[1] and proof.cost[1] - proof.cost[0] < 1e-11
             assert proof.rate[0] <= s[k] <= proof.rate[1] and proof.rate[1] - proof.rate[0] < 1e-11
             given, claim = claims_of(proof)
-            check_saddle(cost_arrays(ball), ball.data.minimum, given, **claim)
+            check_saddle(cost_arrays(ball), ball.minimum, given, **claim)
 
 
 @pytest.mark.parametrize(("kind", "shape"), [
@@ -89,11 +89,11 @@ def test_eckart_and_young_lie_inside_the_balls(depth):
 ])  # fmt: skip
 def test_saddles_of_every_cost_are_proved_and_checked(kind, shape):
     task = planted_task(kind, shape, (5.0, 3.0, 1.0), CPU, measurements=30 if kind == "sensing" else None)
-    host, ball = HostCost(task.cost), BallCost(cost_data(task.cost))
+    host, ball = HostCost(task.cost), ball_cost(task.cost)
     for k in (0, 1, 2) if shape != (20, 20) else (1,):
         proof = prove_saddle(greedy_point(host, k), ball, host, random_weights(shape, 3, 6), [6, 6])
         given, claim = claims_of(proof)
-        check_saddle(cost_arrays(ball), ball.data.minimum, given, **claim)
+        check_saddle(cost_arrays(ball), ball.minimum, given, **claim)
         # The critical point in weight space, by floats: its distance is no more than what is proved.
         assert proof.distance > 0 and proof.rate[0] > 0.1
 
@@ -122,7 +122,7 @@ def test_two_hundred_and_fifty_negative_controls_are_refused():
     refused, kinds = 0, set()
     for a, rank, target, why in controls():
         cost = factorization(target, CPU)
-        host, ball = HostCost(cost), BallCost(cost_data(cost))
+        host, ball = HostCost(cost), ball_cost(cost)
         try:
             proof = prove_saddle(point_at(a, rank, host), ball, host, None, [9])
         except Undecided:
@@ -149,7 +149,7 @@ def test_a_continuum_of_a_completion_is_refused():
     seen = np.ones((4, 4), dtype=bool)
     seen[:, 3] = False
     seen[3, :] = False
-    ball = BallCost(cost_data(completion(target, seen, CPU)))
+    ball = ball_cost(completion(target, seen, CPU))
     a = np.zeros((4, 4))
     a[:3, :3] = truncated(target[:3, :3], 1)
     a[3, :] = 0.7 * a[0, :]
@@ -170,7 +170,7 @@ def test_undecided_comparisons_are_not_taken_for_either_answer():
         assert interval(low)[0] <= -1 and interval(high)[1] >= 2
     target = np.diag([3.0, 1.0, 0.0])
     cost = factorization(target, CPU)
-    host, ball = HostCost(cost), BallCost(cost_data(cost))
+    host, ball = HostCost(cost), ball_cost(cost)
     with pytest.raises(Undecided, match="∇C = 0"):  # 2 modes are all there are: A = Â, G = 0 up to the box
         prove_saddle(point_at(target, 2, host), ball, host, None, [9])
     with pytest.raises(Undecided, match="free"):

@@ -20,7 +20,7 @@ from dlnphase.proofs.checking import NotProved
 from dlnphase.proofs.curvature import eigenvalue_range, float_cost, hessian, parting_rate
 from dlnphase.proofs.path import prove_path, start_tube
 from dlnphase.proofs.path_checking import check_end, check_steps, check_time
-from dlnphase.proofs.quadratic import BallCost, cost_data
+from dlnphase.proofs.quadratic import ball_cost
 from dlnphase.proofs.taylor import TaylorStep
 from dlnphase.proofs.theorem import conclude
 from dlnphase.results.proof import ProofDocument, ProvedCost, load_proof
@@ -37,8 +37,8 @@ def start(dims, size=0.2, seed=0):
 
 def setting(target=TARGET, mask=None):
     cost = factorization(target, CPU) if mask is None else completion(target, mask, CPU)
-    ball = BallCost(cost_data(cost))
-    return cost, ball, {"mask": ball.data.factor, "minimizer": ball.data.minimizer}
+    ball = ball_cost(cost)
+    return cost, ball, {"mask": ball.factor, "minimizer": ball.minimizer}
 
 
 def of_file(tube):

@@ -23,7 +23,7 @@ from dlnphase.critical.curvature import Curvature, curvature_at, free_channel
 from dlnphase.critical.decay import Decay
 from dlnphase.critical.decayed_modes import is_least_with_decay
 from dlnphase.critical.hostcost import HostCost
-from dlnphase.critical.manifold import top_pair
+from dlnphase.critical.manifold import equal_leading, top_pair
 from dlnphase.critical.matrix import MatrixPoint, is_stable
 from dlnphase.critical.weights import Layers, ParameterPoint, natural_size
 from dlnphase.networks.products import product
@@ -32,7 +32,6 @@ KINDS = ("strict-saddle", "degenerate-saddle", "global-minimum", "local-minimum"
 CRITICAL = 1e-12  # ‖∇𝓛(θ_c)‖ in natural units
 ZERO_CURVATURE = 1e-9  # eigenvalues above minus this, in natural units, are zero
 CHANNEL = 5e-3  # size ε^L of the new channel, in units of the size that the mode will grow to
-TIE = 1e-6  # singular values that agree to this, relatively, are equal
 
 
 @dataclass(frozen=True)
@@ -114,7 +113,7 @@ def certify(point: ParameterPoint, cost: HostCost, *, hidden: Sequence[int] | No
 def _ties(matrix: MatrixPoint, cost: HostCost) -> tuple[int, str]:
     """How many modes lead, and a note where it is more than one."""
     values = np.linalg.svd(cost.gradient(matrix.A), compute_uv=False)
-    ties = int((values >= (1 - TIE) * values[0]).sum())
+    ties = equal_leading(values)
     return ties, f"{ties} equal leading modes: which one is learned next is not decided here" if ties > 1 else ""
 
 

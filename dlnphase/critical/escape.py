@@ -18,10 +18,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from dlnphase.critical.hostcost import HostCost
+from dlnphase.critical.manifold import equal_leading
 from dlnphase.critical.matrix import MatrixPoint
 
 EARLY, LEAVING = 0.01, 0.1  # the rate is taken while the mode grows between these parts of its final size
-TIE = 1e-6  # singular values that agree to this, relatively, are equal
 RESOLVED = 1e-9  # a growth shorter than this part of the time at which it happens cannot be timed
 
 Slope = Callable[[np.ndarray], np.ndarray]
@@ -54,7 +54,7 @@ def escape_of(time: np.ndarray, matrices: np.ndarray, point: MatrixPoint, cost: 
     if point.next_mode == 0.0 or (cost.decay is not None and depth > 2):
         return None
     x, s, yt = np.linalg.svd(-cost.gradient(point.A), full_matrices=False)
-    ties = int((s >= (1 - TIE) * s[0]).sum())
+    ties = equal_leading(s)
     moved = matrices - point.A  # along u and v this is A itself: A_c has no part there
     if ties > 1:  # any direction of the tied block may grow: take the one that did
         block = np.einsum("ia,tij,bj->tab", x[:, :ties], moved, yt[:ties])

@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 
 from dlnphase.costs.quadratic import Cost
-from dlnphase.critical.certify import TIE
 from dlnphase.critical.decay import Decay
 from dlnphase.critical.hostcost import HostCost
+from dlnphase.critical.manifold import equal_leading
 from dlnphase.critical.matrix import MatrixPoint, is_stable, refine_matrix
 from dlnphase.dynamics.flow import MAX_STEPS, GradientFlow, solvable
 from dlnphase.dynamics.records import Record, Walk
@@ -210,7 +210,7 @@ class GreedyPath(Walk):
     def _arrive(self, a: np.ndarray, independent: bool | None) -> GreedyPoint:
         point = refine_matrix(a, self.cost)
         s = np.linalg.svd(self.cost.gradient(point.A), compute_uv=False)
-        ties = int((s >= (1 - TIE) * s[0]).sum()) if point.next_mode > 0 and not self._held else 0
+        ties = equal_leading(s) if point.next_mode > 0 and not self._held else 0
         return GreedyPoint(point, ties, independent)
 
     def _final(self, here: GreedyPoint) -> bool:
@@ -332,11 +332,6 @@ def opened(point: MatrixPoint, cost: HostCost, depth: int, epsilon: float) -> li
 
 def _padded(weights: list[np.ndarray], channels: int) -> list[np.ndarray]:
     """The same network with this many hidden channels, the new ones zero (inclusion)."""
-    out = []
-    for index, w in enumerate(weights):
-        rows = w.shape[0] if index == len(weights) - 1 else channels
-        columns = w.shape[1] if index == 0 else channels
-        padded = np.zeros((rows, columns))
-        padded[: w.shape[0], : w.shape[1]] = w
-        out.append(padded)
-    return out
+    sizes = (weights[0].shape[1], *[channels] * (len(weights) - 1), weights[-1].shape[0])
+    pairs = zip(weights, sizes[1:], sizes, strict=False)
+    return [np.pad(w, ((0, above - w.shape[0]), (0, below - w.shape[1]))) for w, above, below in pairs]

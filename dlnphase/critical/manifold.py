@@ -15,6 +15,7 @@ import numpy as np
 from dlnphase.backend import stream
 from dlnphase.critical.hostcost import HostCost
 
+TIE = 1e-6  # singular values that agree to this, relatively, are equal
 DENSE_PAIR = 100  # rows or columns, whichever are fewer, up to which all singular values cost less than the largest
 
 
@@ -131,6 +132,11 @@ class Frame:
     @staticmethod
     def _joined(m: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
         return np.concatenate([part.reshape(*m.shape[:-2], -1) for part in (m, b, c)], -1)
+
+
+def equal_leading(values: np.ndarray) -> int:
+    """How many singular values, in falling order, equal the largest."""
+    return int((values >= (1 - TIE) * values[0]).sum())
 
 
 def top_pair(matrix: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:

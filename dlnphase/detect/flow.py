@@ -14,7 +14,6 @@ from dlnphase.detect.sources import PathSource
 from dlnphase.errors import InputError
 from dlnphase.networks.products import product
 from dlnphase.proofs.balls import Undecided
-from dlnphase.proofs.minimum import EndProof
 from dlnphase.proofs.path import Node, Progress, Tube, prove_path, start_tube
 from dlnphase.proofs.quadratic import BallCost
 from dlnphase.proofs.theorem import Theorem, conclude
@@ -68,12 +67,11 @@ def prove_flow(
             reason = "interrupted" if stopped else f"no convergence to a minimum is certain up to t = {limit:.4g}"
     except Undecided as why:
         return ProvedFlow(ProvedPath("refused", str(why), member), None, {})
-    theorem = None if stopped else _concluded(tube, end, cost, source)
+    theorem = None
+    if not stopped:
+        host = HostCost(source.task.cost)
+        theorem = conclude(tube, end, cost, host, min_prominence=source.settings.min_prominence)
     return ProvedFlow(_claims(theorem, tube, member, reason), theorem, _arrays(tube))
-
-
-def _concluded(tube: Tube, end: EndProof | None, cost: BallCost, source: PathSource) -> Theorem:
-    return conclude(tube, end, cost, HostCost(source.task.cost), min_prominence=source.settings.min_prominence)
 
 
 def starting_weights(source: PathSource) -> tuple[int, Layers]:

@@ -17,7 +17,7 @@ from dlnphase.proofs.checking import NotProved, check_minimum, check_saddle
 from dlnphase.proofs.minimum import prove_minimum
 from dlnphase.proofs.path import Progress
 from dlnphase.proofs.path_checking import PathFile, check_end, check_steps, check_time
-from dlnphase.proofs.quadratic import BallCost, cost_data
+from dlnphase.proofs.quadratic import ball_cost
 from dlnphase.proofs.saddle import SaddleProof, prove_saddle
 from dlnphase.results.proof import ProofDocument, ProofInfo, ProvedCost, ProvedPath, VisitProof, checksums
 from dlnphase.results.provenance import Provenance
@@ -37,13 +37,13 @@ class Prover:
 
     def __init__(self, cost: QuadraticCost) -> None:
         flint()
-        self._cost = BallCost(cost_data(cost))
+        self._cost = ball_cost(cost)
         self._host = HostCost(cost)
         self._kind = cost.kind
         self._visits: list[VisitProof] = []
         self._theorem: ProvedPath | None = None
-        data = self._cost.data
-        self._arrays: dict[str, np.ndarray] = {f"cost_{data.word}": data.factor, "cost_minimizer": data.minimizer}
+        factor, minimizer = self._cost.factor, self._cost.minimizer
+        self._arrays: dict[str, np.ndarray] = {f"cost_{self._cost.word}": factor, "cost_minimizer": minimizer}
 
     def visit(self, member: int, point: MatrixPoint, weights: Layers | None, hidden: Sequence[int]) -> ProofInfo:
         """Prove what a visit is: a saddle where ∇C ≠ 0, a global minimum elsewhere."""
@@ -82,8 +82,7 @@ class Prover:
 
     def document(self, provenance: Provenance) -> ProofDocument:
         """Everything so far."""
-        data = self._cost.data
-        cost = ProvedCost(self._kind, data.minimum, data.difference)
+        cost = ProvedCost(self._kind, self._cost.minimum, self._cost.difference)
         return ProofDocument(provenance, cost, tuple(self._visits), self._theorem, arrays=dict(self._arrays))
 
     def _saddle(self, number: int, point: MatrixPoint, weights: Layers | None, hidden: Sequence[int]) -> ProofInfo:
@@ -96,7 +95,7 @@ class Prover:
         if weights is None:
             raise Undecided("the source holds no weights there, from which a minimum could be reached")
         proof = prove_minimum(weights, self._cost)
-        least = self._cost.data.minimum
+        least = self._cost.minimum
         for letter, layers in (("W", proof.weights), ("V", proof.near)):
             self._arrays |= {f"visit{number}_{letter}{l}": w for l, w in enumerate(layers, 1)}
         return ProofInfo("proved", "", None, (least, least), (0.0, 0.0), proof.distance)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import fields, is_dataclass
-from functools import cache
 from typing import Annotated, Any, TypeVar, get_type_hints
 
 import numpy as np
@@ -58,11 +57,15 @@ class State:
                 setattr(self, name, Network(value["theta"], value["dims"]) if isinstance(there, Network) else value)
 
 
-@cache  # asked at every round, of every part
+_known: dict[type[State], tuple[str, ...]] = {}  # asked at every round, of every part
+
+
 def state_fields(cls: type[State]) -> tuple[str, ...]:
     """The fields of a class that are part of its state."""
-    hints = get_type_hints(cls, include_extras=True)
-    return tuple(name for name, hint in hints.items() if APART not in getattr(hint, "__metadata__", ()))
+    if cls not in _known:
+        hints = get_type_hints(cls, include_extras=True)
+        _known[cls] = tuple(name for name, hint in hints.items() if APART not in getattr(hint, "__metadata__", ()))
+    return _known[cls]
 
 
 def _plain(value: Any) -> Any:

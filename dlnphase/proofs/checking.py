@@ -264,15 +264,8 @@ class _Box:
 
 def _linear_part(layers: list[Any], form: _Quadratic) -> tuple[Any, Any, list[Any]]:
     """(F J Jᵀ Fᵀ, r, upper bounds of ‖W_l‖), the first by its action on each row of F."""
-    depth = len(layers)
-    below = [_exact(np.eye(layers[0].ncols()))]
-    for w in layers:
-        below.append(w * below[-1])
-    above = [_exact(np.eye(layers[-1].nrows()))]
-    for w in reversed(layers):
-        above.append(above[-1] * w)
-    above.reverse()
-    pairs = [(above[l + 1] * above[l + 1].transpose(), below[l].transpose() * below[l]) for l in range(depth)]
+    below, above = _beside(layers)
+    pairs = [(s * s.transpose(), p.transpose() * p) for s, p in zip(above[1:], below, strict=False)]
     d_out, d_in = form.shape
     columns = []
     for i in range(d_out):
@@ -288,6 +281,28 @@ def _linear_part(layers: list[Any], form: _Quadratic) -> tuple[Any, Any, list[An
     rows = [form.measure(flint().arb_mat(d_out, d_in, [line[m] for line in half])) for m in range(len(half[0]))]
     residual = flint().arb_mat([form.measure(below[-1] - form.centre)])
     return flint().arb_mat(rows), residual, [_frobenius(w).upper() for w in layers]
+
+
+def _beside(layers: list[Any]) -> tuple[list[Any], list[Any]]:
+    """W_l ⋯ W_1 and W_L ⋯ W_{l+1} for l = 0, …, L."""
+    below = [_exact(np.eye(layers[0].ncols()))]
+    for w in layers:
+        below.append(w * below[-1])
+    above = [_exact(np.eye(layers[-1].nrows()))]
+    for w in reversed(layers):
+        above.append(above[-1] * w)
+    return below, above[::-1]
+
+
+def _all_but_one(c: list[Any]) -> Any:
+    """(Σ_l Π_{j≠l} c_j²)^½."""
+    square = flint().arb(0)
+    for l in range(len(c)):
+        term = flint().arb(1)
+        for j, x in enumerate(c):
+            term *= 1 if j == l else x
+        square += term * term
+    return square.sqrt()
 
 
 def _row_sum(c: list[Any]) -> Any:

@@ -42,11 +42,10 @@ class FloatCost:
 
 def float_cost(cost: BallCost) -> FloatCost:
     """The same cost in floats."""
-    data = cost.data
-    factor = data.matrix()
+    factor = cost.matrix()
     with precision(64):
         norm = upper(cost.norm())
-    return FloatCost(factor, data.minimizer, norm * norm * UP, float(np.sum(factor**2)) * UP)
+    return FloatCost(factor, cost.minimizer, norm * norm * UP, float(np.sum(factor**2)) * UP)
 
 
 def eigenvalue_range(symmetric: np.ndarray, error: float) -> tuple[float, float]:

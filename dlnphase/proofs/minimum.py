@@ -199,7 +199,7 @@ def _gauss_newton(layers: Layers, cost: BallCost) -> Layers:
                 break
             best, least = current, size
             multiplier = np.linalg.lstsq(kernel, r, rcond=1e-15)[0]
-            back = cost.data.adjoint(multiplier)
+            back = cost.adjoint(multiplier)
         below, above = around_layers(current)
         current = [w - s.T @ back @ p.T for w, s, p in zip(current, above, below, strict=True)]
     return best

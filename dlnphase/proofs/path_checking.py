@@ -16,6 +16,8 @@ from dlnphase.proofs.balls import flint, precision
 from dlnphase.proofs.checking import (
     Arrays,
     NotProved,
+    _all_but_one,
+    _beside,
     _exact,
     _frobenius,
     _largest,
@@ -133,13 +135,7 @@ def check_end(cost: Arrays, given: Arrays, distance: float) -> None:
         if not (least > 0 and _positive(kernel - _exact(np.eye(kernel.nrows())) * least)):
             raise NotProved("the end: the constraint is not certain to be regular")
         sigma, f = least.sqrt(), form.size()
-        slope = flint().arb(0)
-        for l in range(len(norms)):
-            term = flint().arb(1)
-            for j, c in enumerate(norms):
-                term *= 1 if j == l else c + radius
-            slope += term * term
-        start = (_frobenius(residual) + f * slope.sqrt() * radius).upper()
+        start = (_frobenius(residual) + f * _all_but_one([c + radius for c in norms]) * radius).upper()
         rho = (2 * start / sigma).upper()
         ball = (rho + radius).upper()
         kappa = sigma - f * _row_sum([c + ball for c in norms]) * ball
@@ -271,32 +267,21 @@ def _parting(layers: list[Any], form: _Quadratic, reach: Any) -> Any:
         gram = w.transpose() * w if w.nrows() >= w.ncols() else w * w.transpose()
         c.append((_largest(gram, TIGHT).sqrt() + reach).upper())
     depth, f = len(c), form.size()
-    first = flint().arb(0)
-    for l in range(depth):
-        term = flint().arb(1)
-        for j, x in enumerate(c):
-            term *= 1 if j == l else x
-        first += term * term
-    most = c[0]
+    first, most = _all_but_one(c), c[0]
     for x in c[1:]:
         most = most.max(x)
     third = depth * (depth - 1) * (depth - 2) / flint().arb(depth) ** 1 / flint().arb(depth).sqrt()
     for _ in range(depth - 3):
         third *= most
     size = f * f
-    bend = 3 * size * first.sqrt() * _row_sum(c) + (slope + size * first.sqrt() * reach) * third
+    bend = 3 * size * first * _row_sum(c) + (slope + size * first * reach) * third
     return (-lowest + bend * reach).upper()
 
 
 def _hessian(layers: list[Any], form: _Quadratic) -> tuple[Any, Any]:
     """(∇²𝓛, ‖∇C‖), a column for each entry of each layer."""
     depth = len(layers)
-    below, above = [_exact(np.eye(layers[0].ncols()))], [_exact(np.eye(layers[-1].nrows()))]
-    for w in layers:
-        below.append(w * below[-1])
-    for w in reversed(layers):
-        above.append(above[-1] * w)
-    above.reverse()
+    below, above = _beside(layers)
     g = form.gradient(below[-1])
     columns = []
     for l, w in enumerate(layers):

@@ -8,6 +8,7 @@ these floats: ``difference`` says how far its Hessian is from the one that train
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -18,8 +19,8 @@ from dlnphase.errors import InputError
 from dlnphase.proofs.balls import Ball, Balls, exact, flint, inner, operator_norm, upper
 
 
-class CostData(ABC):
-    """The exact numbers of a quadratic cost; a class for each form of F.
+class BallCost(ABC):
+    """A quadratic cost as exact numbers, and on matrices of balls; a class for each form of F.
 
     Attributes:
         word: names the form in a proof's file.
@@ -33,12 +34,8 @@ class CostData(ABC):
 
     def __init__(self, factor: np.ndarray, minimizer: np.ndarray, minimum: float, difference: float = 0.0) -> None:
         self.factor, self.minimizer, self.minimum, self.difference = factor, minimizer, minimum, difference
-        self.balls = exact(factor)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(d_out, d_in)."""
-        return self.minimizer.shape[0], self.minimizer.shape[1]
+        self.balls, self._centre = exact(factor), exact(minimizer)
+        self.shape = (minimizer.shape[0], minimizer.shape[1])
 
     @abstractmethod
     def matrix(self) -> np.ndarray:
@@ -49,8 +46,8 @@ class CostData(ABC):
         """Fᵀy as a (d_out, d_in) matrix, in floats."""
 
     @abstractmethod
-    def square(self, v: Balls) -> Balls:
-        """FᵀF applied to a (d_out, d_in) matrix of balls."""
+    def apply(self, v: Balls) -> Balls:
+        """H = FᵀF applied to a (d_out, d_in) matrix of balls."""
 
     @abstractmethod
     def measure(self, columns: Balls) -> Balls:
@@ -60,8 +57,27 @@ class CostData(ABC):
         """An upper bound of ‖F‖_op."""
         return operator_norm(self.balls)
 
+    @cached_property
+    def square_size(self) -> float:
+        """A float that ‖H‖_op does not exceed."""
+        size = self.norm()
+        return upper(size * size)
 
-class EntryData(CostData):
+    def gradient(self, a: Balls) -> Balls:
+        """∇C(A) = H(A − Â), (d_out, d_in)."""
+        return self.apply(a - self._centre)
+
+    def residual(self, a: Balls) -> Balls:
+        """F vec(A − Â) as one column; its zeros are the global minima."""
+        return self.measure(flint().arb_mat(self.shape[0] * self.shape[1], 1, (a - self._centre).entries()))
+
+    def excess(self, a: Balls) -> Ball:
+        """C(A) − C_min."""
+        r = self.residual(a)
+        return inner(r, r) / 2
+
+
+class EntryBalls(BallCost):
     """F = diag(√M) on the entries, M ≥ 0 of shape (d_out, d_in)."""
 
     word = "mask"
@@ -80,7 +96,7 @@ class EntryData(CostData):
         out[seen] = y * np.sqrt(self.factor[seen])
         return out
 
-    def square(self, v: Balls) -> Balls:
+    def apply(self, v: Balls) -> Balls:
         """M ∘ V."""
         if self._plain:
             return v
@@ -97,7 +113,7 @@ class EntryData(CostData):
         return flint().arb(max(self._entries)).sqrt().upper()
 
 
-class InputData(CostData):
+class InputBalls(BallCost):
     """F V = V R, R of shape (d_in, m)."""
 
     word = "right"
@@ -110,7 +126,7 @@ class InputData(CostData):
         """Y Rᵀ."""
         return np.asarray(y.reshape(self.shape[0], -1) @ self.factor.T)
 
-    def square(self, v: Balls) -> Balls:
+    def apply(self, v: Balls) -> Balls:
         """V R Rᵀ."""
         return v * self.balls * self.balls.transpose()
 
@@ -122,7 +138,7 @@ class InputData(CostData):
         return flint().arb_mat(d_out * down.nrows(), columns.ncols(), [x for block in out for x in block])
 
 
-class DenseData(CostData):
+class DenseBalls(BallCost):
     """F of shape (m, d_out·d_in), entries row by row."""
 
     word = "dense"
@@ -135,7 +151,7 @@ class DenseData(CostData):
         """Fᵀy."""
         return np.asarray((self.factor.T @ y).reshape(self.shape))
 
-    def square(self, v: Balls) -> Balls:
+    def apply(self, v: Balls) -> Balls:
         """FᵀF vec V."""
         column = flint().arb_mat(self.balls.ncols(), 1, v.entries())
         return flint().arb_mat(*self.shape, (self.balls.transpose() * (self.balls * column)).entries())
@@ -145,8 +161,8 @@ class DenseData(CostData):
         return self.balls * columns
 
 
-def cost_data(cost: Cost) -> CostData:
-    """The numbers of a quadratic cost of this project.
+def ball_cost(cost: Cost) -> BallCost:
+    """A quadratic cost of this project in balls.
 
     Raises:
         InputError: for a cost that is not quadratic.
@@ -155,58 +171,11 @@ def cost_data(cost: Cost) -> CostData:
         raise InputError("prove: the cost is not quadratic, expected factorization, completion, sensing or regression")
     operator, minimizer = (x.cpu().double().numpy() for x in (cost.operator, cost.minimizer))
     if cost.hessian.seen is not None:
-        return EntryData(operator, minimizer, cost.minimum)
+        return EntryBalls(operator, minimizer, cost.minimum)
     values, vectors = np.linalg.eigh((operator + operator.T) / 2)
     seen = values > indistinct(cost.resolution) * values[-1]
     root = vectors[:, seen] * np.sqrt(values[seen])
     difference = float(np.abs(root @ root.T - operator).max() / np.abs(operator).max())
     if cost.hessian.of_inputs:
-        return InputData(root, minimizer, cost.minimum, difference)
-    return DenseData(root.T, minimizer, cost.minimum, difference)
-
-
-class BallCost:
-    """The cost, its gradient and its Hessian on matrices of balls.
-
-    Args:
-        data: the exact numbers.
-    """
-
-    def __init__(self, data: CostData) -> None:
-        self.data = data
-        self.shape = data.shape
-        self._minimizer = exact(data.minimizer)
-        self._square: float | None = None
-
-    def gradient(self, a: Balls) -> Balls:
-        """∇C(A) = H(A − Â), (d_out, d_in)."""
-        return self.apply(a - self._minimizer)
-
-    def apply(self, residual: Balls) -> Balls:
-        """H applied to a (d_out, d_in) matrix."""
-        return self.data.square(residual)
-
-    def residual(self, a: Balls) -> Balls:
-        """F vec(A − Â) as one column; its zeros are the global minima."""
-        column = flint().arb_mat(self.shape[0] * self.shape[1], 1, (a - self._minimizer).entries())
-        return self.measure(column)
-
-    def excess(self, a: Balls) -> Ball:
-        """C(A) − C_min."""
-        r = self.residual(a)
-        return inner(r, r) / 2
-
-    def measure(self, columns: Balls) -> Balls:
-        """F applied to each column of a matrix with d_out·d_in rows."""
-        return self.data.measure(columns)
-
-    def square_size(self) -> float:
-        """A float that ‖H‖_op does not exceed."""
-        if self._square is None:
-            size = self.norm()
-            self._square = upper(size * size)
-        return self._square
-
-    def norm(self) -> Ball:
-        """An upper bound of ‖F‖_op."""
-        return self.data.norm()
+        return InputBalls(root, minimizer, cost.minimum, difference)
+    return DenseBalls(root.T, minimizer, cost.minimum, difference)

@@ -90,7 +90,7 @@ def prove_saddle(
         rate = rate_bounds(g, -u[:, 0], vt[0])
         if not rate[0] > 0:
             raise Undecided("∇C = 0 is not excluded: a minimum, or a saddle beyond this precision")
-        value = interval(cost.excess(a) + flint().arb(cost.data.minimum))
+        value = interval(cost.excess(a) + flint().arb(cost.minimum))
         if weights is None:
             return SaddleProof(chart, (-u[:, 0], vt[0]), value, rate, [], [], None)
         layers = [np.asarray(w, dtype=float) for w in weights]

@@ -81,7 +81,7 @@ class TaylorStep:
             x.append(_product_norms(self._xt[l], powers, x[-1], w[l]))
         for l in range(depth - 2, 0, -1):
             s.insert(0, _product_norms(self._st[l], powers, s[0], w[l]))
-        size = self._cost.square_size()
+        size = self._cost.square_size
         g = np.concatenate([[_size(m) for m in self._g], size * x[-1][p:]])
         g[:p] *= powers[:p]
         total = 0.0
