@@ -27,10 +27,10 @@ smoke: $(STAMP)  ## the same in seconds, small
 	$(BIN)/dlnphase train --task factorization --dim 4 --rank 2 --depth 3 --out runs/smoke-train --overwrite
 
 test: $(STAMP)  ## all tests, one process per core
-	$(ONE_THREAD) $(BIN)/python -m pytest -n 2
+	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist worksteal
 
 coverage: $(STAMP)  ## all tests, and the share of the package they run (at least 95 %)
-	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --cov
+	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist worksteal --cov
 
 lint: $(STAMP)  ## style of every Python file, and the types of the package
 	$(BIN)/ruff check .

@@ -29,7 +29,7 @@ from dlnphase.results.train import load_train
 from dlnphase.settings import DetectSettings, SweepSettings, TrainSettings, options, resolve
 from dlnphase.setup.inputs import read_matrix, read_regression, read_weights
 
-MUTANTS = int(os.environ.get("DLNPHASE_MUTANTS", "400"))
+MUTANTS = int(os.environ.get("DLNPHASE_MUTANTS", "300"))
 SMALL = ["train", *fuzzing.TASK, *fuzzing.TINY]
 
 
@@ -133,7 +133,7 @@ GOOD = {
 }  # fmt: skip
 
 
-@settings(max_examples=600)
+@settings(max_examples=300)
 @given(st.lists(WORDS | st.sampled_from(["\n", ": ", "- ", "  ", "[", "]", "{", "}", ", "]), max_size=30).map("".join))
 def test_any_text_is_plain_yaml_or_told(text):
     try:
@@ -144,7 +144,7 @@ def test_any_text_is_plain_yaml_or_told(text):
         assert repr(parse_yaml(dump_yaml(value), "f")) == repr(value)
 
 
-@settings(max_examples=600)
+@settings(max_examples=300)
 @pytest.mark.parametrize("cls", [TrainSettings, SweepSettings, DetectSettings])
 @given(data=st.data())
 def test_any_values_are_settings_or_told(cls, data):
