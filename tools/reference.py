@@ -169,6 +169,7 @@ HERE = {
     "NetworkInfo.sigma": "standard deviation of the entries of every layer",
     "NetworkInfo.alpha": "σ√w, the size of one layer",
     "NetworkInfo.krylov_order": "of a reduced network: the rounds of the reduction",
+    "NetworkInfo.krylov_modes": "of a network reduced from few modes of the target: how many; null: from all",
     "NetworkInfo.truncation_error": "of a reduced network: the estimated relative error of A(t)",
     "Outcome.time": "at the end",
     "Outcome.steps": "accepted, to the end",

@@ -122,7 +122,7 @@ def _lacking(result: TrainResult, task: Task, members: Sequence[int]) -> dict[in
     order = "auto" if network.krylov_order is None else network.krylov_order
     held = replace(config, representation=network.representation, krylov_order=order)
     try:
-        start = build_start(held, task.cost, resolve_backend("cpu"), config.seed)
+        start = build_start(held, task.cost, resolve_backend("cpu"), config.seed, whole=network.krylov_modes is None)
     except InputError:
         return {}
     squares = start.square_norm - start.network.theta.square().sum(1).cpu().numpy()

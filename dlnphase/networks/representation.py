@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from dlnphase.backend import Backend
 from dlnphase.networks.chain import Network
 from dlnphase.networks.krylov.sample import sample
+from dlnphase.networks.krylov.sweeps import SweepStart
 from dlnphase.networks.sampling import gaussian_network, hidden_dims
 
 
@@ -24,6 +25,7 @@ class Representation:
             where the representation is exact. None where no estimate was made.
         exact: nothing is truncated.
         extrapolated: the estimate is carried on from a lower order by a factor ORDER_GAIN an order.
+        start: the few directions of the ends that sweeps start from; None: all.
     """
 
     order: int | None
@@ -31,6 +33,7 @@ class Representation:
     error: float | None
     exact: bool
     extrapolated: bool = False
+    start: SweepStart | None = None
 
     @property
     def kind(self) -> str:
@@ -42,12 +45,13 @@ class Representation:
         sizes = "×".join(str(n) for n in self.hidden) or "none"
         if self.order is None:
             return f"full, hidden sizes {sizes}"
+        order = f"{self.order}" if self.start is None else f"{self.order} of the target's {self.start.count} modes"
         if self.exact:
-            return f"Krylov order {self.order}, hidden sizes {sizes}, exact"
+            return f"Krylov order {order}, hidden sizes {sizes}, exact"
         how = "extrapolated" if self.extrapolated else "measured"
         if self.error is None or not self.error < 1:
-            return f"Krylov order {self.order}, hidden sizes {sizes}, too coarse to promise anything ({how})"
-        return f"Krylov order {self.order}, hidden sizes {sizes}, times and matrices within {self.error:.1e} ({how})"
+            return f"Krylov order {order}, hidden sizes {sizes}, too coarse to promise anything ({how})"
+        return f"Krylov order {order}, hidden sizes {sizes}, times and matrices within {self.error:.1e} ({how})"
 
 
 def initial_network(
@@ -57,4 +61,4 @@ def initial_network(
     """Draw i.i.d. N(0, σ²) networks as they are to be held, one a member; shape is (d_out, d_in)."""
     if how.order is None:
         return gaussian_network(hidden_dims(depth, width, shape), sigma, backend, seed=seed, members=members)
-    return sample(depth, width, shape, sigma, how.order, backend, seed=seed, members=members)
+    return sample(depth, width, shape, sigma, how.order, backend, seed=seed, members=members, start=how.start)

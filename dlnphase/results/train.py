@@ -38,6 +38,7 @@ class NetworkInfo:
         representation: ``full`` or ``krylov``.
         hidden: sizes of the hidden layers as computed with.
         krylov_order, truncation_error: of a reduced network: the order, and the estimated relative error of A(t).
+        krylov_modes: of a network reduced from few modes of the target: how many; None: from all of both ends.
         full_hidden: sizes of the hidden layers of the network itself, reduced or not; None in files older than this.
     """
 
@@ -51,6 +52,7 @@ class NetworkInfo:
     krylov_order: int | None = None
     truncation_error: float | None = None
     full_hidden: tuple[int, ...] | None = None
+    krylov_modes: int | None = None
 
 
 @dataclass(frozen=True)

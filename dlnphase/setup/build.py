@@ -170,12 +170,14 @@ def build_start(
     *,
     weight_decay: float = 0.0,
     update: Update | None = None,
+    whole: bool = False,
 ) -> Start:
     """The starting networks, full or reduced, or the user's own.
 
     Args:
         weight_decay: λ that they will be trained with, on which it depends how far they may be reduced.
         update: that they will be trained with, which may need full ones.
+        whole: reduce them from the whole ends in any case.
 
     Raises:
         InputError: for weights that do not fit the task, a scale outside the dtype, or networks too large for memory.
@@ -186,12 +188,12 @@ def build_start(
     depth, width, gamma = drawn.depth, drawn.width, drawn.gamma
     sigma, alpha = _scale(width, gamma, backend)
     law, members = (depth, width, cost.shape, sigma), settings.seeds
-    wish = {**_wish(settings, depth, update), "weight_decay": weight_decay}
+    wish = {**_wish(settings, depth, update), "weight_decay": weight_decay, "whole": whole}
     chosen = choose_representation(*law, cost, backend, seed=seed, member=members[0], batch=len(members), **wish)
     network = initial_network(chosen, *law, backend, seed=seed, members=members)
     norm = _square_norm(network)
     if chosen.order is not None:
-        rest = unrevealed_square_norm(*law, chosen.order, seed=seed, members=members)
+        rest = unrevealed_square_norm(*law, chosen.order, seed=seed, members=members, start=chosen.start)
         norm = norm + rest
     info = NetworkInfo(depth, width, gamma, sigma, alpha, **_how(chosen), full_hidden=(width,) * (depth - 1))
     return Start(network, info, np.asarray(settings.seeds), norm, _notes(chosen))
@@ -271,6 +273,7 @@ def _how(chosen: Representation) -> dict[str, Any]:
         "representation": chosen.kind,
         "hidden": chosen.hidden,
         "krylov_order": chosen.order,
+        "krylov_modes": None if chosen.start is None else chosen.start.count,
         "truncation_error": None if chosen.kind == "full" else chosen.error,
     }
 

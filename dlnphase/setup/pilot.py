@@ -40,20 +40,23 @@ PILOT_END = 1e-2  # stop when the excess cost is below this share of its initial
 PILOT_SIZE = 1e-3  # the pilot starts from products of layers of at least this share of the size learned
 
 
-def disagreement(coarse: Network, fine: Network, cost: Cost, weight_decay: float = 0.0) -> float:
+def disagreement(
+    coarse: Network, fine: Network, cost: Cost, weight_decay: float = 0.0, largest: float = float("inf")
+) -> float:
     """The ε within which two single networks agree on the pilot's stretch of their gradient flows (module text).
 
     Args:
         coarse: the lower order, B = 1, hidden sizes at most those of ``fine``.
         fine: the higher order, B = 1.
         weight_decay: λ of the flow that will be followed; a start that is scaled up by c decays at c^(L−2)·λ.
+        largest: c at most.
     """
     if isinstance(
         cost, QuadraticCost
     ):  # in double precision whatever the run's: single holds no squares of small starts
         cost = cost.to(Backend(fine.theta.device, torch.float64))
         coarse, fine = (n.with_theta(n.theta.double()) for n in (coarse, fine))
-    larger = _magnification(fine, cost)
+    larger = min(_magnification(fine, cost), largest)
     decay = weight_decay * larger ** (fine.depth - 2)
     pair = [Stepper(chain := Chain(n, cost, decay), chain.array(n.theta[0] * larger)) for n in (coarse, fine)]
     rows: list[tuple[float, float, float]] = []  # ‖δ‖, |shift|, ‖δ − shift·t·Ȧ‖

@@ -7,6 +7,7 @@ Enters: depth, width (up to 1e12), shape of A, an order (rounds of sweeps), a se
 are given.
 Leaves: a :class:`~dlnphase.networks.chain.Network` with few hidden directions that moves as the full one does,
 with the same law; for given layers also the projections that were used; and the norm of what was left out.
+A target of few modes starts its sweeps from these alone (``SweepStart``), whatever the size of A.
 
 Open
 
@@ -25,10 +26,11 @@ Keep
 
 from dlnphase.networks.krylov.project import Projection, project, truncate
 from dlnphase.networks.krylov.sample import sample, unrevealed_square_norm
-from dlnphase.networks.krylov.sweeps import reduced_dims
+from dlnphase.networks.krylov.sweeps import SweepStart, reduced_dims
 
 __all__ = [
     "Projection",
+    "SweepStart",
     "project",
     "reduced_dims",
     "sample",

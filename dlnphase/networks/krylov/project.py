@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dlnphase.errors import InputError
 from dlnphase.networks.chain import Network
-from dlnphase.networks.krylov.sweeps import Sweep
+from dlnphase.networks.krylov.sweeps import Sweep, SweepStart
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Projection:
         return [u @ w @ v.mT for w, u, v in zip(network.weights, self.bases[1:], self.bases[:-1], strict=True)]
 
 
-def project(network: Network, order: int) -> Projection:
+def project(network: Network, order: int, start: SweepStart | None = None) -> Projection:
     """Reduce given networks to the hidden directions that gradients reach first (see ``sweeps``).
 
     Bases of order k are the leading columns of those of order k+1. Directions are dropped where they are dependent to
@@ -40,18 +40,19 @@ def project(network: Network, order: int) -> Projection:
     Args:
         network: B full networks.
         order: at least 1.
+        start: where sweeps start; None: in the whole ends.
 
     Raises:
         InputError: for an order below 1, or one that needs hidden sizes above SIZE_LIMIT.
     """
-    return Projector(network).to(order)
+    return Projector(network, start).to(order)
 
 
 class Projector:
     """Projections of the same networks at rising orders, each going on from the one before."""
 
-    def __init__(self, network: Network) -> None:
-        self.walk = _Walk(network)
+    def __init__(self, network: Network, start: SweepStart | None = None) -> None:
+        self.walk = _Walk(network, start)
 
     def to(self, order: int) -> Projection:
         """As ``project``; the order may not fall from call to call."""
@@ -77,8 +78,8 @@ def truncate(network: Network, dims: tuple[int, ...]) -> Network:
 class _Walk(Sweep[Tensor]):
     """The sweeps on given layers; vectors are (B, n, b) in the full spaces."""
 
-    def __init__(self, network: Network) -> None:
-        super().__init__(network.dims)
+    def __init__(self, network: Network, start: SweepStart | None) -> None:
+        super().__init__(network.dims, start)
         self.network = network
         nothing = [network.theta.new_zeros((network.batch, n, 0)) for n in network.dims]
         self.pushed = {up: list(nothing) for up in (True, False)}
@@ -92,8 +93,11 @@ class _Walk(Sweep[Tensor]):
         return torch.eye(self.dims[space], dtype=like.dtype, device=like.device).repeat(self.network.batch, 1, 1)
 
     def ends(self, space: int) -> Tensor:
-        """The identity: an end is kept whole."""
-        return self.bases[space]
+        """Orthonormal columns (B, n, r): the identity where an end is taken whole."""
+        if self.start is None:
+            return self.bases[space]
+        columns, like = self.start.outputs if space else self.start.inputs, self.network.theta
+        return torch.as_tensor(columns, dtype=like.dtype, device=like.device).repeat(self.network.batch, 1, 1)
 
     def sizes(self) -> tuple[int, ...]:
         """Directions kept per space."""

@@ -19,7 +19,7 @@ import numpy as np
 from dlnphase.backend import Backend, stream
 from dlnphase.errors import InputError
 from dlnphase.networks.chain import Network
-from dlnphase.networks.krylov.sweeps import Count, Sweep, reduced_dims
+from dlnphase.networks.krylov.sweeps import Count, Sweep, SweepStart, reduced_dims
 from dlnphase.networks.sampling import hidden_dims
 
 # A member's streams are (member, _LAYERS) and (member, _REST, order); (member,) is the full representation's.
@@ -36,6 +36,7 @@ def sample(
     *,
     seed: int = 0,
     members: Sequence[int] = (0,),
+    start: SweepStart | None = None,
 ) -> Network:
     """Krylov-reduced networks of i.i.d. N(0, σ²) layers, exact in law, without forming a width × width matrix.
 
@@ -49,14 +50,15 @@ def sample(
         sigma: standard deviation σ of every entry of the full network.
         order: at least 1; the network of order k is the leading block of that of order k+1 from the same seed.
         members: member k is the same whatever the others are.
+        start: where sweeps start; None: in the whole ends.
 
     Raises:
         InputError: for a width or an order out of range.
     """
     _check_order(order)
     dims = hidden_dims(depth, width, shape)
-    reduced_dims(dims, order)  # refuses what is too large before anything is drawn
-    dice = _Dice(dims, [stream(seed, "weights", member, _LAYERS) for member in members])
+    reduced_dims(dims, order, start)  # refuses what is too large before anything is drawn
+    dice = _Dice(dims, [stream(seed, "weights", member, _LAYERS) for member in members], start)
     dice.run(order)
     return Network.from_weights([backend.tensor(sigma * layer) for layer in dice.layers])
 
@@ -70,6 +72,7 @@ def unrevealed_square_norm(
     *,
     seed: int = 0,
     members: Sequence[int] = (0,),
+    start: SweepStart | None = None,
 ) -> np.ndarray:
     """‖θ_0‖² of the full networks minus ‖θ̂_0‖² of their reductions by ``sample``, shape (len(members),).
 
@@ -77,7 +80,7 @@ def unrevealed_square_norm(
     degrees of freedom, drawn from a stream of its own: the same for the same arguments, whoever asks first.
     """
     _check_order(order)
-    count = Count(hidden_dims(depth, width, shape))
+    count = Count(hidden_dims(depth, width, shape), start)
     count.run(order)
     freedom, out = count.unrevealed(), np.zeros(len(members))
     if freedom:
@@ -92,8 +95,8 @@ class _Dice(Sweep[np.ndarray]):
     Vectors are coordinate arrays (B, n, b); those stored before a space grew are shorter than it is now.
     """
 
-    def __init__(self, dims: Sequence[int], streams: Sequence[np.random.Generator]) -> None:
-        super().__init__(dims)
+    def __init__(self, dims: Sequence[int], streams: Sequence[np.random.Generator], start: SweepStart | None) -> None:
+        super().__init__(dims, start)
         self.streams = streams
         kept = [self.dims[0], *([0] * (self.depth - 1)), self.dims[-1]]
         if self.depth == 1:
@@ -108,9 +111,12 @@ class _Dice(Sweep[np.ndarray]):
         return (self.dims[0], *(layer.shape[1] for layer in self.layers))
 
     def ends(self, space: int) -> np.ndarray:
-        """The identity: an end is kept whole."""
-        n = self.dims[space]
-        return np.broadcast_to(np.eye(n), (len(self.streams), n, n))
+        """Orthonormal columns (B, n, r): the identity where an end is taken whole."""
+        if self.start is None:
+            columns = np.eye(self.dims[space])
+        else:
+            columns = self.start.outputs if space else self.start.inputs
+        return np.broadcast_to(columns, (len(self.streams), *columns.shape))
 
     def fresh(self, space: int, up: bool, vectors: list[np.ndarray]) -> np.ndarray | None:
         """An orthonormal basis (B, n, r) of what the vectors add to those already pushed; None where it is nothing."""

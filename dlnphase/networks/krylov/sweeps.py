@@ -13,18 +13,42 @@ instead of by length is what the time derivatives ask for, and gives smaller spa
 
 A reduced network of order k has the A(0) and the NTK of the full one, and the first 2k−1 time derivatives
 of A. L = 2 is closed at order 1 with d_in + d_out dimensions; any L is closed, hence exact, where the spaces fill w.
+
+**From few directions.** Where ∇C = A − A* and A* has few modes, p_0 may be the r inputs of A* and s_L its r outputs
+(:class:`SweepStart`). Gradients send what arrives at an end back by Aᵀ or A, so words turn round at the ends as they do
+inside. The ends themselves are kept whole, but of A(0) only what the words meet: the rest, of size α^L, is dropped.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+import numpy as np
 
 from dlnphase.errors import InputError
 
 SIZE_LIMIT = 2048  # hidden size above which a reduced network is refused: sizes grow geometrically with the order
 V = TypeVar("V")  # vectors of one space: an array, or only their number
+
+
+@dataclass(frozen=True, eq=False)
+class SweepStart:
+    """The directions of both ends that sweeps start from, where these are not all.
+
+    Attributes:
+        inputs, outputs: orthonormal columns, shapes (d_in, r) and (d_out, r).
+    """
+
+    inputs: np.ndarray
+    outputs: np.ndarray
+
+    @property
+    def count(self) -> int:
+        """r."""
+        return self.inputs.shape[1]
 
 
 class Sweep(ABC, Generic[V]):
@@ -34,10 +58,11 @@ class Sweep(ABC, Generic[V]):
 
     Args:
         dims: full sizes (n_0, …, n_L).
+        start: where sweeps start; None: in the whole ends.
     """
 
-    def __init__(self, dims: Sequence[int]) -> None:
-        self.dims = tuple(dims)
+    def __init__(self, dims: Sequence[int], start: SweepStart | None = None) -> None:
+        self.dims, self.start = tuple(dims), start
         self.depth = len(dims) - 1
         self.order = 0
         # Images found in the last order, per space: by W from below (True) and by Wᵀ from above (False).
@@ -53,7 +78,7 @@ class Sweep(ABC, Generic[V]):
 
     @abstractmethod
     def ends(self, space: int) -> V:
-        """All directions of the input or the output space."""
+        """The directions of the input or the output space that sweeps start from."""
 
     @abstractmethod
     def sizes(self) -> tuple[int, ...]:
@@ -66,12 +91,12 @@ class Sweep(ABC, Generic[V]):
             found: dict[bool, list[V | None]] = {}
             for up in (True, False):
                 found[up] = [None] * (self.depth + 1)
-                for space in range(self.depth - 1) if up else range(self.depth, 1, -1):
+                for space in self._walk(up):
                     fresh = self._pending(space, up, found[up][space])
                     if fresh is not None:
                         target = space + 1 if up else space - 1
                         found[up][target] = self.push(space, up, fresh)
-                        if self.sizes()[target] > SIZE_LIMIT:
+                        if 0 < target < self.depth and self.sizes()[target] > SIZE_LIMIT:
                             raise InputError(
                                 f"krylov-order: order {self.order} needs a hidden size of {self.sizes()[target]}, "
                                 f"the largest is {SIZE_LIMIT}: lower it"
@@ -82,13 +107,20 @@ class Sweep(ABC, Generic[V]):
         """Whether nothing is left whose image could be outside: the reduced network is exact."""
         if self.sizes() == self.dims:
             return True
+        if self.start is not None:
+            return False
         up = (self._pending(space, True, None) for space in range(1, self.depth - 1))
         down = (self._pending(space, False, None) for space in range(self.depth - 1, 1, -1))
         return all(vectors is None for vectors in (*up, *down))
 
+    def _walk(self, up: bool) -> range:
+        """The spaces that a sweep leaves, in turn; it enters an end only where it did not start in all of it."""
+        last = int(self.start is not None)
+        return range(self.depth - 1 + last) if up else range(self.depth, 1 - last, -1)
+
     def _pending(self, space: int, up: bool, arrived: V | None) -> V | None:
         """What is to be pushed out of a space: what just arrived there and what turned round there an order ago."""
-        if space in (0, self.depth):
+        if space in (0, self.depth) and (self.order == 1 or self.start is None):
             return self.ends(space) if self.order == 1 else None
         vectors = [v for v in (arrived, self.images[not up][space]) if v is not None]
         return self.fresh(space, up, vectors) if vectors else None
@@ -97,8 +129,8 @@ class Sweep(ABC, Generic[V]):
 class Count(Sweep[int]):
     """The sweeps in generic position, with numbers of vectors alone."""
 
-    def __init__(self, dims: Sequence[int]) -> None:
-        super().__init__(dims)
+    def __init__(self, dims: Sequence[int], start: SweepStart | None = None) -> None:
+        super().__init__(dims, start)
         self.kept = [self.dims[0], *([0] * (self.depth - 1)), self.dims[-1]]
         self.pushed = {up: [0] * (self.depth + 1) for up in (True, False)}
 
@@ -114,8 +146,8 @@ class Count(Sweep[int]):
         return vectors
 
     def ends(self, space: int) -> int:
-        """The whole space."""
-        return self.dims[space]
+        """How many there are."""
+        return self.dims[space] if self.start is None else self.start.count
 
     def sizes(self) -> tuple[int, ...]:
         """Directions kept per space."""
@@ -131,15 +163,16 @@ class Count(Sweep[int]):
         return total
 
 
-def reduced_dims(dims: Sequence[int], order: int) -> tuple[tuple[int, ...], bool]:
+def reduced_dims(dims: Sequence[int], order: int, start: SweepStart | None = None) -> tuple[tuple[int, ...], bool]:
     """Sizes (n_0, …, n_L) of the reduced network of that order, and whether it is exact.
 
     Args:
         dims: full sizes as Python integers of any size.
+        start: where sweeps start; None: in the whole ends.
 
     Raises:
         InputError: when a hidden space would need more than SIZE_LIMIT directions.
     """
-    count = Count(dims)
+    count = Count(dims, start)
     count.run(order)
     return count.sizes(), count.closed()
