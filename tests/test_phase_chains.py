@@ -240,6 +240,25 @@ def test_no_search_finds_a_cheaper_kill(count, directions):
     assert found >= best * (1 - 1e-3)
 
 
+def test_a_kill_in_wide_layers_costs_no_more_than_by_exact_sweeps():
+    """Each subspace by a dense eigen-decomposition of its own problem, the others held, 100 times over."""
+    rng = stream(14, "search", 8)
+    layers = [rng.standard_normal((50, 50)) / 50**0.5 for _ in range(3)]
+    v = np.linalg.qr(rng.standard_normal((50, 2)))[0]
+    first = np.linalg.qr(layers[0] @ v)[0]
+    second = np.linalg.qr(layers[1] @ first)[0]
+    for _ in range(100):
+        above, below = layers[1] - second @ (second.T @ layers[1]), layers[0] @ v
+        first = np.linalg.eigh(above.T @ above - below @ below.T)[1][:, :2]
+        below = layers[1] @ first
+        second = np.linalg.eigh(layers[2].T @ layers[2] - below @ below.T)[1][:, :2]
+    images = (layers[0] @ v, first), (layers[1] @ first, second), (layers[2] @ second, np.zeros((50, 2)))
+    exact = sum(float(np.sum((x - frame @ (frame.T @ x)) ** 2)) for x, frame in images)
+    tensors = [torch.as_tensor(w)[None] for w in layers]
+    for rough, room in ((False, 1e-4), (True, 5e-3)):
+        assert float(kill(tensors, torch.as_tensor(v)[None], rough=rough).squared) <= exact * (1 + room)
+
+
 def test_large_bottom_subspaces_equal_dense_ones(monkeypatch):
     rng = stream(11, "search", 8)
     above, below = _random(rng, 1, 300, 300) / 300**0.5, _random(rng, 1, 300, 2) / 300**0.5

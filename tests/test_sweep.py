@@ -89,6 +89,14 @@ def test_the_first_answer_comes_soon_and_no_job_holds_all_that_is_slow():
     assert jobs_for(plan, {(1.0, 100)}) == [job for job in jobs if 1.0 in job.gammas and job.width == 100]
 
 
+def test_jobs_of_deep_networks_hold_few_of_them_and_those_above_one_come_first():
+    plan = prepare(SweepSettings(depth=6, seeds=4, gammas=(0.75, 0.9, 1.0, 1.1, 1.4, 2.0), widths=(10**6, 10**12)))
+    jobs = jobs_for(plan, set(plan.settings.cells))
+    assert [(job.width, job.gammas) for job in jobs] == [
+        (width, gammas) for width in (10**12, 10**6) for gammas in ((1.0, 1.1, 1.4, 2.0), (0.75, 0.9))
+    ]
+
+
 def test_done_cells_are_not_computed_again(result, monkeypatch):
     calls = []
     monkeypatch.setattr("dlnphase.sweep.run.run_job", lambda job: calls.append((job.gammas, job.width)))

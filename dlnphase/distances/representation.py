@@ -27,6 +27,7 @@ FULL_BELOW = 64  # widths that are always held in full
 SMALL = 40  # largest hidden size of a network in which every candidate is searched
 NARROW = 0.25  # of the width, at most, is kept where a coarser network tells candidates apart: no layer is narrow then
 COARSER = 0.55  # of the largest hidden size, at most, is kept where candidates compete first
+WORTH = 0.1  # of a coarser network's error, at most: else too many candidates stay rivals there
 WORTHWHILE = 0.7  # a reduction that keeps more than this fraction of the width is not made
 
 
@@ -64,7 +65,8 @@ def choose(
         return held
     network = sample(depth, width, cost.shape, width**-0.5, held.order, backend, seed=seed, members=[member])
     coarse, whole = (_pilot(part, matrices) for part in (leading(network, lower[-1]), network))
-    return replace(held, coarse=Coarse(lower[-1], abs(coarse / whole - 1)))
+    error = abs(coarse / whole - 1)
+    return replace(held, coarse=Coarse(lower[-1], error)) if error <= WORTH else held
 
 
 def _pilot(network: Network, matrices: list[CriticalMatrix]) -> float:

@@ -28,6 +28,8 @@ from dlnphase.networks.batch import Batched
 from dlnphase.networks.chain import Network
 
 GAP = 1e-3  # candidates that could be nearer by less than this fraction are not searched
+POOR = 0.1  # truncation error above which the network is too coarse for a fine search, and for mixed splits, which gain
+GAP_OF_POOR, POOR_TOL = 0.03, 3e-3  # less in wide layers; there the former is this, and stationarity this
 MARGIN = 0.98
 KNOWN, UNKNOWN = 0.125, 0.5  # of the truncation error, how much candidates may differ in it: after correction, before
 CHUNK = 64  # members searched in one batch
@@ -72,6 +74,7 @@ def distance_to_saddle(
     max_steps: int = 40,
     coarse: Coarse | None = None,
     draws: Sequence[int] | None = None,
+    truncation: float = 0.0,
 ) -> SaddleDistance:
     """d_s over an enumerated family of saddles (an attained value: an upper bound with certificate).
 
@@ -81,10 +84,11 @@ def distance_to_saddle(
         tol, max_steps: of each polishing search.
         coarse: a lower order of reduction, in which candidates compete first (None: in the whole).
         draws: members of equal number have the same weights up to a factor (None: there are none).
+        truncation: relative error of the network itself: above POOR no search is finer than it is worth.
     """
     first = network if coarse is None else leading(network, coarse.hidden)
     draws = range(network.batch) if draws is None else draws
-    search = _Search(first, facts_of(cost, network.depth).saddles, draws, max_steps)
+    search = _Search(first, facts_of(cost, network.depth).saddles, draws, max_steps, truncation)
     room = 0.0
     if coarse is not None:
         known = search.compare_with(network)
@@ -93,8 +97,10 @@ def distance_to_saddle(
     if coarse is not None:
         search.follow(network, room, ROUGH)
         if not bool(torch.isfinite(search.best).all()):  # there are saddles that the coarse search did not see
-            return distance_to_saddle(network, cost, tol=tol, max_steps=max_steps, draws=draws)
-    search.follow(network, 0.0, tol)
+            return distance_to_saddle(
+                network, cost, tol=tol, max_steps=max_steps, draws=draws, truncation=truncation
+            )
+    search.follow(network, 0.0, max(tol, POOR_TOL) if truncation > POOR else tol)
     ways, best, theta, chosen = search.ways, search.best, search.theta, search.chosen
     scale = _gradient_scale(network, cost)
     other = torch.zeros_like(best, dtype=torch.bool)
@@ -131,12 +137,20 @@ class _Point:
         own = [(k, v[row], u[row]) for k, v, u in groups]
         return cls(float(found.distance[row]), found.theta[row], own, float(found.stationarity[row]))
 
+    def scaled(self, factor: float) -> _Point:
+        """The same point of a network that is a factor larger."""
+        return self if factor == 1 else replace(self, distance=self.distance * factor, theta=self.theta * factor)
+
 
 class _Search:
     """The search over all candidates for a batch; best, theta and chosen (indices of ways) hold what it found."""
 
-    def __init__(self, network: Network, matrices: list[CriticalMatrix], draws: Sequence[int], max_steps: int) -> None:
+    def __init__(
+        self, network: Network, matrices: list[CriticalMatrix], draws: Sequence[int], max_steps: int, truncation: float
+    ) -> None:
         self.network, self.draws, self.max_steps = network, draws, max_steps
+        self.fine = truncation <= POOR
+        self.gap = GAP if self.fine else GAP_OF_POOR
         self.deaths = Deaths(network, draws)
         self.deaths_in_whole = self.deaths
         self.ways = uniform_ways(self.deaths, matrices)
@@ -149,6 +163,7 @@ class _Search:
         self.points: dict[tuple[int, int], _Point] = {}
         self.shift = torch.zeros_like(self.bounds)
         self._kinds: dict[tuple[tuple[int, int], ...], Kind] = {}
+        self._polished: dict[tuple[int, int], tuple[int, _Point]] = {}
 
     def compare_with(self, whole: Network) -> bool:
         """Take the cost of the deaths from the whole network, of which this one is a part, where that is cheap.
@@ -184,10 +199,11 @@ class _Search:
         first = self.bounds.argmin(1).tolist()
         pairs = list(enumerate(first))
         self._polish(pairs, self._feasible(pairs))
-        open_ = self.bounds * (1 - room) < (self.best * (1 - GAP))[:, None]
+        open_ = self.bounds * (1 - room) < (self.best * (1 - self.gap))[:, None]
         open_[range(len(first)), first] = False
         self._work_off([(m, c) for m, c in torch.nonzero(open_).tolist()], room)
-        self._mix(room)
+        if self.fine:
+            self._mix(room)
         self._confirm()
 
     def follow(self, network: Network, room: float, tol: float) -> None:
@@ -220,7 +236,8 @@ class _Search:
         anew = [p for p in pairs if p not in done and self.ways[p[1]].found_anew(whole)]
         feasible = self._feasible(anew)
         self._polish(list(feasible), feasible)
-        for group in self._groups([pair for pair in pairs if pair not in {*done, *anew}]):
+        alike = self._alike([pair for pair in pairs if pair not in {*done, *anew}])
+        for group in self._groups([same[0] for same in alike.values()]):
             members = [m for m, _ in group]
             part = network.select(members)
             points = [known[pair] for pair in group]
@@ -230,10 +247,15 @@ class _Search:
             ]
             constraint = saddle_constraint(part, [self.ways[c].matrix for _, c in group], groups)
             start = embed(part, torch.stack([point.theta for point in points]), hidden)
-            beat = self.best[members]
+            classes = [alike[self._class(pair)] for pair in group]
+            beat = self.best.new_tensor(
+                [max(float(self.best[m]) / self._factor(own[0][0], m) for m, _ in own) for own in classes]
+            )
             reached = nearest(part, start, constraint, tol=tol, max_steps=self.max_steps, to_beat=beat)
-            for row, pair in enumerate(group):
-                self._record(*pair, _Point.of(reached, groups, row))
+            for row, own in enumerate(classes):
+                point = _Point.of(reached, groups, row)
+                for member, choice in own:
+                    self._record(member, choice, point.scaled(self._factor(own[0][0], member)))
 
     def _work_off(self, pairs: list[tuple[int, int]], room: float) -> None:
         """Polish the (member, way) pairs that could win.
@@ -245,7 +267,7 @@ class _Search:
             near = {
                 (m, c): start
                 for (m, c), start in feasible.items()
-                if start[0] * float(self.gain[m]) * MARGIN * (1 - room) < float(self.best[m]) * (1 - GAP)
+                if start[0] * float(self.gain[m]) * MARGIN * (1 - room) < float(self.best[m]) * (1 - self.gap)
             }
             self._polish(list(near), near)
             feasible = {pair: start for pair, start in feasible.items() if pair not in near} if near else {}
@@ -307,15 +329,36 @@ class _Search:
         return out
 
     def _polish(self, pairs: list[tuple[int, int]], starts: dict[tuple[int, int], tuple[float, Tensor]]) -> None:
-        for group in self._groups([p for p in pairs if p in starts]):
-            start = torch.stack([starts[p][1] for p in group])
+        alike = self._alike([pair for pair in pairs if pair in starts])
+        for group in self._groups([same[0] for key, same in alike.items() if key not in self._polished]):
             kind = self._kind(group)
-            found = kind.polish(start, self.max_steps)
-            for row, (member, choice) in enumerate(group):
+            found = kind.polish(torch.stack([starts[pair][1] for pair in group]), self.max_steps)
+            for row, pair in enumerate(group):
+                self._polished[self._class(pair)] = pair[0], _Point.of(found, kind.death.groups, row)
+        for key, same in alike.items():
+            first, point = self._polished[key]
+            for member, choice in same:
+                here = point.scaled(self._factor(first, member))
                 self.polished[member] += 1
-                reached = self._shifted(member, choice, float(found.distance[row]))
-                self.gain[member] = min(float(self.gain[member]), reached / starts[group[row]][0])
-                self._record(member, choice, _Point.of(found, kind.death.groups, row))
+                reached = self._shifted(member, choice, here.distance)
+                self.gain[member] = min(float(self.gain[member]), reached / starts[member, choice][0])
+                self._record(member, choice, here)
+
+    def _class(self, pair: tuple[int, int]) -> tuple[int, int]:
+        """What pairs have in common that are searched once: where nothing is kept, points scale with the draw."""
+        member, choice = pair
+        return (self.deaths.first(member), choice) if self.ways[choice].scales else pair
+
+    def _alike(self, pairs: list[tuple[int, int]]) -> dict[tuple[int, int], list[tuple[int, int]]]:
+        """The pairs of each class."""
+        out: dict[tuple[int, int], list[tuple[int, int]]] = {}
+        for pair in pairs:
+            out.setdefault(self._class(pair), []).append(pair)
+        return out
+
+    def _factor(self, first: int, member: int) -> float:
+        """How much larger a member is than another of its draw."""
+        return 1.0 if first == member else self.deaths.ratio(first, member)
 
     def _confirm(self) -> None:
         """Search the winners once more from balanced factors of what they keep."""

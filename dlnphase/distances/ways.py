@@ -50,10 +50,14 @@ class Way:
         return (self.splits, self.count, self.angle is None)
 
     @property
+    def scales(self) -> bool:
+        """Whether nothing is kept: saddles of the kind are as much larger as the network is."""
+        return not min(self.matrix.left_kept.shape[1], self.matrix.right_kept.shape[1])
+
+    @property
     def is_exact(self) -> bool:
         """Whether its death is the nearest saddle of the kind: nothing is kept, in chains of at most two layers."""
-        kept = min(self.matrix.left_kept.shape[1], self.matrix.right_kept.shape[1])
-        return not kept and max(self.splits[0], self.depth - self.splits[-1]) <= 2
+        return self.scales and max(self.splits[0], self.depth - self.splits[-1]) <= 2
 
     def found_anew(self, same: bool) -> bool:
         """Whether its death is computed again in the whole network (``same``: no other than before)."""
@@ -82,6 +86,14 @@ class Deaths:
         self._first = [firsts[row] for row in rows.tolist()]
         self._size = network.theta.norm(dim=1)
         self._known: dict[tuple[object, ...], tuple[Death, int]] = {}
+
+    def first(self, member: int) -> int:
+        """The first member of the same draw."""
+        return self._first[member]
+
+    def ratio(self, first: int, member: int) -> float:
+        """How much larger a member is than another of its draw."""
+        return float(self._size[member] / self._size[first])
 
     def of(self, ways: Sequence[Way], members: Sequence[int]) -> Death:
         """The death of some members, each by its own way; all ways of one kind."""

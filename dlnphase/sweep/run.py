@@ -39,6 +39,7 @@ from dlnphase.sweep.executors import Outcome, jobs_of, run_dask, run_here, run_p
 
 SEEN = 1e-4  # brackets narrower than what is printed are not
 TOGETHER = 64  # networks, at most, that are measured as one batch: what is lost is only the overhead of each call
+DEEP, FEW = 5, 16  # layers from which networks are large in any reduction, and how many of these are measured at once
 
 
 @dataclass(frozen=True)
@@ -135,9 +136,13 @@ def jobs_for(plan: Plan, missing: Container[tuple[float, int]]) -> list[Job]:
     The widest layers come first, for an early answer, then the narrowest, which take longest, and so on.
     """
     settings = plan.settings
-    most = 1 if settings.train else max(1, TOGETHER // len(settings.seeds))
-    count = -(-len(settings.gammas) // most)
-    parts = [settings.gammas[start::count] for start in range(count)]  # those near γ = 1 take longest: some to each job
+    deep, gammas = settings.depth >= DEEP, settings.gammas
+    most = 1 if settings.train else max(1, (FEW if deep else TOGETHER) // len(settings.seeds))
+    count = -(-len(gammas) // most)
+    if deep:  # at γ > 1 all have the same saddles up to their scale, and are soon done: they come first, together
+        parts = [gammas[max(0, end - most) : end] for end in range(len(gammas), 0, -most)]
+    else:  # those near γ = 1 take longest: some to each job
+        parts = [gammas[start::count] for start in range(count)]
     every = [Job(settings, plan.task, width, gammas) for width in settings.widths for gammas in parts]
     every = [*every[-count:], *every[:-count]]
     return [job for job in every if any((gamma, job.width) in missing for gamma in job.gammas)]
