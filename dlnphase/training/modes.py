@@ -86,14 +86,15 @@ def _crossing(curve: _Curve, index: int, level: float) -> float:
     near = near[np.unique(time[near], return_index=True)[1]]
     logs = np.log(np.maximum(part[near], FLOOR)) - np.log(level)
     left, right = float(time[index - 1]), float(time[index])
-    found = _root(left, right, lambda t: float(_lagrange(time[near], logs, t)))
+    line = _lagrange(time[near], logs)
+    found = _root(left, right, lambda t: float(line(t)))
     straight = float(np.interp(level, part[index - 1 : index + 1], (left, right)))
     if curve.matrices is None or abs(found - straight) <= DOUBT * found:
         return found
-    matrices = curve.matrices[near]
+    path = _lagrange(time[near], curve.matrices[near])
 
     def above(t: float) -> float:
-        return float(np.linalg.svd(_lagrange(time[near], matrices, t), compute_uv=False)[curve.k]) - level * curve.size
+        return float(np.linalg.svd(path(t), compute_uv=False)[curve.k]) - level * curve.size
 
     return _root(left, right, above)
 
@@ -106,10 +107,11 @@ def _root(left: float, right: float, value: Callable[[float], float]) -> float:
     return 0.5 * (left + right)
 
 
-def _lagrange(t: np.ndarray, y: np.ndarray, at: float) -> np.ndarray:
-    """The polynomial through a few points (t_i, y_i), the y_i numbers or matrices, at one time."""
-    weights = [np.prod((at - np.delete(t, i)) / (t[i] - np.delete(t, i))) for i in range(len(t))]
-    return np.tensordot(weights, y, axes=1)
+def _lagrange(t: np.ndarray, y: np.ndarray) -> Callable[[float], np.ndarray]:
+    """The polynomial through a few points (t_i, y_i), the y_i numbers or matrices, as a function of time."""
+    others = np.stack([np.delete(t, i) for i in range(len(t))])
+    apart = t[:, None] - others
+    return lambda at: np.tensordot(np.prod((at - others) / apart, axis=1), y, axes=1)
 
 
 def mean_modes(members: Sequence[Sequence[Mode]]) -> tuple[tuple[Mode, ...], tuple[ModeSpread, ...]]:
