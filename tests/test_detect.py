@@ -388,7 +388,10 @@ def test_a_reduced_run_is_as_far_from_its_saddles_as_the_full_one(tmp_path):
         assert reduced.distance == pytest.approx(full.distance, rel=0.01)
         assert reduced.nearest_distance == pytest.approx(full.nearest_distance, rel=0.02)
     assert found["krylov"][0].distance == pytest.approx(np.sqrt(sum(np.sum(w**2) for w in layers)), rel=2e-3)
-    (tmp_path / "start.npz").unlink()  # then nobody can tell, and the rest is told all the same
+    (tmp_path / "start.npz").unlink()  # the run tells what its reduced network lacks
+    assert detect_saddles(str(tmp_path / "krylov")).visits == found["krylov"]
+    old = tmp_path / "krylov" / "run.yaml"  # of before that was told: nobody knows, and the rest is told all the same
+    old.write_text("".join(line for line in old.read_text().splitlines(True) if "lacking" not in line))
     gone = detect_saddles(str(tmp_path / "krylov")).visits
     assert [v.distance for v in gone] == [None] * 3
     assert [v.nearest_distance for v in gone] == [v.nearest_distance for v in found["krylov"]]

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -40,7 +39,7 @@ from dlnphase.results.train import RUN_FILE, NetworkInfo, TrainResult, load_trai
 from dlnphase.settings.common import SAID
 from dlnphase.settings.detect import DetectSettings
 from dlnphase.settings.train import TrainSettings
-from dlnphase.setup.build import build_start, build_task
+from dlnphase.setup.build import build_task, norms_lacking
 from dlnphase.setup.states import SUFFIXES
 from dlnphase.training.observing import needs_parts, refuse_partless
 
@@ -105,28 +104,13 @@ def _from_run(path: Path, settings: DetectSettings) -> PathSource:
         raise InputError(f"SOURCE: {path}: the trajectory has matrices of another shape than the task {task.shape}")
     hidden, known = _true_sizes(result.network)
     members = tuple(dict.fromkeys(int(m) for m in result.trajectory.member))
-    lacking = _lacking(result, task, members)
+    lacking = norms_lacking(result.network, result.config, task.cost, members)
     traces = tuple(replace(_trace_of(result, member), lacking=lacking.get(member)) for member in members)
     info = PathInfo(
         "dlnphase train", len(result.trajectory.t), members, result.network.depth, hidden, "recorded",
         result.outcome.reason, weight_decay=result.config.weight_decay,
     )  # fmt: skip
     return PathSource(traces, task, info, settings, known)
-
-
-def _lacking(result: TrainResult, task: Task, members: Sequence[int]) -> dict[int, float]:
-    """By start, the norm of what reduced networks lack of the full ones; none where the start's file is gone."""
-    network, config = result.network, result.config
-    if network.representation == "full" or config.weight_decay:  # weight decay shrinks it: the penalty tells it
-        return dict.fromkeys(members, 0.0)
-    order = "auto" if network.krylov_order is None else network.krylov_order
-    held = replace(config, representation=network.representation, krylov_order=order)
-    try:
-        start = build_start(held, task.cost, resolve_backend("cpu"), config.seed, whole=network.krylov_modes is None)
-    except InputError:
-        return {}
-    squares = start.square_norm - start.network.theta.square().sum(1).cpu().numpy()
-    return dict(zip(start.members.tolist(), np.sqrt(np.maximum(squares, 0.0)).tolist(), strict=True))
 
 
 def _true_sizes(network: NetworkInfo) -> tuple[tuple[int, ...], bool]:

@@ -40,6 +40,8 @@ class NetworkInfo:
         krylov_order, truncation_error: of a reduced network: the order, and the estimated relative error of A(t).
         krylov_modes: of a network reduced from few modes of the target: how many; None: from all of both ends.
         full_hidden: sizes of the hidden layers of the network itself, reduced or not; None in files older than this.
+        lacking: of a reduced network, by start: the norm of the weights of the full one at the start that it does not
+            hold, which without weight decay never move. None for a full one, and in files older than this.
     """
 
     depth: int
@@ -53,6 +55,7 @@ class NetworkInfo:
     truncation_error: float | None = None
     full_hidden: tuple[int, ...] | None = None
     krylov_modes: int | None = None
+    lacking: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)

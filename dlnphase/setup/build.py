@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,7 +23,7 @@ from dlnphase.networks.representation import Representation, initial_network
 from dlnphase.networks.sampling import alpha_of, sigma_of
 from dlnphase.results.matrixfile import MatrixTable
 from dlnphase.results.train import NetworkInfo, TaskInfo
-from dlnphase.settings import CostSettings, MachineSettings, NetworkSettings, TaskSettings
+from dlnphase.settings import CostSettings, MachineSettings, NetworkSettings, TaskSettings, TrainSettings
 from dlnphase.settings.common import TASKS
 from dlnphase.setup import inputs
 from dlnphase.setup.convex import convex_task
@@ -195,8 +195,28 @@ def build_start(
     if chosen.order is not None:
         rest = unrevealed_square_norm(*law, chosen.order, seed=seed, members=members, start=chosen.start)
         norm = norm + rest
-    info = NetworkInfo(depth, width, gamma, sigma, alpha, **_how(chosen), full_hidden=(width,) * (depth - 1))
+    how = _how(chosen, network, norm)
+    info = NetworkInfo(depth, width, gamma, sigma, alpha, **how, full_hidden=(width,) * (depth - 1))
     return Start(network, info, np.asarray(settings.seeds), norm, _notes(chosen))
+
+
+def norms_lacking(
+    network: NetworkInfo, config: TrainSettings, cost: ConvexCost, members: Sequence[int]
+) -> dict[int, float]:
+    """By start, the norm of what reduced networks lack of the full ones, of a run that ended; {} where nobody tells."""
+    if network.representation == "full" or config.weight_decay:  # weight decay shrinks it: the penalty tells it
+        return dict.fromkeys(members, 0.0)
+    if network.lacking is not None:
+        numbers = config.seeds if config.init_weights is None else range(len(network.lacking))
+        return dict(zip(numbers, network.lacking, strict=True))
+    # A file from before that was told: its start is made once more, if the user's file is still there.
+    order = "auto" if network.krylov_order is None else network.krylov_order
+    held = replace(config, representation=network.representation, krylov_order=order)
+    try:
+        start = build_start(held, cost, resolve_backend("cpu"), config.seed, whole=network.krylov_modes is None)
+    except InputError:
+        return {}
+    return dict(zip(start.members.tolist(), start.info.lacking or (), strict=True))
 
 
 def build_limit(settings: NetworkSettings, cost: ConvexCost, backend: Backend) -> Start:
@@ -242,8 +262,9 @@ def _start_from_file(
     sigma = float(given.theta.square().mean().sqrt())
     alpha = sigma * float(np.sqrt(np.mean(given.hidden)))
     network, chosen = represent(given, cost, **_wish(settings, given.depth, update), weight_decay=weight_decay)
-    info = NetworkInfo(given.depth, None, None, sigma, alpha, **_how(chosen), full_hidden=given.hidden)
-    return Start(network, info, np.arange(given.batch), _square_norm(given), _notes(chosen))
+    norm = _square_norm(given)
+    info = NetworkInfo(given.depth, None, None, sigma, alpha, **_how(chosen, network, norm), full_hidden=given.hidden)
+    return Start(network, info, np.arange(given.batch), norm, _notes(chosen))
 
 
 def _scale(width: int, gamma: float, backend: Backend) -> tuple[float, float]:
@@ -268,13 +289,16 @@ def _wish(settings: NetworkSettings, depth: int, update: Update | None) -> dict[
     return {"representation": "full" if reason else settings.representation, "order": order}
 
 
-def _how(chosen: Representation) -> dict[str, Any]:
+def _how(chosen: Representation, network: Network, norm: np.ndarray) -> dict[str, Any]:
+    """How networks are held whose full ones have these ‖θ_0‖², shape (B,)."""
+    lacking = np.sqrt(np.maximum(norm - _square_norm(network), 0.0))
     return {
         "representation": chosen.kind,
         "hidden": chosen.hidden,
         "krylov_order": chosen.order,
         "krylov_modes": None if chosen.start is None else chosen.start.count,
         "truncation_error": None if chosen.kind == "full" else chosen.error,
+        "lacking": None if chosen.kind == "full" else tuple(lacking.tolist()),
     }
 
 
