@@ -33,7 +33,7 @@ def figure(sources: Sequence[ResultSource], look: Look, arrangement: Arrangement
     Raises:
         InputError: when no sweep has an exponent (it takes two widths).
     """
-    sweeps = _shown(sources)
+    sweeps = with_slopes(sources)
     fig, axes = new_figure(look, 2, 2, height=0.9, sharex="col", height_ratios=(2, 1))
     for ax, below, name in zip(axes[:2], axes[2:], NAMES, strict=True):
         for k, source in enumerate(sweeps):
@@ -55,7 +55,7 @@ def figure(sources: Sequence[ResultSource], look: Look, arrangement: Arrangement
 def data(sources: Sequence[ResultSource]) -> FigureData:
     """A row for every γ and kind of distance: the slope with its interval, that of the two widest, and theory."""
     rows = []
-    for source in _shown(sources):
+    for source in with_slopes(sources):
         its = [
             (e.gamma, name, part.slope, *(part.ci95 or (None, None)), part.local[-1].slope, part.predicted)
             for e in source.result.exponents
@@ -65,7 +65,8 @@ def data(sources: Sequence[ResultSource]) -> FigureData:
     return data_of(rows, "gamma", "quantity", "slope", "ci95_low", "ci95_high", "two_widest", "predicted")
 
 
-def _shown(sources: Sequence[ResultSource]) -> list[ResultSource]:
+def with_slopes(sources: Sequence[ResultSource]) -> list[ResultSource]:
+    """The sweeps that have slopes; InputError where none has."""
     sweeps = [s for s in checked_sweeps(sources, "exponents") if s.result.exponents]
     if not sweeps:
         raise InputError("kind: the figure exponents has nothing to draw, a slope takes two finished widths")

@@ -10,7 +10,7 @@ import numpy as np
 
 from dlnphase.errors import InputError
 from dlnphase.plotting.data import FigureData, data_of
-from dlnphase.plotting.plane import Plane, plane_of, visited
+from dlnphase.plotting.plane import Plane, plane_of, plane_of_run, visited
 from dlnphase.plotting.sources import ResultSource, caption_lines, detections_of, runs_of
 from dlnphase.plotting.style import THEORY, Look, captioned, legend_above, line_style, marker_style, new_figure
 from dlnphase.plotting.timeline import Arrangement, members_of
@@ -109,11 +109,7 @@ def _plane(runs: Sequence[ResultSource], shown: Sequence[ResultSource]) -> tuple
     if not own:
         first = shown[0].result.matrices
         return plane_of(first["critical"][first["member"] == first["member"][0]], first["closest"]), everything
-    result = own[0].result
-    run, rows = members_of(result)[0]
-    index, _ = visited(result, run, rows)
-    path = result.path.A
-    return plane_of(path[index] if len(index) else path[rows[[0, -1]]], path[rows]), everything
+    return plane_of_run(own[0].result), everything
 
 
 def _draw_run(axes: Axes, source: ResultSource, plane: Plane, position: int) -> None:

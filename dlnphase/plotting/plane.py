@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dlnphase.plotting.timeline import members_of
 from dlnphase.results.train import Member, TrainResult
 
 
@@ -48,6 +49,14 @@ def plane_of(points: np.ndarray, path: np.ndarray) -> Plane:
         first = np.concatenate([first, _leading(rest, 2 - len(first))]) if len(first) else _leading(rest, 2)
     basis = _completed(first)
     return Plane(start, _turned(basis, start, end, points if len(points) > 2 else path))
+
+
+def plane_of_run(result: TrainResult) -> Plane:
+    """That of the visits of a run, or of its first start; of the two ends of a path that visits nothing."""
+    run, rows = members_of(result)[0]
+    index, _ = visited(result, run, rows)
+    path = result.path.A
+    return plane_of(path[index if len(index) else rows[[0, -1]]], path[rows])
 
 
 def visited(result: TrainResult, run: TrainResult | Member, rows: np.ndarray) -> tuple[np.ndarray, list[int]]:

@@ -5,9 +5,8 @@ A source is a directory of ``train``, ``sweep-gamma`` or ``detect-saddles``, or 
 
 from __future__ import annotations
 
-import importlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,17 +14,16 @@ from typing import Any
 from dlnphase.errors import InputError
 from dlnphase.findings import counted
 from dlnphase.results import read_yaml, settle
-from dlnphase.results.detect import SADDLES_FILE, DetectResult
+from dlnphase.results.detect import SADDLES_FILE, DetectResult, load_detect
 from dlnphase.results.outdir import PREVIOUS
 from dlnphase.results.schema import split_schema
-from dlnphase.results.train import RUN_FILE, STATE_FILE, TrainResult
+from dlnphase.results.sweep import SWEEP_FILE, load_sweep
+from dlnphase.results.train import RUN_FILE, STATE_FILE, TrainResult, load_train
 
-SWEEP_FILE = "sweep.yaml"
-# schema name → module and reader of its results
-READERS = {
-    "dlnphase/train": ("dlnphase.results.train", "load_train"),
-    "dlnphase/detect-saddles": ("dlnphase.results.detect", "load_detect"),
-    "dlnphase/sweep-gamma": ("dlnphase.results.sweep", "load_sweep"),
+READERS: dict[str, Callable[[Path], Any]] = {
+    "dlnphase/train": load_train,
+    "dlnphase/detect-saddles": load_detect,
+    "dlnphase/sweep-gamma": load_sweep,
 }
 MANY = 4  # sources from which a caption tells what they share
 FILES = (RUN_FILE, SWEEP_FILE, SADDLES_FILE)
@@ -253,9 +251,7 @@ def _load(path: Path) -> ResultSource:
     name, _ = split_schema(data.get("schema") if isinstance(data, dict) else None, f"SOURCE: {path}")
     if name not in READERS:
         raise InputError(f"SOURCE: {path}: found {name}, expected one of {', '.join(READERS)}")
-    module, reader = READERS[name]
-    result = getattr(importlib.import_module(module), reader)(path)
-    return ResultSource(path.absolute(), name.removeprefix("dlnphase/"), result)
+    return ResultSource(path.absolute(), name.removeprefix("dlnphase/"), READERS[name](path))
 
 
 def _label(source: ResultSource, peers: Sequence[ResultSource]) -> str:

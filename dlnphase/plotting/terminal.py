@@ -11,8 +11,9 @@ import numpy as np
 from dlnphase.errors import InputError, RunError
 from dlnphase.plotting.distances import checked_sweeps
 from dlnphase.plotting.draw import choose_kinds
+from dlnphase.plotting.exponents import with_slopes
 from dlnphase.plotting.phase import ratio_table
-from dlnphase.plotting.plane import plane_of, visited
+from dlnphase.plotting.plane import plane_of_run
 from dlnphase.plotting.rank import staircase
 from dlnphase.plotting.sources import ResultSource, read_sources, runs_of, settings_words
 from dlnphase.plotting.timeaxis import burst_clock, choose_axis
@@ -120,11 +121,10 @@ def cells_of(track: np.ndarray) -> list[tuple[int, int]]:
     return list(out)
 
 
-def _times(run: ResultSource, settings: PlotSettings) -> tuple[Forward, str, list[tuple[float, str]]]:
-    """The time axis of one run as numbers: how to get them, how they are called, their ticks."""
-    result = run.result
-    kind = choose_axis([result], settings.time)
-    if kind == "bursts" and (clock := burst_clock(result)) is not None:
+def _times(runs: Sequence[ResultSource], settings: PlotSettings) -> tuple[Forward, str, list[tuple[float, str]]]:
+    """The time axis of runs as numbers: how to get them, how they are called, their ticks."""
+    kind = choose_axis([run.result for run in runs], settings.time)
+    if kind == "bursts" and (clock := burst_clock(runs[0].result)) is not None:
         ticks = [(float(clock.forward(np.array(t))), f"{t:.3g}") for t in clock.bursts]
         return clock.forward, "t, stretched around each burst", ticks
     if kind == "log":
@@ -141,11 +141,7 @@ def _over_time(
 ) -> list[str]:
     runs = runs_of(sources, need=title)
     several = len(runs) > 1
-    forward, words, ticks = _times(runs[0], settings)
-    if several:
-        kind = choose_axis([r.result for r in runs], settings.time)
-        forward, words = (lambda t: np.log10(np.maximum(t, 1e-300)), "log10 t") if kind == "log" else (lambda t: t, "t")
-        ticks = []
+    forward, words, ticks = _times(runs, settings)
     for run in runs:
         for t, y, label in curves(run)[: 1 if several else MAX_CURVES]:
             start = t > 0 if words == "log10 t" else t >= 0
@@ -196,10 +192,7 @@ def _path(canvas: Canvas, sources: Sequence[ResultSource], settings: PlotSetting
     runs = runs_of(sources, need="path")
     if not runs:
         raise InputError("kind: the terminal draws path from runs of train alone")
-    first = runs[0].result
-    run, rows = members_of(first)[0]
-    index, _ = visited(first, run, rows)
-    plane = plane_of(first.path.A[index if len(index) else rows[[0, -1]]], first.path.A[rows])
+    plane = plane_of_run(runs[0].result)
     for source in runs:
         _, rows = members_of(source.result)[0]
         xy = plane.project(source.result.path.A[rows])
@@ -222,10 +215,8 @@ def _distances(canvas: Canvas, sources: Sequence[ResultSource], settings: PlotSe
 
 
 def _exponents(canvas: Canvas, sources: Sequence[ResultSource], settings: PlotSettings) -> list[str]:
-    source = checked_sweeps(sources, "exponents")[0]
+    source = with_slopes(sources)[0]
     rows = sorted(source.result.exponents, key=lambda e: e.gamma)
-    if not rows:
-        raise InputError("kind: the figure exponents has nothing to draw, a slope takes two finished widths")
     x = np.array([e.gamma for e in rows])
     for name, words in (("distance_to_minimum", "d_m"), ("distance_to_saddle", "d_s")):
         canvas.curve(x, np.array([getattr(e, name).slope for e in rows]), f"slope of {words}")

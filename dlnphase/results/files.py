@@ -70,7 +70,7 @@ def read_npz(path: Path, what: str = "", *, words: Collection[str] = ()) -> dict
     except InputError:
         raise
     except Exception as error:  # NumPy and zipfile raise many kinds for a damaged file
-        raise InputError(f"{name}: not a readable .npz file of plain arrays ({_first_line(error)})") from None
+        raise InputError(f"{name}: not a readable .npz file of plain arrays ({first_line(error)})") from None
     for key, array in arrays.items():
         if not (key in words and _is_text(array)):
             numeric(array, f"{name}: {key}")
@@ -131,6 +131,7 @@ def in_range(array: np.ndarray, name: str) -> np.ndarray:
     return array
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, as far as a message has room for it."""
     text = str(error).strip().splitlines()
     return text[0][:120] if text else type(error).__name__

@@ -211,8 +211,8 @@ def path(expected: str = "a file") -> Parser:
     return Parser(convert, expected, "FILE", is_path=True)
 
 
-def paths(expected: str = "files", metavar: str = "FILE") -> Parser:
-    """One file name, or several as a tuple; kept absolute like :func:`path`."""
+def paths(expected: str = "files", metavar: str = "FILE", *, listed: bool = False) -> Parser:
+    """One file name, or several as a tuple (with ``listed`` also one); kept absolute like :func:`path`."""
     one = path(expected)
 
     def convert(value: Any) -> str | tuple[str, ...]:
@@ -220,7 +220,7 @@ def paths(expected: str = "files", metavar: str = "FILE") -> Parser:
         if not given:
             raise ValueError
         names = tuple(one.convert(name) for name in given)
-        return names[0] if len(names) == 1 else names
+        return names[0] if len(names) == 1 and not listed else names
 
     return Parser(convert, expected, metavar, is_path=True)
 

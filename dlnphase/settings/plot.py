@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from dlnphase.errors import InputError
 from dlnphase.settings.common import name_words
-from dlnphase.settings.parse import Parser, boolean, choice, optional, words
+from dlnphase.settings.parse import Parser, boolean, choice, optional, paths, words
 from dlnphase.settings.table import Settings, option
 
 TRAIN, DETECT, SWEEP = "train", "detect-saddles", "sweep-gamma"
@@ -53,18 +53,6 @@ FORMATS = ("png", "svg", "pdf", "html", "csv")
 SMALLEST, LARGEST = 1.0, 60.0  # of a picture, in inches
 
 
-def _paths() -> Parser:
-    """One or more files or directories, kept absolute."""
-
-    def convert(value: Any) -> tuple[str, ...]:
-        given = [value] if isinstance(value, (str, Path)) else list(value)
-        if not given or any(not isinstance(v, (str, Path)) or not str(v).strip() or "\0" in str(v) for v in given):
-            raise ValueError
-        return tuple(str(Path(v).expanduser().absolute()) for v in given)
-
-    return Parser(convert, "result directories or files", "SOURCE", is_path=True)
-
-
 def _size() -> Parser:
     """Width × height in inches: ``3.25x2.4``, or two numbers."""
 
@@ -99,7 +87,7 @@ class PlotSettings(Settings, panel="Plot"):
     NAMED_BY_CONTENT: ClassVar[bool] = False  # figures of a result that has changed take the place of the old ones
 
     source: tuple[str, ...] | None = option(
-        _paths(),
+        paths("result directories or files", "SOURCE", listed=True),
         "results of train, sweep-gamma, detect-saddles: directories or files, or directories of them",
         positional=True,
         repeatable=True,

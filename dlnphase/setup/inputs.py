@@ -14,7 +14,7 @@ import numpy as np
 
 from dlnphase.errors import InputError
 from dlnphase.findings import counted
-from dlnphase.results.files import MAX_ARRAY_BYTES, check_npy_header, in_range, numeric, read_npz
+from dlnphase.results.files import MAX_ARRAY_BYTES, check_npy_header, first_line, in_range, numeric, read_npz
 from dlnphase.results.matrixfile import MatrixTable, read_matrix_text
 from dlnphase.results.yamlfile import regular_file
 from dlnphase.setup.states import read_state
@@ -137,7 +137,7 @@ def _read_npy(path: Path, where: str) -> np.ndarray:
     except InputError:
         raise
     except Exception as error:  # NumPy raises many kinds for a damaged file
-        raise InputError(f"{where}: not a readable .npy file of plain numbers ({_first_line(error)})") from None
+        raise InputError(f"{where}: not a readable .npy file of plain numbers ({first_line(error)})") from None
 
 
 def _only_matrix(arrays: Mapping[str, np.ndarray], where: str) -> np.ndarray:
@@ -209,8 +209,3 @@ def array_names(arrays: Mapping[str, np.ndarray]) -> str:
     """The first names of what a file holds, for a message."""
     listed = ", ".join(list(arrays)[:6])
     return (listed or "no array") + (", …" if len(arrays) > 6 else "")
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:100] if lines else type(error).__name__

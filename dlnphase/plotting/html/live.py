@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from dlnphase.plotting.path import plane_words
-from dlnphase.plotting.plane import Plane, plane_of, visited
+from dlnphase.plotting.plane import Plane, plane_of_run, visited
 from dlnphase.plotting.sources import ResultSource
 from dlnphase.plotting.timeaxis import BurstClock, burst_clock, choose_axis, labelled_times
 from dlnphase.plotting.timeline import floor_of, members_of, stages_of
@@ -32,7 +32,7 @@ def _run(source: ResultSource, most: int) -> dict[str, Any]:
     path = result.path
     clock = burst_clock(result)
     end = float(path.t.max())
-    plane, words = _plane(result)
+    plane = plane_of_run(result)
     floor = floor_of(path.cost)
     bent = [] if clock is None else labelled_times(clock, end)
     return {
@@ -55,7 +55,7 @@ def _run(source: ResultSource, most: int) -> dict[str, Any]:
         ],
         "rank": max(result.outcome.rank, 1),
         "planted": list(result.config.singular_values or ()),
-        "plane": words,
+        "plane": plane_words(plane, path.A),
         "paths": [
             _path(result, rows, clock, plane, visited(result, run, rows), most) for run, rows in members_of(result)
         ],
@@ -99,14 +99,6 @@ def _frames(result: TrainResult) -> dict[str, Any]:
         "t": [float(f"{t:.12g}") for t in path.t[kept]],
         "A": [[_rounded(row, 3) for row in a] for a in path.A[kept]],
     }
-
-
-def _plane(result: TrainResult) -> tuple[Plane, str]:
-    path = result.path
-    run, rows = members_of(result)[0]
-    index, _ = visited(result, run, rows)
-    plane = plane_of(path.A[index] if len(index) else path.A[rows[[0, -1]]], path.A[rows])
-    return plane, plane_words(plane, path.A)
 
 
 def thinned(rows: np.ndarray, most: int) -> np.ndarray:
