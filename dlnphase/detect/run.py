@@ -8,7 +8,7 @@ for visit in result.visits:
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -37,7 +37,7 @@ from dlnphase.critical.greedy import GreedyPoint, greedy_path
 from dlnphase.critical.visited import Path, Visited, transitions, visited_points
 from dlnphase.detect.notes import notes_on, unseen_ranks
 from dlnphase.detect.sources import PathSource, read_source
-from dlnphase.detect.trace import Layers, MemberTrace
+from dlnphase.detect.trace import MemberTrace, lacking_at
 from dlnphase.errors import InputError
 from dlnphase.results import Clock
 from dlnphase.results.detect import (
@@ -59,6 +59,7 @@ from dlnphase.setup.build import task_info
 from dlnphase.training.observing import look_at, records_to_look_at
 
 if TYPE_CHECKING:
+    from dlnphase.detect.proofs import Prover
     from dlnphase.proofs.path import Progress
 
 GREEDY_RTOL, GREEDY_TOL = 1e-3, 1e-10  # of the greedy path that visits are compared with
@@ -119,7 +120,7 @@ def _detect(
     should_stop: Callable[[], bool] | None, on_step: Callable[[Progress], None] | None, earlier: ProofDocument | None,
 ) -> DetectResult:  # fmt: skip
     settings = source.settings
-    stop = should_stop if should_stop is not None else _never
+    stop = should_stop if should_stop is not None else lambda: False
     decay = source.info.weight_decay
     host = HostCost(source.task.cost, Decay(decay, source.info.depth) if decay else None)
     prover = None
@@ -139,22 +140,12 @@ def _detect(
         seen, rows = _visits_of_all(source, host, stop)
         ranks = [s.point.rank for s in seen if s.point.converged]
         greedy = _greedy(source, max(ranks), stop) if settings.greedy and ranks else []
-        whole = len(rows) == len(source.traces)
-        for item in seen:
-            if not whole or stop():
-                whole = False
-                break
-            visit = _judge(item, source, host, greedy)
-            if source.info.spacing is not None:
-                unseen = unseen_ranks(visits[-1] if visits else None, visit, item.trace.time)
-                visit = replace(visit, note="; ".join(filter(None, (visit.note, unseen))))
-            visits.append(visit)
-            if prover is not None:
-                weights = item.trace.weights(item.visit.index)
-                proof = prover.visit(item.trace.member, item.point, weights, source.info.hidden)
-                visits[-1] = replace(visits[-1], proof=proof)
-            if on_visit is not None:
-                on_visit(visits[-1])
+        if len(rows) == len(source.traces):
+            for visit in _judged(seen, source, host, greedy, prover, stop):
+                visits.append(visit)
+                if on_visit is not None:
+                    on_visit(visit)
+        whole = len(rows) == len(source.traces) and len(visits) == len(seen)
         if whole and prover is not None and settings.prove == "path":
             whole = prover.path(source, before=earlier, on_step=on_step, should_stop=stop)
         if whole and settings.record and source.rows is not None:
@@ -190,10 +181,6 @@ def _looked_at(source: PathSource, rows: tuple[np.ndarray, np.ndarray], names: t
     return look_at(layers, t[chosen], step[chosen], names, source.task.cost, source.info.weight_decay)
 
 
-def _never() -> bool:
-    return False
-
-
 def _visits_of_all(
     source: PathSource, host: HostCost, stop: Callable[[], bool]
 ) -> tuple[list[_Seen], list[list[RankTransition]]]:
@@ -211,6 +198,27 @@ def _visits_of_all(
         seen += [_Seen(trace, v, end) for v, end in zip(visited, ends, strict=True)]
         rows.append(transitions(path, host.minimum, visited))
     return seen, rows
+
+
+def _judged(
+    seen: list[_Seen], source: PathSource, host: HostCost, greedy: list[GreedyPoint], prover: Prover | None,
+    stop: Callable[[], bool],
+) -> Iterator[VisitInfo]:  # fmt: skip
+    """One visit after the other, judged and proved where that is asked for; fewer when stopped."""
+    before: VisitInfo | None = None
+    for item in seen:
+        if stop():
+            return
+        visit = _judge(item, source, host, greedy)
+        if source.info.spacing is not None:
+            unseen = unseen_ranks(before, visit, item.trace.time)
+            visit = replace(visit, note="; ".join(filter(None, (visit.note, unseen))))
+        if prover is not None:
+            weights = item.trace.weights(item.visit.index)
+            proof = prover.visit(item.trace.member, item.point, weights, source.info.hidden)
+            visit = replace(visit, proof=proof)
+        yield visit
+        before = visit
 
 
 def _judge(item: _Seen, source: PathSource, host: HostCost, greedy: list[GreedyPoint]) -> VisitInfo:
@@ -259,21 +267,13 @@ def _distances(
     is, unless weight decay lets only nothing be critical.
     """
     weights = trace.weights(index)
-    beyond = trace.lacking if trace.penalty is None else _beyond(trace, index, weights, info)
+    beyond = trace.lacking if trace.penalty is None else lacking_at(trace, index, info)
     if visited is None or nearest is None or weights is None:
         return None, None
     kept = trace.penalty is None  # what is unused may stay at a critical point
     there = 0.0 if kept and visited.form == "nearest" else beyond
     away = None if there is None else float(np.hypot(visited.distance, there))
     return away, nearest.distance if kept else away
-
-
-def _beyond(trace: MemberTrace, index: int, weights: Layers | None, info: PathInfo) -> float:
-    """The norm of what a reduced network lacks of the weights at a record; weight decay tells it, and takes it to 0."""
-    if weights is None or trace.penalty is None or tuple(w.shape[0] for w in weights[:-1]) == info.hidden:
-        return 0.0
-    whole = 2 * float(trace.penalty[index]) / info.weight_decay
-    return float(np.sqrt(max(whole - sum(float(np.sum(w**2)) for w in weights), 0.0)))
 
 
 def _note(item: _Seen, certificate: Certificate | None, host: HostCost) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dlnphase.errors import InputError
+from dlnphase.results.detect import PathInfo
 
 Layers = list[np.ndarray]
 
@@ -54,3 +55,12 @@ class MemberTrace:
     def objective(self) -> np.ndarray:
         """What its flow makes fall, above C_min: (T,)."""
         return self.excess if self.penalty is None else self.excess + self.penalty
+
+
+def lacking_at(trace: MemberTrace, index: int, info: PathInfo) -> float:
+    """The norm of what a reduced network lacks of the weights at a record; weight decay tells it, and takes it to 0."""
+    weights = trace.weights(index)
+    if weights is None or trace.penalty is None or tuple(w.shape[0] for w in weights[:-1]) == info.hidden:
+        return 0.0
+    whole = 2 * float(trace.penalty[index]) / info.weight_decay
+    return float(np.sqrt(max(whole - sum(float(np.sum(w**2)) for w in weights), 0.0)))
