@@ -14,6 +14,7 @@ import yaml
 from sweeping import FLAGS, LONG, LONG_CELLS, SMALL, never, numbers, spawn, troubled, wait_for_cells
 
 from dlnphase.cli import app
+from dlnphase.distances.saddle import POOR
 from dlnphase.dynamics import GradientFlow
 from dlnphase.errors import InputError
 from dlnphase.results import json_ready, refuse_different, result_text, to_document
@@ -87,6 +88,19 @@ def test_the_first_answer_comes_soon_and_no_job_holds_all_that_is_slow():
     near = [sum(0.9 < gamma < 1.4 for gamma in job.gammas) for job in jobs]  # where several kinds of saddles compete
     assert set(near) == {2}
     assert jobs_for(plan, {(1.0, 100)}) == [job for job in jobs if 1.0 in job.gammas and job.width == 100]
+
+
+@pytest.mark.parametrize(("order", "fine"), [("auto", False), (2, True)])
+def test_a_search_is_coarse_only_where_the_reduction_is_known_to_be(order, fine, monkeypatch):
+    told = []
+
+    def stop(*_: object, truncation: float, **__: object) -> None:
+        told.append(truncation)
+        raise InputError("seen")
+
+    monkeypatch.setattr("dlnphase.sweep.cells.distance_to_saddle", stop)
+    sweep_gamma(SweepSettings(gammas=(1.0,), widths=(10**6,), depth=6, dim=2, seeds=1, krylov_order=order, jobs=1))
+    assert (told[0] <= POOR) == fine
 
 
 def test_jobs_of_deep_networks_hold_few_of_them_and_those_above_one_come_first():

@@ -110,7 +110,8 @@ def _measure(job: Job) -> list[Cell | Failure]:
     batch = unit.with_theta(torch.cat([start.theta for start in starts]))
     draws = list(range(seeds)) * len(starts)
     minimum = distance_to_minimum(batch, cost, coarse=held.coarse, draws=draws)
-    saddle = distance_to_saddle(batch, cost, coarse=held.coarse, draws=draws, truncation=held.error)
+    known = held.error if order is None else 0.0  # of an order that was asked for it is not known: nothing is left out
+    saddle = distance_to_saddle(batch, cost, coarse=held.coarse, draws=draws, truncation=known)
     cells: list[Cell | Failure] = []
     for index, (gamma, start) in enumerate(zip(job.gammas, starts, strict=True)):
         rows = slice(index * seeds, (index + 1) * seeds)
