@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
 
+from dlnphase import TrainSettings, train
 from dlnphase.backend import resolve_backend
 from dlnphase.costs.quadratic import completion, factorization
 from dlnphase.networks.krylov import SweepStart, project, reduced_dims, sample, unrevealed_square_norm
@@ -129,3 +130,14 @@ def test_orders_are_nested_and_ends_are_whole(order):
     for one, two in zip(low.bases, high.bases, strict=True):
         assert np.allclose(one.numpy(), two[:, :, : one.shape[2]].numpy())
     assert low.network.shape == SHAPE and not low.exact
+
+
+def test_a_run_tells_what_its_modes_tell_and_nothing_of_the_kernel_it_holds_a_part_of():
+    run = train(
+        TrainSettings(task="factorization", shape=(150, 140), singular_values=(3.0, 2.0), depth=3, width=600, gamma=2.4)
+    )
+    network, outcome = run.network, run.outcome
+    assert (network.krylov_modes, outcome.reason, outcome.rank) == (2, "converged", 2)
+    assert [row.to_rank for row in run.rank_transitions] == [1, 2]
+    assert run.theory.predictions["ntk_at_start"].measured is None and np.isnan(outcome.evidence.ntk_change)
+    assert outcome.regime == "saddle-to-saddle"

@@ -9,7 +9,7 @@ import torch
 from dlnphase.backend import resolve_backend
 from dlnphase.costs.quadratic import completion
 from dlnphase.costs.tasks import planted_matrix, planted_task
-from dlnphase.critical import HostCost, is_stable, refine_matrix
+from dlnphase.critical import HostCost, is_stable, refine_matrix, visited
 from dlnphase.critical import matrix as refinement
 from dlnphase.critical.manifold import Frame, LowRank, top_pair
 from dlnphase.critical.steps import MEMORY
@@ -21,6 +21,7 @@ from dlnphase.dynamics.stabilised_flow import StabilisedFlow
 from dlnphase.dynamics.step_control import Limits
 from dlnphase.networks.chain import Network
 from dlnphase.networks.krylov import sample
+from dlnphase.training import modes
 
 CPU = resolve_backend("cpu")
 
@@ -197,3 +198,35 @@ def test_a_plateau_quieter_than_round_off_is_handed_over_at_once():
     records = list(mild.run())
     assert mild.handover is not None and records[-1].excess[0] == pytest.approx(2.5, rel=1e-6)
     assert mild.evaluations < 1000  # 3500 more were spent before patience ended
+
+
+def test_a_large_end_near_no_critical_point_is_told_after_a_few_ranks(monkeypatch):
+    target, host = half_seen((12, 10), (9.0, 5.0))
+    noise = 0.3 * np.random.default_rng(5).standard_normal(target.shape)
+    enough = 2 * host.excess(target + noise)
+    tried = []
+
+    def found_nothing(a, host, *, rank):
+        tried.append(rank)
+        return refinement.judge_matrix(a, np.zeros_like(a), 0, host)
+
+    monkeypatch.setattr(visited, "refine_matrix", found_nothing)
+    told = visited._end(target + noise, host, enough)
+    of_all = list(tried)
+    assert len(of_all) > visited.TRIES and not told.converged
+    tried.clear()
+    monkeypatch.setattr(visited, "LARGE", 100)
+    large = visited._end(target + noise, host, enough)
+    assert tried == of_all[: visited.TRIES] and (large.rank, large.converged) == (told.rank, False)
+
+
+def test_modes_of_large_matrices_are_timed_from_records_alone(monkeypatch):
+    """Between two records of a rising mode that is turning, A itself is looked at only where that is cheap."""
+    time = np.array([0.0, 1.0, 2.0, 3.0, 4.0])
+    matrices = np.stack([np.diag([s, 0.1]) for s in (0.001, 0.002, 1.9, 2.0, 2.0)])
+    values = np.linalg.svd(matrices, compute_uv=False)
+    looked = modes.modes_of(time, values, 1, matrices)[0]
+    monkeypatch.setattr(modes, "LARGE", 1)
+    alone = modes.modes_of(time, values, 1, matrices)[0]
+    assert alone == modes.modes_of(time, values, 1)[0] != looked
+    assert 1 < alone.time < 2 and 1 < looked.time < 2

@@ -30,6 +30,7 @@ from dlnphase.dynamics.step_control import yardstick
 from dlnphase.findings import RankTransition
 
 TRUNCATED = 100.0  # a rank whose truncation costs more than so many times the excess at the end is not looked at there
+LARGE, TRIES = 1 << 16, 3  # entries of A from which so many ranks are tried at the end: each takes a minute and more
 NEAR_END = 0.1  # the end is at a minimum that is closer than this part of its smallest singular value
 CRITICAL = 1e-11  # gradients below this, in their natural unit, are zero
 STILL = 1e-10  # a path whose ‖∇𝓛‖ never exceeds this, in natural units of ∇C, does not move
@@ -196,6 +197,7 @@ def _end(a: np.ndarray, host: HostCost, enough: float) -> MatrixPoint:
     Data with rounded or noisy numbers have their exact minimum at a higher rank, by modes too small to be looked for.
     A mode that costs more than tol allows may be partly learned when the rest is within it: then no critical point is
     near, and it is A itself that is told, cut to the least rank at which it stays within tol (not ``converged``).
+    The same where A is large and the first few ranks led to none.
 
     Args:
         enough: the excess cost that tol allows, or that the path ended with where that is more.
@@ -203,9 +205,13 @@ def _end(a: np.ndarray, host: HostCost, enough: float) -> MatrixPoint:
     given = LowRank.of(a)
     there = int((given.s > EMPTY_MODE * given.s[0]).sum())
     ranks = sorted({*range(there + 1), len(given.s)})
+    tries = TRIES if a.size > LARGE else len(ranks)
     for rank, left in _cuts(given, host.excess, ranks) if host.attained else ():
         if left > TRUNCATED * enough:
             continue
+        if tries == 0:
+            break
+        tries -= 1
         point = refine_matrix(a, host, rank=rank)
         near = rank == 0 or point.distance <= NEAR_END * np.linalg.svd(point.A, compute_uv=False)[rank - 1]
         if point.gradient_norm <= max(CRITICAL, resolved(host.resolution)) and near and host.excess(point.A) <= enough:

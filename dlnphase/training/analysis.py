@@ -184,9 +184,7 @@ def _plateaus(path: MemberPath, visited: Sequence[Visited], context: Context) ->
     )  # fmt: skip
 
 
-def _theory(
-    path: MemberPath, rows: Sequence[RankTransition], movement: float, rank: int, context: Context
-) -> Theory:
+def _theory(path: MemberPath, rows: Sequence[RankTransition], movement: float, rank: int, context: Context) -> Theory:
     """What gradient flow predicts, and what decay leaves of the modes; nothing for what follows no flow."""
     if not context.flows:
         return Theory(None, (), {})
@@ -243,7 +241,7 @@ def _reached(end: Visited | None, host: HostCost, cost: ConvexCost, width: int) 
 
 
 def _change(path: MemberPath, square_norm: float, context: Context) -> tuple[float, float]:
-    """‖θ_end − θ_0‖/‖θ_0‖ and ‖K_end − K_0‖_F/‖K_0‖_F; NaN where the end was not kept."""
+    """‖θ_end − θ_0‖/‖θ_0‖ and ‖K_end − K_0‖_F/‖K_0‖_F; NaN where the end was not kept, or only a part of K_0."""
     if path.start is None or path.end is None:
         return float("nan"), float("nan")
     first, last = Network.of_arrays(path.start), Network.of_arrays(path.end)
@@ -253,7 +251,8 @@ def _change(path: MemberPath, square_norm: float, context: Context) -> tuple[flo
         gone = 1 - context.unreached.share(path.column(0)[-1:], path.column(1)[-1:])
         moved = float(np.sqrt(moved**2 + lacking * gone[0] ** 2))
     with np.errstate(divide="ignore", invalid="ignore"):
-        change = float(relative_change(first.ntk_factors(), last.ntk_factors()))
+        whole = context.network.krylov_modes is None
+        change = float(relative_change(first.ntk_factors(), last.ntk_factors())) if whole else float("nan")
         return float(np.float64(moved) / np.sqrt(square_norm)), change
 
 

@@ -19,6 +19,7 @@ from dlnphase.findings import Mode, ModeSpread
 HALF, LOW, HIGH = 0.5, 0.1, 0.9  # parts of the final size
 FLOOR = 1e-9  # singular values are looked at down to this part of their final size
 BISECTIONS = 60
+LARGE = 1 << 16  # entries of A from which the decompositions of sixty matrices a crossing are not worth their digits
 DOUBT = 0.02  # relative difference in time between the cubic and a straight line from which A is interpolated instead
 
 
@@ -89,7 +90,8 @@ def _crossing(curve: _Curve, index: int, level: float) -> float:
     line = _lagrange(time[near], logs)
     found = _root(left, right, lambda t: float(line(t)))
     straight = float(np.interp(level, part[index - 1 : index + 1], (left, right)))
-    if curve.matrices is None or abs(found - straight) <= DOUBT * found:
+    # Of matrices that are large few are recorded: time is told coarsely there.
+    if curve.matrices is None or curve.matrices[0].size > LARGE or abs(found - straight) <= DOUBT * found:
         return found
     path = _lagrange(time[near], curve.matrices[near])
 

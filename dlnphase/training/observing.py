@@ -111,7 +111,8 @@ def refuse_partless(names: Sequence[str], cost: ConvexCost) -> None:
 
 def refuse_lacking(names: Sequence[str], network: NetworkInfo) -> None:
     """InputError for what a reduced network cannot tell of the one that it stands for."""
-    whole = [name for name in names if OBSERVABLES[name].whole]
+    part = network.krylov_modes is not None  # of the tangent kernel
+    whole = [name for name in names if OBSERVABLES[name].whole or (part and name == "ntk")]
     if whole and network.representation != "full" and network.depth > 2:
         raise InputError(
             f"record: found {', '.join(whole)} with a reduced network, which lacks what its inner layers do outside "

@@ -43,9 +43,8 @@ def predict(
         return None, out
     scale = float(width) ** ((1 - gamma) * (depth - 1))
     if path.start is not None:
-        out["ntk_at_start"] = Prediction(
-            "mean eigenvalue of K at t = 0: L·w^((1−γ)(L−1))", depth * scale, _mean_eigenvalue(path.start)
-        )
+        found = _mean_eigenvalue(path.start) if network.krylov_modes is None else None  # of few modes K is a part
+        out["ntk_at_start"] = Prediction("mean eigenvalue of K at t = 0: L·w^((1−γ)(L−1))", depth * scale, found)
     if path.end is None or path.reason != "converged" or decay:
         pass  # how far θ moves is predicted for the whole way, and where nothing but learning moves it
     elif gamma > 1:
