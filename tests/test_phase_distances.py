@@ -15,6 +15,7 @@ from dlnphase.critical import find_visits, refine_matrix
 from dlnphase.critical.matrix import HostCost
 from dlnphase.critical.weights import refine_weights
 from dlnphase.distances import (
+    completions,
     distance_to_minimum,
     distance_to_saddle,
     minimum_exponent,
@@ -370,3 +371,13 @@ def test_a_planted_matrix_that_fits_a_narrow_network_is_found_by_measurements(se
     a = found.network.product()[0].numpy()
     assert np.linalg.matrix_rank(a, 1e-9) == 1
     assert np.einsum("mij,ij->m", operators, a - planted) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_the_sparse_minimiser_has_the_same_bits_at_every_call():
+    """Whatever lies in memory that was freed: there a driver of LAPACK looked for its pivots."""
+    cost = planted_task("completion", (4, 4), (1.0,), CPU, observed=0.6).cost
+    first = completions.reweighted(cost, 4)
+    for size in range(1, 25):
+        junk = torch.randint(-(2**31), 2**31 - 1, (size,), dtype=torch.int32)
+        del junk
+        assert torch.equal(completions.reweighted(cost, 4), first)

@@ -55,6 +55,8 @@ def reweighted(cost: QuadraticCost, depth: int, steps: int = 300) -> Tensor:
     top = torch.linalg.svdvals(a)[0]
     eye_in = torch.eye(d_in, dtype=a.dtype, device=a.device)
     eye_out = torch.eye(d_out, dtype=a.dtype, device=a.device)
+    # The driver that torch takes by itself reads pivots that were never set: other bits at every call.
+    driver = "gelsd" if a.device.type == "cpu" else "gels"
     for k in range(steps):
         epsilon = top * max(0.95**k, 1e-7)
         lam, vec = torch.linalg.eigh(a.mT @ a + epsilon**2 * eye_in)
@@ -63,7 +65,7 @@ def reweighted(cost: QuadraticCost, depth: int, steps: int = 300) -> Tensor:
         # minimise tr(A W Aᵀ) over A = Â + free·z
         full = torch.kron(eye_out, weight)
         normal = free.T @ full @ free
-        z = torch.linalg.lstsq(normal, -(free.T @ full @ cost.minimizer.flatten())).solution
+        z = torch.linalg.lstsq(normal, -(free.T @ full @ cost.minimizer.flatten()), driver=driver).solution
         new = cost.minimizer + (free @ z).view(d_out, d_in)
         if float((new - a).norm()) <= 1e-13 * float(a.norm()) and epsilon <= 1e-6 * top:
             return new
