@@ -6,6 +6,7 @@ import re
 import runpy
 import shlex
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ def test_the_examples_of_a_page_run(page, tmp_path, monkeypatch, capsys):
     """In order, in one empty directory that has the files of docs/ where a clone has them."""
     shutil.copytree(ROOT / "docs", tmp_path / "docs", ignore=shutil.ignore_patterns("*.png", "*.svg", "*.pdf"))
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "mycost", raising=False)  # another test's module of that name
     namespace = {"__name__": "example"}
     for kind, body in examples(page):
         if kind == "yaml":

@@ -44,13 +44,13 @@ class Command:
 COMMANDS = {
     "train": Command(("train", *TASK, "-w", "8", "-g", "3"), ("run.yaml", "trajectory.npz"), load_train, 2),
     "batch": Command(
-        ("train", *TASK, "-w", "8", "-g", "3", "--seeds", "3"), ("run.yaml", "trajectory.npz"), load_train, 3
+        ("train", *TASK, "-w", "8", "-g", "3", "--seeds", "3"), ("run.yaml", "trajectory.npz"), load_train, 5
     ),
     "sweep": Command(
         ("sweep-gamma", "--gammas", "0.7,1.5", "--widths", "40,60", "--dim", "2", "-L", "2", "--seeds", "2",
-         "--jobs", "1"), ("sweep.yaml",), load_sweep, 3,
+         "--jobs", "1"), ("sweep.yaml",), load_sweep, 4,
     ),
-    "detect": Command(("detect-saddles", "source"), ("saddles.yaml", "saddles.npz"), load_detect),
+    "detect": Command(("detect-saddles", "source"), ("saddles.yaml", "saddles.npz"), load_detect, 2),
 }  # fmt: skip
 
 
@@ -197,7 +197,7 @@ def test_figures_are_whole_or_not_there(zygote, references, place):
     undisturbed = zygote("plot", "source", "--kind", "loss", "--out", "out", cwd=place)
     assert undisturbed["code"] == 0
     for number in ("SIGTERM", "SIGKILL"):
-        for at in range(1, undisturbed["operations"] + 1, 6 if number == "SIGTERM" else 3):
+        for at in range(1, undisturbed["operations"] + 1, 12 if number == "SIGTERM" else 5):
             shutil.rmtree(place / "out", ignore_errors=True)
             flags = ["plot", "source", "--kind", "loss", "--out", "out"]
             done = zygote(*flags, cwd=place, signal=SIGNALS[number], at=at)

@@ -165,7 +165,7 @@ def _brute_saddle(network: Network, cost: QuadraticCost, starts: int, rng: np.ra
 
 @pytest.mark.parametrize(
     ("depth", "width", "gamma", "member"),
-    [(2, 6, 0.75, 0), (2, 6, 1.5, 1), (3, 6, 0.75, 1), (3, 6, 1.5, 0), (3, 6, 1.5, 1), (4, 6, 0.75, 0), (4, 8, 1.0, 1)],
+    [(2, 6, 0.75, 0), (3, 6, 1.5, 0), (3, 6, 1.5, 1), (4, 6, 0.75, 0), (4, 8, 1.0, 1)],
 )
 def test_brute_force_finds_no_nearer_saddle(depth, width, gamma, member):
     """Includes mixed splits, which win the cells of two dead modes here (5, 11 and 7 % nearer than uniform ones)."""

@@ -78,7 +78,8 @@ def choose_representation(
         require_memory(dims, backend, batch)
         return Representation(None, dims[1:-1], 0.0, True)
 
-    at_start = sigma**depth * float(width) ** ((depth - 1) / 2) * (shape[0] * shape[1]) ** 0.5  # ‖A(0)‖_F in law
+    with np.errstate(over="ignore"):  # ‖A(0)‖_F in law; inf is no small start
+        at_start = float(np.float64(sigma) ** depth * width ** ((depth - 1) / 2) * (shape[0] * shape[1]) ** 0.5)
     few, dropped = (None, 0.0) if whole else few_modes(dims, cost, at_start)
 
     def reduced(k: int) -> Network:
