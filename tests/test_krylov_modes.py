@@ -9,6 +9,7 @@ from dlnphase.backend import resolve_backend
 from dlnphase.costs.quadratic import completion, factorization
 from dlnphase.networks.krylov import SweepStart, project, reduced_dims, sample, unrevealed_square_norm
 from dlnphase.networks.sampling import gaussian_network, hidden_dims
+from dlnphase.setup.build import _needs_ends
 from dlnphase.setup.representation import choose_representation, few_modes
 
 BACKEND = resolve_backend("cpu")
@@ -141,3 +142,22 @@ def test_a_run_tells_what_its_modes_tell_and_nothing_of_the_kernel_it_holds_a_pa
     assert [row.to_rank for row in run.rank_transitions] == [1, 2]
     assert run.theory.predictions["ntk_at_start"].measured is None and np.isnan(outcome.evidence.ntk_change)
     assert outcome.regime == "saddle-to-saddle"
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"dynamics": "gd"}, {"dynamics": "sgd", "batch_size": 20}, {"weight_decay": 0.1}, {"record": "products"},
+        {"tol": 1e-12}, {"tol": 0.0},
+    ],
+    ids=lambda more: " ".join(f"{name}={value}" for name, value in more.items()),
+)  # fmt: skip
+def test_few_modes_stand_for_the_ends_along_a_flow_of_the_whole_cost_alone(more):
+    assert not _needs_ends(TrainSettings(task="factorization"))
+    assert _needs_ends(TrainSettings(task="factorization", **more))
+
+
+def test_ends_that_no_order_of_them_can_hold_are_what_few_modes_are_for():
+    cost = factorization(np.diag([3.0, 2.0] + [0.0] * 1098), BACKEND)
+    start, dropped = few_modes((1100, 2500, 2500, 1100), cost, 1e-9)
+    assert start.count == 2 and 0 < dropped < 1e-9

@@ -52,8 +52,10 @@ def print_sweep(console: Console, result: SweepResult, directory: Path) -> None:
         console.print(Text(f"Note: {note}.", style="dim"))
     coarse = max((c.truncation for c in result.cells), default=0.0)
     if coarse > COARSE:
-        words = f"reduced networks: distances to saddles still changed by {coarse:.1%} at the last Krylov order"
-        console.print(Text(f"Note: {words} (--krylov-order takes more).", style="dim"))
+        given = result.config.krylov_order not in (None, "auto")
+        change = f"still changed by {coarse:.1%} at the last Krylov order (--krylov-order takes more)"
+        far = "were not compared with those of another Krylov order" if given else change
+        console.print(Text(f"Note: distances to saddles are those of reduced networks, and {far}.", style="dim"))
     console.print(Text(f"Saved in {directory} (sweep.yaml)", style="dim"), soft_wrap=True)
 
 

@@ -224,7 +224,7 @@ class _Search:
         if network is not self.network:
             known_there = self.deaths_in_whole.network is network
             self.deaths = self.deaths_in_whole if known_there else Deaths(network, self.draws)
-            self._kinds = {}
+            self._kinds, self._polished = {}, {}
         self.network, self.points = network, {}
         self.shift = torch.zeros_like(self.shift)
         self.best, self.theta = torch.full_like(self.best, torch.inf), network.theta.clone()

@@ -28,7 +28,7 @@ from dlnphase.settings.common import TASKS
 from dlnphase.setup import inputs
 from dlnphase.setup.convex import convex_task
 from dlnphase.setup.repeats import check_data, check_target
-from dlnphase.setup.representation import choose_representation, represent
+from dlnphase.setup.representation import DROPPED, choose_representation, represent
 from dlnphase.setup.resolved import GaussianStart, Planted
 
 MAX_TASK_BYTES = 4 * 2**30  # a task whose own arrays would be larger is refused before they are made
@@ -188,7 +188,7 @@ def build_start(
     depth, width, gamma = drawn.depth, drawn.width, drawn.gamma
     sigma, alpha = _scale(width, gamma, backend)
     law, members = (depth, width, cost.shape, sigma), settings.seeds
-    wish = {**_wish(settings, depth, update), "weight_decay": weight_decay, "whole": whole}
+    wish = {**_wish(settings, depth, update), "weight_decay": weight_decay, "whole": whole or _needs_ends(settings)}
     chosen = choose_representation(*law, cost, backend, seed=seed, member=members[0], batch=len(members), **wish)
     network = initial_network(chosen, *law, backend, seed=seed, members=members)
     norm = _square_norm(network)
@@ -198,6 +198,17 @@ def build_start(
     how = _how(chosen, network, norm)
     info = NetworkInfo(depth, width, gamma, sigma, alpha, **how, full_hidden=(width,) * (depth - 1))
     return Start(network, info, np.asarray(settings.seeds), norm, _notes(chosen))
+
+
+def _needs_ends(settings: NetworkSettings) -> bool:
+    """Whether few modes of a target cannot stand for both ends of a network.
+
+    They can for A along a flow of the whole cost: noise moves it in every direction, what is recorded besides A counts
+    what the rest of the ends does, and an excess of the size of what was dropped of A(0) is not told.
+    """
+    if not isinstance(settings, TrainSettings) or settings.dynamics != "flow" or settings.weight_decay:
+        return True
+    return bool(settings.record) or settings.tol < 10 * DROPPED**2
 
 
 def norms_lacking(
@@ -261,7 +272,8 @@ def _start_from_file(
     given = Network.from_weights([backend.tensor(w) for w in layers])
     sigma = float(given.theta.square().mean().sqrt())
     alpha = sigma * float(np.sqrt(np.mean(given.hidden)))
-    network, chosen = represent(given, cost, **_wish(settings, given.depth, update), weight_decay=weight_decay)
+    wish = {**_wish(settings, given.depth, update), "weight_decay": weight_decay, "whole": _needs_ends(settings)}
+    network, chosen = represent(given, cost, **wish)
     norm = _square_norm(given)
     info = NetworkInfo(given.depth, None, None, sigma, alpha, **_how(chosen, network, norm), full_hidden=given.hidden)
     return Start(network, info, np.arange(given.batch), norm, _notes(chosen))

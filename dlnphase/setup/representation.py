@@ -97,17 +97,19 @@ def represent(
     order: int | None = None,
     tolerance: float = TOLERANCE,
     weight_decay: float = 0.0,
+    whole: bool = False,
 ) -> tuple[Network, Representation]:
     """Hold given networks (a user's weights) in the representation asked for, by projection.
 
     Args:
         network: B full networks; the pilot runs on the first.
-        representation, order, tolerance, weight_decay: as in ``choose_representation``.
+        representation, order, tolerance, weight_decay, whole: as in ``choose_representation``.
     """
     _check_words(representation, order)
     if representation == "full" or network.depth == 1:
         return network, Representation(None, network.hidden, 0.0, True)
-    few, dropped = few_modes(network.dims, cost, float(torch.linalg.vector_norm(network.product(), dim=(-2, -1)).max()))
+    at_start = float(torch.linalg.vector_norm(network.product(), dim=(-2, -1)).max())
+    few, dropped = (None, 0.0) if whole else few_modes(network.dims, cost, at_start)
     projector = Projector(network.select([0]), few)
     held: dict[int, Projection] = {}
 
@@ -206,13 +208,21 @@ def few_modes(dims: tuple[int, ...], cost: Cost, at_start: float) -> tuple[Sweep
         return nothing
     target = cost.minimizer.double().reshape(cost.shape).cpu().numpy()
     size = float(np.linalg.norm(target))
-    if at_start > DROPPED * size or reduced_dims(dims, 1)[1] or _within(dims, AUTO_SIZE):
+    if at_start > DROPPED * size or _is_exact(dims) or _within(dims, AUTO_SIZE):
         return nothing
     left, values, right = np.linalg.svd(target)
     count = int((values > values[0] * max(target.shape) * np.finfo(float).eps).sum())
     if count < 1 or not 2 * count * WORTHWHILE <= min(target.shape):
         return nothing
     return SweepStart(right[:count].T.copy(), left[:, :count].copy()), at_start / size
+
+
+def _is_exact(dims: tuple[int, ...]) -> bool:
+    """Whether order 1 of the whole ends is all there is to networks of these sizes; False where it is too large."""
+    try:
+        return reduced_dims(dims, 1)[1]
+    except InputError:
+        return False
 
 
 def _within(dims: tuple[int, ...], limit: int, start: SweepStart | None = None) -> bool:

@@ -121,7 +121,8 @@ class Keeper:
         """
         self._versions = self._made_by()
         odd = [name for name in VERSIONS if kept.versions.get(name) != self._versions[name]]
-        if odd and not kept.over:
+        of_modes = self._run.start.info.krylov_modes is not None  # other versions held the same run by other matrices
+        if odd and (of_modes or not kept.over):
             there, here = (
                 ", ".join(f"{name} = {v.get(name)}" for name in odd) for v in (kept.versions, self._versions)
             )
