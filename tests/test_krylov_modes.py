@@ -1,5 +1,7 @@
 """Reductions that start from the few modes of a target, where A is too large to start from all of both ends."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
@@ -7,10 +9,13 @@ from scipy.integrate import solve_ivp
 from dlnphase import TrainSettings, train
 from dlnphase.backend import resolve_backend
 from dlnphase.costs.quadratic import completion, factorization
+from dlnphase.errors import InputError
 from dlnphase.networks.krylov import SweepStart, project, reduced_dims, sample, unrevealed_square_norm
 from dlnphase.networks.sampling import gaussian_network, hidden_dims
+from dlnphase.observables import OBSERVABLES
 from dlnphase.setup.build import _needs_ends
 from dlnphase.setup.representation import choose_representation, few_modes
+from dlnphase.training.observing import refuse_lacking
 
 BACKEND = resolve_backend("cpu")
 SHAPE, WIDTH, SIGMA = (7, 6), 40, 0.015
@@ -142,6 +147,10 @@ def test_a_run_tells_what_its_modes_tell_and_nothing_of_the_kernel_it_holds_a_pa
     assert [row.to_rank for row in run.rank_transitions] == [1, 2]
     assert run.theory.predictions["ntk_at_start"].measured is None and np.isnan(outcome.evidence.ntk_change)
     assert outcome.regime == "saddle-to-saddle"
+    for name in OBSERVABLES.keys() - {"weights"}:
+        with pytest.raises(InputError, match="lacks what its layers do"):
+            refuse_lacking([name], replace(network, depth=2))
+    refuse_lacking(["weights"], network)
 
 
 @pytest.mark.parametrize(

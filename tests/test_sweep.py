@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from dlnphase.results.sweep import SweepFile, load_sweep
 from dlnphase.settings import SweepSettings, TrainSettings
 from dlnphase.sweep import cells
 from dlnphase.sweep.executors import jobs_of, run_here, run_processes
-from dlnphase.sweep.run import jobs_for, prepare, summarise, sweep_gamma, sweep_sentence
+from dlnphase.sweep.run import coarse_notes, jobs_for, prepare, summarise, sweep_gamma, sweep_sentence
 from dlnphase.training.run import train
 
 
@@ -377,3 +378,14 @@ def test_a_split_polished_in_the_coarse_network_is_polished_anew_in_the_whole():
     (cell,) = sweep_gamma(SweepSettings(gammas="1.1", widths="200", depth=3, seeds=1, jobs=1)).cells
     found = cell.distance_to_saddle
     assert found.gradient < 1e-5 and found.lower <= found.mean
+
+
+def test_what_a_sweep_says_of_coarse_networks_stands_in_its_file(uninterrupted):
+    measured, settings = load_sweep(uninterrupted).cells, SweepSettings(**SMALL)
+    assert coarse_notes(measured, settings) == []
+    far = [replace(measured[0], truncation=0.601), *measured[1:]]
+    assert "still changed by 60.1% at the last Krylov order" in coarse_notes(far, settings)[0]
+    asked = SweepSettings(**SMALL, krylov_order=3)
+    assert "were not compared with those of another Krylov order" in coarse_notes(far, asked)[0]
+    there = sweep_gamma(settings, done=[replace(c, truncation=0.601) for c in sweep_gamma(settings).cells])
+    assert there.notes == (*prepare(settings).notes, *coarse_notes(far, settings))

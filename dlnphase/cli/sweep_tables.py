@@ -14,7 +14,6 @@ from dlnphase.results.cells import MISSING, number, told
 from dlnphase.results.sweep import Cell, MinimumCell, SaddleCell, SweepResult
 from dlnphase.sweep.run import sweep_sentence
 
-COARSE = 0.01  # truncation from which a reader is told
 MAX_MODES = 5  # columns of modes under weight decay
 WIDE = 96  # columns from which the phase table has room for the ranks seen
 DISTANCES = ("to the minimum", "theory", "to the saddle", "theory")  # heads of four columns
@@ -50,12 +49,6 @@ def print_sweep(console: Console, result: SweepResult, directory: Path) -> None:
     console.print("\n" + sweep_sentence(result))
     for note in result.notes:
         console.print(Text(f"Note: {note}.", style="dim"))
-    coarse = max((c.truncation for c in result.cells), default=0.0)
-    if coarse > COARSE:
-        given = result.config.krylov_order not in (None, "auto")
-        change = f"still changed by {coarse:.1%} at the last Krylov order (--krylov-order takes more)"
-        far = "were not compared with those of another Krylov order" if given else change
-        console.print(Text(f"Note: distances to saddles are those of reduced networks, and {far}.", style="dim"))
     console.print(Text(f"Saved in {directory} (sweep.yaml)", style="dim"), soft_wrap=True)
 
 

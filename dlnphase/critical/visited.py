@@ -30,7 +30,8 @@ from dlnphase.dynamics.step_control import yardstick
 from dlnphase.findings import RankTransition
 
 TRUNCATED = 100.0  # a rank whose truncation costs more than so many times the excess at the end is not looked at there
-LARGE, TRIES = 1 << 16, 3  # entries of A from which so many ranks are tried at the end: each takes a minute and more
+LARGE = 1 << 16  # entries of A from which its decompositions are counted: a search at one rank takes a minute and more
+TRIES = 3  # ranks that are tried at the end of such an A
 NEAR_END = 0.1  # the end is at a minimum that is closer than this part of its smallest singular value
 CRITICAL = 1e-11  # gradients below this, in their natural unit, are zero
 STILL = 1e-10  # a path whose ‖∇𝓛‖ never exceeds this, in natural units of ∇C, does not move

@@ -9,7 +9,7 @@ Under multiprocessing (``jobs`` above 1) a script has to guard its top level by 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Collection, Container, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -37,6 +37,7 @@ from dlnphase.setup.build import build_backend, build_task, task_info, thread_li
 from dlnphase.sweep.cells import Job, run_job
 from dlnphase.sweep.executors import Outcome, jobs_of, run_dask, run_here, run_processes
 
+COARSE = 0.01  # truncation from which a reader is told
 SEEN = 1e-4  # brackets narrower than what is printed are not
 TOGETHER = 64  # networks, at most, that are measured as one batch: what is lost is only the overhead of each call
 DEEP, FEW = 5, 16  # layers from which networks are large in any reduction, and how many of these are measured at once
@@ -111,7 +112,7 @@ def _sweep(
             cells=tuple(cells[k] for k in wanted if k in cells),
             failed=tuple(failed[k] for k in wanted if k in failed),
             complete=complete,
-            notes=plan.notes,
+            notes=(*plan.notes, *coarse_notes(cells.values(), plan.settings)),
         )
 
     with contextlib.suppress(KeyboardInterrupt):  # the second Ctrl-C: the cells under way are given up
@@ -210,6 +211,16 @@ def _no_crossing(result: SweepResult) -> str:
                 f"the more exactly the closer the grid (such as --gammas 0.8:1.2:0.1)."
             )
     return "do not cross between these γ: no critical γ."
+
+
+def coarse_notes(cells: Collection[Cell], settings: SweepSettings) -> list[str]:
+    """What readers are told where saddles are those of networks that are far from the ones they stand for."""
+    worst = max((cell.truncation for cell in cells), default=0.0)
+    if worst <= COARSE:
+        return []
+    change = f"still changed by {worst:.1%} at the last Krylov order (--krylov-order takes more)"
+    far = change if settings.krylov_order == "auto" else "were not compared with those of another Krylov order"
+    return [f"distances to saddles are those of reduced networks, and {far}"]
 
 
 def _notes(task: Task, depth: int, decay: float) -> tuple[str, ...]:

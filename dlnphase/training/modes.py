@@ -14,12 +14,12 @@ from itertools import pairwise
 
 import numpy as np
 
+from dlnphase.critical.visited import LARGE
 from dlnphase.findings import Mode, ModeSpread
 
 HALF, LOW, HIGH = 0.5, 0.1, 0.9  # parts of the final size
 FLOOR = 1e-9  # singular values are looked at down to this part of their final size
 BISECTIONS = 60
-LARGE = 1 << 16  # entries of A from which the decompositions of sixty matrices a crossing are not worth their digits
 DOUBT = 0.02  # relative difference in time between the cubic and a straight line from which A is interpolated instead
 
 

@@ -31,7 +31,6 @@ from dlnphase.training.recording import MemberPath
 MOST, LEAST = 54, 9  # records of one member in each of the two sets, where there is room, and in any case
 BYTES = 2**27  # of layers kept, all members together
 THIN = 3  # of the records at even distances, every so manieth is left when there are too many
-OF_ENDS = ("ntk", "products", "covariance", "sharpness", "hessian")  # what few modes of a target are a part of
 MANY = 1e6  # records up to which those at growing distances are no more than the others
 
 
@@ -112,11 +111,12 @@ def refuse_partless(names: Sequence[str], cost: ConvexCost) -> None:
 
 def refuse_lacking(names: Sequence[str], network: NetworkInfo) -> None:
     """InputError for what a reduced network cannot tell of the one that it stands for."""
-    part = OF_ENDS if network.krylov_modes is not None else ()
-    whole = [name for name in names if OBSERVABLES[name].whole or name in part]
-    if whole and network.representation != "full" and network.depth > 2:
+    part = network.krylov_modes is not None  # of every layer, the first and the last too
+    whole = [name for name in names if OBSERVABLES[name].whole or (part and OBSERVABLES[name].arrays)]
+    kind = "layers" if part else "inner layers"
+    if whole and network.representation != "full" and (part or network.depth > 2):
         raise InputError(
-            f"record: found {', '.join(whole)} with a reduced network, which lacks what its inner layers do outside "
+            f"record: found {', '.join(whole)} with a reduced network, which lacks what its {kind} do outside "
             "the directions that training touches; expected --representation full"
         )
 

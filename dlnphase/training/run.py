@@ -20,6 +20,7 @@ from dlnphase.costs.tasks import Task
 from dlnphase.critical.decay import Decay
 from dlnphase.critical.greedy import HELD, GreedyPath, GreedyPoint
 from dlnphase.critical.sparsity import end_of_path
+from dlnphase.critical.visited import LARGE
 from dlnphase.dynamics import LARGEST_SOLVE, GradientDescent, GradientFlow, Record, Walk
 from dlnphase.dynamics.step_control import FIRST_STEP, SMALLEST_STEP
 from dlnphase.errors import InputError
@@ -105,6 +106,8 @@ def _prepare(settings: TrainSettings) -> Run:
         lr, words = choose_step(settings, update, draws, start.network, task.cost, settings.seed)
         notes += [f"step {words}"] if words else []
         method = Algorithm(update, lr, settled(settings.max_steps, "max-steps"))
+    if task.shape[0] * task.shape[1] > LARGE:
+        notes.append(f"d_out·d_in is above {LARGE}: times of modes are interpolated between records of singular values")
     if settings.dynamics == "flow" and task.shape[0] * task.shape[1] > LARGEST_SOLVE:
         notes.append(f"d_out·d_in is above {LARGEST_SOLVE}: the flow takes explicit steps alone, many on long plateaus")
     return Run(settings, backend, task, start, method, tuple(notes))
