@@ -14,11 +14,12 @@ from scipy.optimize import brentq
 from dlnphase.backend import resolve_backend
 from dlnphase.cli.tables import print_train
 from dlnphase.costs.quadratic import factorization
+from dlnphase.critical.visited import LARGE
 from dlnphase.findings import Mode, ModeSpread
 from dlnphase.networks.sampling import gaussian_network
 from dlnphase.results.train import Member, load_train, save_train
 from dlnphase.settings import TrainSettings
-from dlnphase.training.early import passes_early, with_dense_start
+from dlnphase.training.early import wants_dense_start, with_dense_start
 from dlnphase.training.modes import mean_modes, modes_of
 from dlnphase.training.run import train
 from dlnphase.training.sentences import train_sentence
@@ -76,7 +77,7 @@ def test_a_mode_that_passes_through_zero_between_two_records_is_timed_on_denser_
     cost = factorization(np.array([[4.0]]), resolve_backend("cpu"))
     (plain,) = modes_of(time, np.abs(a[:, :, 0]), 1)
     assert abs(plain.time / np.log(2.5) - 1) > 0.05
-    assert passes_early(np.abs(a[:, :, 0]), 1)
+    assert wants_dense_start(np.abs(a[:, :, 0]), 1, 1)
     dense, matrices = with_dense_start(time, a, [a[0]], cost, 1e-6)
     np.testing.assert_allclose(matrices[:, 0, 0], 4 - 5 * np.exp(-dense), atol=1e-4)
     (mode,) = modes_of(dense, np.linalg.svd(matrices, compute_uv=False), 1)
@@ -93,9 +94,10 @@ def test_a_mode_that_has_just_passed_through_zero_is_timed_by_the_matrix():
     assert mode.time == pytest.approx(np.log(2.5), rel=5e-3)
 
 
-def test_modes_that_pass_later_need_no_denser_records():
+def test_modes_that_pass_later_or_belong_to_large_matrices_get_no_denser_records():
     late = np.concatenate([np.full(9, 1e-3), [0.3, 0.7, 1.0]])[:, None]
-    assert not passes_early(late, 1) and passes_early(late[1:], 1)
+    assert not wants_dense_start(late, 1, 4) and wants_dense_start(late[1:], 1, 4)
+    assert wants_dense_start(late[1:], 1, LARGE) and not wants_dense_start(late[1:], 1, LARGE + 1)
 
 
 @pytest.fixture(scope="module")

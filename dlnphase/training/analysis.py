@@ -26,7 +26,7 @@ from dlnphase.setup.resolved import Algorithm
 from dlnphase.training.answers import answers
 from dlnphase.training.decay_theory import decay_theory
 from dlnphase.training.decayed import Unreached
-from dlnphase.training.early import passes_early, with_dense_start
+from dlnphase.training.early import wants_dense_start, with_dense_start
 from dlnphase.training.modes import modes_of
 from dlnphase.training.noise import Question, noise_on
 from dlnphase.training.recording import MemberPath, cost_values
@@ -112,7 +112,8 @@ def analyse(path: MemberPath, member: int, square_norm: float, context: Context)
     matrices = np.stack([path.matrices[k] for k in kept])
     spectra = np.linalg.svd(matrices, compute_uv=False)
     modes = modes_of(time[kept], spectra, outcome.rank, matrices)
-    if context.rtol is not None and path.start is not None and passes_early(spectra, outcome.rank):
+    early = wants_dense_start(spectra, outcome.rank, matrices[0].size)
+    if context.rtol is not None and path.start is not None and early:
         dense, at = with_dense_start(time[kept], matrices, path.start, host.cost, context.rtol, context.decay)
         modes = modes_of(dense, np.linalg.svd(at, compute_uv=False), outcome.rank, at)
     noise = None

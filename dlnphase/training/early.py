@@ -2,7 +2,8 @@
 
 A start is mostly noise: its A is small beside its layers, and the first steps, as long as the layers allow, may carry a
 singular value of A through zero or past another one between two records. No curve through records tells when it passed
-half its size then. Later steps see what they learn.
+half its size then. Later steps see what they learn. Of large matrices few records are kept, so that the first of them
+are not those of the first steps, and a hundred more would take gigabytes: there, times are those of the records.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from itertools import pairwise
 import numpy as np
 
 from dlnphase.costs.quadratic import Cost
+from dlnphase.critical.visited import LARGE
 from dlnphase.dynamics.flow import gradient_flow
 from dlnphase.networks.chain import Network
 from dlnphase.training.modes import HALF, LOW
@@ -21,10 +23,16 @@ EARLY = 8  # records that are gone through again
 PARTS = 16  # of each stretch between two of them
 
 
-def passes_early(singular_values: np.ndarray, count: int) -> bool:
-    """Whether any of the first ``count`` modes passes a tenth or a half of its end among the first records."""
+def wants_dense_start(singular_values: np.ndarray, count: int, entries: int) -> bool:
+    """Whether any of the first ``count`` modes passes a tenth or a half of its end among the first records.
+
+    Args:
+        singular_values: of A at the records that are kept, shape (T, min(d_out, d_in)).
+        entries: of A; never of a large one.
+    """
     part = singular_values[: EARLY + 1, :count] / np.maximum(singular_values[-1, :count], np.finfo(float).tiny)
-    return bool((np.diff((part >= HALF).astype(int) + (part >= LOW), axis=0) != 0).any())
+    passes = bool((np.diff((part >= HALF).astype(int) + (part >= LOW), axis=0) != 0).any())
+    return passes and entries <= LARGE
 
 
 def with_dense_start(
