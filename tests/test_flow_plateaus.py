@@ -74,6 +74,22 @@ def test_plateaus_last_alpha_to_the_minus_l_minus_two(task, depth):
     np.testing.assert_allclose(constant[0], constant[2], rtol=0.03)
 
 
+def test_deep_plateaus_are_crossed_in_few_steps_and_last_as_long_as_they_should():
+    """1e17 of time and more: no stage may bend A where learned modes hold it (docs/integrator.md)."""
+    depth, scales = 8, (2e-3, 1e-3)
+    cost = planted_task("completion", (4, 4), (3.0, 1.5), CPU, observed=0.9).cost
+    dims = hidden_dims(depth, 6, (4, 4))
+    draws = gaussian(dims, 1 / np.sqrt(6)).theta
+    total = float(cost.excess(torch.zeros(1, 4, 4, dtype=torch.float64)))
+    constants = []
+    for scale in scales:
+        records = follow(Network(draws * scale, dims), cost, rtol=1e-3)
+        assert records[-1].reasons == ["converged"] and records[-1].step[0] < 400
+        learned = next(r.time[0] for r in records if r.excess[0] < 0.02 * total)
+        constants.append(learned * scale ** (depth - 2))
+    assert constants[0] == pytest.approx(constants[1], rel=0.02)
+
+
 def test_the_law_holds_for_repeated_singular_values():
     cost = factorization(random_target((3, 3), (2.0, 2.0, 0.5)), CPU)
     dims = hidden_dims(3, 6, (3, 3))

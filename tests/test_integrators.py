@@ -158,7 +158,7 @@ class WrongCurvature(FramedCost):
         return self.wrong @ k
 
 
-@pytest.mark.parametrize("depth", [2, 4])
+@pytest.mark.parametrize("depth", [2, 4, 5])
 @pytest.mark.parametrize("what", ["curvature", "bend", "both"])
 def test_the_order_survives_any_matrix_in_place_of_the_jacobian(depth, what):
     problem = aligned_problem("sensing", depth, CPU, start=(0.3, 0.2, 0.1))

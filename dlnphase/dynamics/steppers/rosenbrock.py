@@ -43,6 +43,8 @@ C = np.diag(np.diag(_INVERSE)) - _INVERSE
 M = _B @ _INVERSE
 E = (_B - _B_EMBEDDED) @ _INVERSE
 STAGES = 4
+SETTLED_FROM = 5  # layers from which plateaus are so long that a stage may not bend A where it is held
+STAGE_ROUNDS, RESULT_ROUNDS = 1, 2  # of the damping by c K H / (1 + c K H) ~ h, which keep the order of the method
 # C_ij/h · u_j · γh = C_ij γ u_j: the coupling needs no step size.
 _SHIFT_AND_COUPLING = [np.stack([A[i, :i], GAMMA * C[i, :i]]) for i in range(STAGES)]
 _SOLUTION_AND_ERROR = np.stack([M, E])
@@ -65,12 +67,16 @@ def step(
     d_out, d_in = network.shape
     c = (GAMMA * h).view(-1, 1, 1)
     solver = StiffSolver(point, cost, c)
+    held = _held(point) if network.depth >= SETTLED_FROM else None
     span = Span(network, point.prefixes, point.suffixes, STAGES)
     stages = torch.stack([span.zero() for _ in range(STAGES)])
     stages[0, :, :d_out, :d_in] = -solver(point.g, None)
     for i in range(1, STAGES):
         shift, y = _combine(stages[:i], _SHIFT_AND_COUPLING[i])
         upper, lower, change = span.move(shift)
+        if held is not None:
+            _settle(shift, change, span, solver, held, STAGE_ROUNDS)
+            upper, lower, change = span.move(shift)
         span.admit(upper, lower)
         g = cost.moved_gradient(point.a, point.g, change)
         # J_0ᵀg − J_iᵀg = −ΔS_iᵀ g P_iᵀ − S_0ᵀ g ΔP_iᵀ with P_i = P_0 + ΔP_i.
@@ -82,6 +88,8 @@ def step(
         y[:, :d_out, :d_in] -= solver(g, span.jvp(y))
         stages[i] = y
     solution, error = _combine(stages, _SOLUTION_AND_ERROR)
+    if held is not None:
+        _settle(solution, span.move(solution)[2], span, solver, held, RESULT_ROUNDS)
     new = span.add_to(network.theta.clone(), solution)
     size = None if exact or growing else span.norm(error, scales)
     if size is None:
@@ -90,6 +98,42 @@ def step(
             scales = with_grown_ends(scales, network.with_theta(new), wrong)
         size = scaled_norm(wrong, network.dims, scales)
     return new, torch.maximum(size, seen(point, cost, span.jvp(error)))
+
+
+def _held(point: Point) -> Tensor | None:
+    """1 on the entries of A that learned directions hold, else 0, (B, d_out, d_in); None where nothing is learned."""
+    if point.learned is None:
+        return None
+    out, inp = point.learned
+    held = torch.zeros_like(point.a)
+    held[:, : out.shape[1]] += out.unsqueeze(-1)
+    held[:, :, : inp.shape[1]] += inp.unsqueeze(-2)
+    return held.clamp_max_(1.0)
+
+
+def _settle(y: Tensor, change: Tensor, span: Span, solver: StiffSolver, held: Tensor, rounds: int) -> None:
+    """Take back, in place, what an increment 𝕐 bends the held entries of A by beyond first order.
+
+    The matrix of a step knows the fast directions where it starts. Its stages move layers along tangents, of which the
+    products bend A: where learned directions hold it, ∇C answers at once, and times a step as long as a plateau that
+    tilts hidden directions, along which the next stage bends A more (docs/integrator.md). The exact flow stays where A
+    is held, and so does an increment once the solve has led it back.
+
+    Each round damps what is taken back by c K H / (1 + c K H), 1 where the flow is fast and of order h where it is not.
+
+    Args:
+        change: ΔA under 𝕐, (B, d_out, d_in).
+        held: see :func:`_held`.
+        rounds: at least 1.
+    """
+    d_out, d_in = change.shape[1:]
+    bent, nothing = (change - span.jvp(y)) * held, torch.zeros_like(change)
+    back = solver(nothing, bent)
+    for _ in range(rounds - 1):
+        x = span.zero()
+        x[:, :d_out, :d_in] = back
+        back = solver(nothing, span.jvp(x) * held)
+    y[:, :d_out, :d_in] -= back
 
 
 def _combine(stages: Tensor, coefficients: np.ndarray) -> Tensor:
