@@ -139,6 +139,10 @@ class Linearization:
         self._inverse: Inverse | None = None
         self._diagonal: Tensor | None = None
 
+    def select(self, members: Tensor) -> Linearization:
+        """The same at some members of the batch (indices, or a mask); JJᵀ is factorised anew."""
+        return Linearization(self.constraint.select(members), self.network.select(members))
+
     def residual(self) -> Tensor:
         """Largest ‖c_t‖ / scale_t over the terms, shape (B,)."""
         norms = torch.stack([v.norm(dim=1) for v in self.value.split(self.sizes, 1)], 1)

@@ -79,7 +79,7 @@ def distance_to_minimum(
     network: Network,
     cost: QuadraticCost,
     *,
-    tol: float = 1e-7,
+    tol: float = 1e-6,
     max_steps: int = 60,
     coarse: Coarse | None = None,
     draws: Sequence[int] | None = None,

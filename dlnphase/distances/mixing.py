@@ -20,7 +20,7 @@ from dlnphase.networks.chain import Network
 
 ROUNDS = 400  # of three sweeps; most members need fewer than twenty
 FARTHEST = 100.0  # of an extrapolation, in steps
-TOLERANCE = 1e-10  # a member stands still when a sweep lowers its cost by less than this share
+TOLERANCE = 1e-9  # a member stands still when a sweep lowers its cost by less than this share
 TURNS = 4
 
 

@@ -26,6 +26,7 @@ RESTORE_STEPS = 40
 CONTRACTION = 0.1  # a factorisation is kept while residuals shrink by this
 HALVINGS = 20
 GAIN = 5.0  # a search may gain this share of the square of its stationarity, where the curvature is 1/10
+WORTHWHILE = 2**15  # parameters of finished members that are left out: fewer cost less than what is set up anew
 CACHED = 2**18  # parameters searched together on a CPU: more leave its cache, and all wait for the slowest member
 
 
@@ -167,11 +168,15 @@ def _onto(start: Network, constraint: Constraint, reach: Tensor | None, restored
 
 
 def _newton_direction(lin: Linearization, multiplier: Tensor, gradient: Tensor, stationarity: Tensor) -> Tensor:
-    """Truncated conjugate gradients on (I − P M P) p = −g; stops at negative curvature."""
+    """Truncated conjugate gradients on (I − P M P) p = −g; stops at negative curvature.
+
+    Members need very different numbers of steps: those that are done are left out whenever that halves the work.
+    """
     goal = gradient.norm(dim=1) * stationarity.sqrt().clamp(1e-4, 0.3)
+    out = torch.zeros_like(gradient)
+    rows = torch.arange(len(gradient), device=gradient.device)
     bend = lin.bend(multiplier)
-    p = torch.zeros_like(gradient)
-    r = -gradient
+    p, r = out, -gradient
     d = r
     rho = (r * r).sum(1)
     running = torch.ones_like(rho, dtype=torch.bool)
@@ -187,11 +192,18 @@ def _newton_direction(lin: Linearization, multiplier: Tensor, gradient: Tensor, 
         r = torch.addcmul(r, step, hd, value=-1)
         new = (r * r).sum(1)
         running = running & (new.sqrt() > goal)
-        if not bool(running.any()):
+        left = int(running.sum())
+        if not left:
             break
         d = torch.addcmul(r, torch.where(running, new / rho.clamp_min(1e-300), 0.0)[:, None], d)
         rho = torch.where(running, new, rho)
-    return p
+        if 2 * left <= len(rows) and (len(rows) - left) * p.shape[1] >= WORTHWHILE:
+            out[rows] = p
+            lin, rows, multiplier = lin.select(running), rows[running], multiplier[running]
+            p, r, d, rho, goal = (x[running] for x in (p, r, d, rho, goal))
+            bend, running = lin.bend(multiplier), torch.ones_like(rho, dtype=torch.bool)
+    out[rows] = p
+    return out
 
 
 def _line_search(

@@ -34,7 +34,7 @@ MARGIN = 0.98
 KNOWN, UNKNOWN = 0.125, 0.5  # of the truncation error, how much candidates may differ in it: after correction, before
 CHUNK = 64  # members searched in one batch
 SMALL = 80  # parameters up to which saddles of any kind are searched as well
-NARROW = 3  # … in layers of at most so many times the size of the matrix
+NARROW = 3  # layers are narrow up to so many times the size of the matrix: searches from several starts end apart there
 SAME = 1e-6  # deaths whose squares differ by less than this share are one
 OTHER = "another kind"
 MIXED_NEAR = 1.03  # mixed splits are tried where uniform ones come within this factor of the nearest saddle
@@ -104,7 +104,7 @@ def distance_to_saddle(
     ways, best, theta, chosen = search.ways, search.best, search.theta, search.chosen
     scale = _gradient_scale(network, cost)
     other = torch.zeros_like(best, dtype=torch.bool)
-    if theta.shape[1] <= SMALL and max(network.hidden) <= NARROW * max(cost.shape):
+    if theta.shape[1] <= SMALL and search.narrow:
         any_theta, any_distance = descend(network, cost, theta, scale)
         other = any_distance < best * (1 - GAP)
         best, theta = torch.where(other, any_distance, best), torch.where(other[:, None], any_theta, theta)
@@ -150,6 +150,7 @@ class _Search:
     ) -> None:
         self.network, self.draws, self.max_steps = network, draws, max_steps
         self.fine = truncation <= POOR
+        self.narrow = max(network.hidden) <= NARROW * max(network.shape)
         self.gap = GAP if self.fine else GAP_OF_POOR
         self.deaths = Deaths(network, draws)
         self.deaths_in_whole = self.deaths
@@ -204,7 +205,8 @@ class _Search:
         self._work_off([(m, c) for m, c in torch.nonzero(open_).tolist()], room)
         if self.fine:
             self._mix(room)
-        self._confirm()
+        if self.narrow:
+            self._confirm()
 
     def follow(self, network: Network, room: float, tol: float) -> None:
         """Search the best points further, and their rivals: those that could win by what a search may still gain.
@@ -361,7 +363,7 @@ class _Search:
         return 1.0 if first == member else self.deaths.ratio(first, member)
 
     def _confirm(self) -> None:
-        """Search the winners once more from balanced factors of what they keep."""
+        """Search the winners again from balanced factors of what they keep, which in narrow layers may lead nearer."""
         pairs = [(m, c) for m, c in enumerate(self.chosen) if c >= 0 and self.ways[c].matrix.strongest > 0]
         for group in self._groups(pairs):
             kind = self._kind(group)

@@ -39,7 +39,7 @@ from dlnphase.sweep.executors import Outcome, jobs_of, run_dask, run_here, run_p
 
 COARSE = 0.01  # truncation from which a reader is told
 SEEN = 1e-4  # brackets narrower than what is printed are not
-TOGETHER = 64  # networks, at most, that are measured as one batch: what is lost is only the overhead of each call
+TOGETHER = 128  # networks, at most, that are measured as one batch: what is lost is only the overhead of each call
 DEEP, FEW = 5, 16  # layers from which networks are large in any reduction, and how many of these are measured at once
 
 
@@ -134,19 +134,23 @@ def jobs_for(plan: Plan, missing: Container[tuple[float, int]]) -> list[Job]:
 
     Which cells are computed together follows from the settings alone, so that what is missing comes out the same to the
     last bit, whatever is there already. Runs that are followed take long beside their distances: each cell is a job.
-    The widest layers come first, for an early answer, then the narrowest, which take longest, and so on.
+    The widest layers come first, in two jobs for an early answer, then the narrowest, which take longest, and so on.
     """
     settings = plan.settings
     deep, gammas = settings.depth >= DEEP, settings.gammas
     most = 1 if settings.train else max(1, (FEW if deep else TOGETHER) // len(settings.seeds))
+
+    def parts(count: int) -> list[tuple[float, ...]]:
+        if deep:  # at γ > 1 all have the same saddles up to their scale, and are soon done: they come first, together
+            return [gammas[max(0, end - most) : end] for end in range(len(gammas), 0, -most)]
+        return [gammas[start::count] for start in range(count)]  # those near γ = 1 take longest: some to each job
+
     count = -(-len(gammas) // most)
-    if deep:  # at γ > 1 all have the same saddles up to their scale, and are soon done: they come first, together
-        parts = [gammas[max(0, end - most) : end] for end in range(len(gammas), 0, -most)]
-    else:  # those near γ = 1 take longest: some to each job
-        parts = [gammas[start::count] for start in range(count)]
-    every = [Job(settings, plan.task, width, gammas) for width in settings.widths for gammas in parts]
-    every = [*every[-count:], *every[:-count]]
-    return [job for job in every if any((gamma, job.width) in missing for gamma in job.gammas)]
+    first, *others = reversed(settings.widths)
+    every = [(first, part) for part in parts(min(max(count, 2), len(gammas)))]
+    every += [(width, part) for width in reversed(others) for part in parts(count)]
+    jobs = (Job(settings, plan.task, width, part) for width, part in every)
+    return [job for job in jobs if any((gamma, job.width) in missing for gamma in job.gammas)]
 
 
 def _execute(settings: SweepSettings, jobs: list[Job], should_stop: Callable[[], bool]) -> Iterator[Outcome]:
