@@ -35,11 +35,11 @@ class Kind:
     def first_point(self) -> tuple[Tensor, Tensor]:
         """A point of the kind reached from the killed network, else from balanced factors; distances (B,), inf if
         none."""
-        there, _, residual = restore(self.death.network, self.constraint, None, ROUGHLY_RESTORED)
+        there, residual = restore(self.death.network, self.constraint, None, ROUGHLY_RESTORED)
         theta, distance = there.theta, _attained(self.network, there, residual)
         missed = torch.nonzero(~torch.isfinite(distance)).flatten()
         if len(missed):
-            again, _, residual = restore(
+            again, residual = restore(
                 self.balanced().select(missed), self.constraint.select(missed), None, ROUGHLY_RESTORED
             )
             theta, distance = theta.clone(), distance.clone()

@@ -200,7 +200,7 @@ def _in_the_whole(
     constraint = minimum_constraint(part, cost)
     sizes = []
     for start in (begin, again):
-        there, _, residual = restore(start, constraint, None, ROUGHLY_RESTORED)
+        there, residual = restore(start, constraint, None, ROUGHLY_RESTORED)
         sizes.append(torch.where(residual <= FEASIBLE, (there.theta - part.theta).norm(dim=1), torch.inf))
     return part.with_theta(torch.where((sizes[1] < sizes[0])[:, None], again.theta, begin.theta))
 

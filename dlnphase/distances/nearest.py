@@ -51,8 +51,10 @@ class Nearest:
 
 def restore(
     network: Network, constraint: Constraint, factor: Linearization | None = None, restored: float = RESTORED
-) -> tuple[Network, Linearization, Tensor]:
-    """Gauss–Newton steps of least norm onto the set; returns the network, its linearisation and residuals (B,).
+) -> tuple[Network, Tensor]:
+    """Gauss–Newton steps of least norm onto the set; returns the network and residuals (B,).
+
+    Members that need far more steps than the others take them by themselves.
 
     Args:
         factor: a linearisation nearby whose factorised JJᵀ serves until it converges too slowly, for the same members.
@@ -62,10 +64,17 @@ def restore(
     residual = lin.residual()
     factor = lin if factor is None else factor
     for _ in range(RESTORE_STEPS):
-        if bool((residual <= restored).all()):
+        moving = ~(residual <= restored)
+        left = int(moving.sum())
+        if not left:
             break
+        if _few(left, network.theta):
+            part, residual[moving] = restore(network.select(moving), constraint.select(moving), None, restored)
+            theta = network.theta.clone()
+            theta[moving] = part.theta
+            return network.with_theta(theta), residual
         step = lin.vjp(factor.solve(lin.value))
-        moving = torch.isfinite(step.sum(1) + residual) & (residual > restored)
+        moving &= torch.isfinite(step.sum(1) + residual)
         trial = network.theta - step
         if not bool(moving.all()):
             trial = torch.where(moving[:, None], trial, network.theta)
@@ -82,7 +91,7 @@ def restore(
             break
         stalled = bool((residual[take] < FEASIBLE).all()) and bool((new_residual[take] > 0.3 * residual[take]).all())
         quick = bool((new_residual[take] <= CONTRACTION * residual[take]).all())
-        if bool(take.all()):
+        if bool((take | ~moving).all()):  # what does not move is the same in both
             network, lin, residual = network.with_theta(trial), new, new_residual
         else:
             network = network.with_theta(torch.where(take[:, None], trial, network.theta))
@@ -91,7 +100,12 @@ def restore(
         if stalled:
             break
         factor = factor if quick else lin
-    return network, lin, residual
+    return network, residual
+
+
+def _few(left: int, theta: Tensor) -> bool:
+    """Whether so few of the members of θ (B, P) are left that the others are better left out."""
+    return 2 * left <= len(theta) and (len(theta) - left) * theta.shape[1] >= WORTHWHILE
 
 
 def nearest(
@@ -147,6 +161,8 @@ def nearest(
             active = active[open_]
             continue
         direction = _newton_direction(lin, multiplier, gradient, stationarity[active])
+        longest = size / direction.norm(dim=1).clamp_min(torch.finfo(size.dtype).tiny)
+        direction = direction * longest.clamp_max(1.0)[:, None]  # a step longer than the distance itself leads astray
         moved = _line_search(origin, theta, active, lin, direction, gradient, constraint, distance, residual, restored)
         steps[active] += 1
         active = active[moved]
@@ -162,7 +178,7 @@ def _onto(start: Network, constraint: Constraint, reach: Tensor | None, restored
         near = ~(lin.vjp(lin.solve(lin.value)).norm(dim=1) > reach)
     keep = torch.nonzero(near).flatten()
     if len(keep):
-        on_set, _, residual[keep] = restore(start.select(keep), constraint.select(keep), None, restored)
+        on_set, residual[keep] = restore(start.select(keep), constraint.select(keep), None, restored)
         theta[keep] = on_set.theta
     return theta, residual
 
@@ -197,7 +213,7 @@ def _newton_direction(lin: Linearization, multiplier: Tensor, gradient: Tensor, 
             break
         d = torch.addcmul(r, torch.where(running, new / rho.clamp_min(1e-300), 0.0)[:, None], d)
         rho = torch.where(running, new, rho)
-        if 2 * left <= len(rows) and (len(rows) - left) * p.shape[1] >= WORTHWHILE:
+        if _few(left, p):
             out[rows] = p
             lin, rows, multiplier = lin.select(running), rows[running], multiplier[running]
             p, r, d, rho, goal = (x[running] for x in (p, r, d, rho, goal))
@@ -227,7 +243,7 @@ def _line_search(
         members = active[waiting]
         trial = origin.with_theta(theta[members] + tau[waiting, None] * direction[waiting])
         factor = lin if len(waiting) == len(active) else None
-        network, _, miss = restore(trial, constraint.select(members), factor, restored)
+        network, miss = restore(trial, constraint.select(members), factor, restored)
         new = (network.theta - origin.theta[members]).norm(dim=1)
         old = distance[members]
         drop = 0.5 * (new**2 - old**2)
