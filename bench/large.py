@@ -25,6 +25,7 @@ COMMANDS = {
     "completion-saddles": "detect-saddles {completion}",
     "ratings": RATINGS,
     "ratings-saddles": "detect-saddles {ratings}",
+    "ratings-noise": f"{RATINGS} --noise 0.1 --max-time 0.25",
     "factorization": "train --task factorization --shape 600x600 --width 2500",
 }
 

@@ -236,7 +236,8 @@ class Noise:
         level: standard deviation σ.
         source: ``given`` (noise_level), ``planted`` (noise) or ``measured``.
         rank: the least at which noise alone explains the cost that is left, within two standard deviations: the modes
-            after it fit noise. None where the cost stayed above it. Modes that are learned together are told late.
+            after it fit noise. None where the cost stayed above it, and where that is not decided.
+            Modes that are learned together are told late.
         time: when the cost first came down to it.
         chance: measured: of noise, to look as unlike noise as what was left; above 0.05.
         floors: rank by rank, as far as the path learned one mode after the other.
@@ -248,6 +249,19 @@ class Noise:
     time: float | None
     chance: float | None
     floors: tuple[NoiseFloor, ...]
+
+    @property
+    def skipped(self) -> int | None:
+        """The first rank told at which a matrix fits any data, where the cost was below the floor before it only there.
+
+        A large start learns many modes at once: the rank at which noise would have explained the cost lies between the
+        two, and nothing decides which it was.
+        """
+        known = [floor for floor in self.floors if floor.expected > 0]
+        beyond = [floor for floor in self.floors if floor.expected == 0]
+        if self.rank is not None or not known or not beyond or beyond[-1].cost > known[-1].expected:
+            return None
+        return beyond[0].rank
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Where a path meets the noise: floors against closed forms and independent fits, marks, words, what is not told."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -262,3 +263,12 @@ def test_data_that_no_mode_stands_out_of_are_said_to_be_that(tmp_path):
     assert result.completed_at_noise is None
     # The end of this path lies near a saddle of rank 1; its own matrix has a second mode, and that is what is told.
     assert result.outcome.rank == 2 and result.sparsity.reached.rank >= 2
+
+
+@pytest.mark.parametrize(("end", "words"), [(3.0, "is not decided: it was next told at rank 3"), (4.5, "stayed above")])
+def test_a_floor_that_was_passed_between_two_ranks_is_not_said_to_be_out_of_reach(end, words):
+    """Ranks 0, 1 and then 3, which fits any data: the cost of 3 is below the 4 that noise leaves at rank 1."""
+    floors = (NoiseFloor(0, 0.0, 50.0, 5.0, 0.2), NoiseFloor(1, 1.0, 9.0, 4.0, 0.2), NoiseFloor(3, 2.0, end, 0.0, 0.0))
+    result = dlnphase.train(dlnphase.TrainSettings(task="factorization", shape=(2, 2), width=5, max_steps=5, threads=1))
+    noise = Noise(0.1, "planted", None, None, None, floors)
+    assert words in train_sentence(dataclasses.replace(result, noise=noise))

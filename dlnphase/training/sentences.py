@@ -252,6 +252,12 @@ def _noise(result: TrainResult) -> str:
         return ""
     level = f"σ = {noise.level:.4g}, {noise.source}"
     if noise.rank is None:
+        rank = noise.skipped
+        if rank is not None:
+            return (
+                f" Whether the cost passed that of the noise ({level}) is not decided: it was next told at rank "
+                f"{rank}, where a matrix can fit any data."
+            )
         return f" The cost stayed above that of the noise ({level})."
     if noise.rank == 0 and noise.source == "measured":
         return (
