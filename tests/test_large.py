@@ -9,7 +9,7 @@ import torch
 from dlnphase.backend import resolve_backend
 from dlnphase.costs.quadratic import completion
 from dlnphase.costs.tasks import planted_matrix, planted_task
-from dlnphase.critical import HostCost, is_stable, refine_matrix, visited
+from dlnphase.critical import HostCost, is_stable, refine_matrix, refine_weights, visited, weights
 from dlnphase.critical import matrix as refinement
 from dlnphase.critical.manifold import Frame, LowRank, top_pair
 from dlnphase.critical.steps import MEMORY
@@ -21,6 +21,7 @@ from dlnphase.dynamics.stabilised_flow import StabilisedFlow
 from dlnphase.dynamics.step_control import Limits
 from dlnphase.networks.chain import Network
 from dlnphase.networks.krylov import sample
+from dlnphase.networks.products import balanced
 from dlnphase.training import modes
 
 CPU = resolve_backend("cpu")
@@ -230,3 +231,22 @@ def test_modes_of_large_matrices_are_timed_from_records_alone(monkeypatch):
     alone = modes.modes_of(time, values, 1, matrices)[0]
     assert alone == modes.modes_of(time, values, 1)[0] != looked
     assert 1 < alone.time < 2 and 1 < looked.time < 2
+
+
+@pytest.mark.parametrize("rank", [1, 2])
+def test_the_nearest_critical_weights_need_no_dense_tangent_kernel(monkeypatch, rank):
+    """Products with the kernel find the points that its least-squares solution does, where layers are as at a start."""
+    target, host = half_seen((7, 9), (9.0, 5.0))
+    point = refine_matrix(near(target, rank, 1e-3), host, rank=rank)
+    dims, rng = (9, 8, 8, 7), np.random.default_rng(3)
+    u, s, vt = np.linalg.svd(point.A)
+    frames = [vt[:rank].T, np.eye(8)[:, :rank], np.eye(8)[:, :rank], u[:, :rank]]
+    layers = balanced(frames, s[:rank] ** (1 / 3))
+    layers = [w + 0.05 * rng.standard_normal((m, n)) for w, n, m in zip(layers, dims[:-1], dims[1:], strict=True)]
+    dense = refine_weights(layers, point, host)
+    monkeypatch.setattr(weights, "KERNEL", 0)
+    monkeypatch.setattr(weights.np, "kron", None)  # not formed
+    for found, same in zip(refine_weights(layers, point, host), dense, strict=True):
+        assert found.gradient_norm < 1e-12 and found.form == same.form
+        assert found.distance == pytest.approx(same.distance, rel=1e-9)
+    assert {found.form for found in dense} == {"minimal", "nearest"}

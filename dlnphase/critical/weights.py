@@ -27,6 +27,10 @@ from dlnphase.networks.products import around_layers, balanced, product
 
 MAX_SWEEPS = 200
 CHEAPER = 0.5  # another pair of layers is taken when it costs less than this part of cutting W_L and W_1
+KERNEL = 1024  # entries of a goal up to which its tangent kernel is formed and solved as one dense matrix
+MAX_PRODUCTS = 100  # with a larger kernel that one step towards a goal is worth
+SOLVED = 1e-13  # part of what is missing that such a step may leave; the next one takes it
+RANK_DEFECT = 1e-12  # eigenvalues of a tangent kernel below this, relative to the largest, are directions of no change
 BULK = 0.3  # unused channels larger than this, in units of a learned layer, belong to the critical point
 
 Layers = list[np.ndarray]
@@ -248,9 +252,38 @@ def _towards(
     if rows is not None and columns is not None:
         p, s, defect = [x @ columns for x in p], [rows.T @ x for x in s], rows.T @ defect @ columns
     defect = goal - defect
-    kernel = sum(np.kron(sl @ sl.T, pl.T @ pl) for sl, pl in zip(s, p, strict=True))
-    multiplier = np.linalg.lstsq(kernel, defect.ravel(), rcond=1e-12)[0].reshape(goal.shape)
+    multiplier = _of_kernel([x @ x.T for x in s], [x.T @ x for x in p], defect)
     return [w + sl.T @ multiplier @ pl.T for w, sl, pl in zip(weights, s, p, strict=True)]
+
+
+def _of_kernel(left: Layers, right: Layers, defect: np.ndarray) -> np.ndarray:
+    """The X of least norm for which Σ_l left_l X right_l is the defect, (r, c), as far as it is in the range.
+
+    Conjugate gradients where the kernel is large, preconditioned by the terms of the first and the last layer, of which
+    one factor each is 1: their sum is inverted by two eigen-decompositions. Where layers are balanced the other L − 2
+    terms are no larger than it (weighted means of both), so that some ten products are enough.
+    """
+    if defect.size <= KERNEL:
+        kernel = sum(np.kron(a, b) for a, b in zip(left, right, strict=True))
+        return np.linalg.lstsq(kernel, defect.ravel(), rcond=RANK_DEFECT)[0].reshape(defect.shape)
+    (rows, x), (columns, y) = np.linalg.eigh(left[0]), np.linalg.eigh(right[-1])
+    sums = rows[:, None] + columns
+    known = sums > RANK_DEFECT * sums.max()
+    inverse = np.where(known, 1 / np.where(known, sums, 1.0), 0.0)
+    found, rest, direction, before = np.zeros_like(defect), defect, np.zeros_like(defect), 1.0
+    enough = SOLVED * float(np.linalg.norm(defect))
+    for _ in range(MAX_PRODUCTS):
+        if float(np.linalg.norm(rest)) <= enough:
+            break
+        damped = x @ ((x.T @ rest @ y) * inverse) @ y.T
+        size = float(np.sum(rest * damped))
+        if size <= 0.0:
+            break  # what is left is outside the range
+        direction, before = damped + size / before * direction, size
+        image = sum((a @ direction @ b for a, b in zip(left, right, strict=True)), np.zeros_like(defect))
+        step = size / float(np.sum(direction * image))
+        found, rest = found + step * direction, rest - step * image
+    return found
 
 
 def _refit(cores: Layers, goal: np.ndarray) -> Layers:
