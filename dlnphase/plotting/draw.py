@@ -105,7 +105,7 @@ def report(settings: PlotSettings, sources: Sequence[ResultSource]) -> tuple[byt
     wanted = replace(settings, kind=("all",) if settings.kind == ("auto",) else settings.kind, caption="file")
 
     def panel(kind: str, shown: list[ResultSource]) -> Panel:
-        figure = _drawn(kind, shown, wanted).figure
+        figure = _laid_out(kind, shown, wanted)
         picture = save(figure, Path(f"{kind}.svg"), look_of(wanted), kind, transparent=True)
         return Panel(kind, tuple(shown), picture, caption_of(figure), module_of(kind).data(shown))
 
@@ -152,6 +152,13 @@ def _drawn(kind: str, shown: list[ResultSource], settings: PlotSettings) -> Draw
     return Drawn(kind, figure, tuple(shown))
 
 
+def _laid_out(kind: str, shown: list[ResultSource], settings: PlotSettings) -> Figure:
+    """A figure that is only to be saved: laying it out again for each format would take most of the time."""
+    figure = _drawn(kind, shown, settings).figure
+    figure.set_layout_engine("none")
+    return figure
+
+
 def _picture(
     kind: str, shown: list[ResultSource], settings: PlotSettings, formats: Sequence[str]
 ) -> tuple[FigureInfo, dict[str, bytes]]:
@@ -159,7 +166,7 @@ def _picture(
     files: dict[str, bytes] = {}
     caption = " ".join(caption_lines(shown))
     if formats:
-        figure = _drawn(kind, shown, settings).figure
+        figure = _laid_out(kind, shown, settings)
         caption = caption_of(figure)
         for ending in formats:
             files[f"{kind}.{ending}"] = save(figure, Path(f"{kind}.{ending}"), look_of(settings), kind)

@@ -19,8 +19,8 @@ RAISES = 8  # each brings a label nearer to its place; by then it is there
 def tidy(figure: Figure) -> None:
     """Lay the figure out, then move rank labels into their panel and hide those, and times of bursts, that collide."""
     _lay_out(figure)
-    _lift_titles(figure)
-    figure.draw_without_rendering()
+    if _lift_titles(figure):
+        figure.draw_without_rendering()
     _keep_below(figure)
     for axes in figure.axes:
         labels = [text for text in axes.texts if text.get_gid() == "rank"]
@@ -44,9 +44,9 @@ def _pull_inside(axes: Axes, label: Any) -> None:
 def _keep_below(figure: Figure) -> None:
     """Raise the top of panels until the rank labels in them lie below the legends above, laid out anew each time."""
     for _ in range(RAISES):
-        figure.draw_without_rendering()
         if not [axes for axes in figure.axes if _raised(figure, axes)]:
             return
+        figure.draw_without_rendering()
 
 
 def _raised(figure: Figure, axes: Axes) -> bool:
@@ -92,13 +92,16 @@ def _above(figure: Figure) -> list[Any]:
     return [legend for legend in legends if legend is not None and legend.get_gid() == "above"]
 
 
-def _lift_titles(figure: Figure) -> None:
-    """Titles of panels with a legend above them stand above the legend."""
+def _lift_titles(figure: Figure) -> bool:
+    """Titles of panels with a legend above them stand above the legend; whether there are any."""
+    lifted = False
     for legend in _above(figure):
         title = legend.axes.get_title("left") if legend.axes is not None else ""
         if title:
             height = legend.get_window_extent().height * 72 / figure.dpi
             legend.axes.set_title(title, loc="left", pad=height + 4)
+            lifted = True
+    return lifted
 
 
 def _thin_times(axes: Axes) -> None:
