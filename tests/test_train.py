@@ -8,11 +8,12 @@ import pytest
 import torch
 from problems import product
 
+from dlnphase.detect.run import detect_saddles
 from dlnphase.dynamics import threads
 from dlnphase.errors import InputError
 from dlnphase.results import result_text
 from dlnphase.results.train import Trajectory, load_train, save_train
-from dlnphase.settings import TrainSettings
+from dlnphase.settings import DetectSettings, TrainSettings
 from dlnphase.training.narrow import NarrowEnds
 from dlnphase.training.reasons import REASONS
 from dlnphase.training.run import failed, prepare, train
@@ -304,6 +305,23 @@ def test_long_runs_of_large_matrices_stay_within_memory(monkeypatch, small):
     assert thin.outcome == small.outcome
     product = thin.trajectory.weights[2][1] @ thin.trajectory.weights[1][1] @ thin.trajectory.weights[0][1]
     np.testing.assert_allclose(product, thin.trajectory.A[thin.trajectory.weights_index[1]], atol=1e-10)
+
+
+def test_detect_saddles_finds_the_visits_of_a_run_of_which_few_matrices_are_kept(monkeypatch, small, tmp_path):
+    """The gradient between the records that are left tells the visits apart, which these records alone do not."""
+    from dlnphase.training import recording
+
+    monkeypatch.setattr(recording, "MATRIX_BYTES", 8 * small.trajectory.A[0].nbytes)
+    thin = train(TrainSettings(**SMALL))
+    assert small.trajectory.between is None and len(thin.trajectory.t) < 20
+    blind = dataclasses.replace(thin, trajectory=dataclasses.replace(thin.trajectory, between=None))
+    found = {}
+    for name, result in {"whole": small, "thin": thin, "blind": blind}.items():
+        (tmp_path / name).mkdir()
+        save_train(result, tmp_path / name)
+        settings = DetectSettings(source=str(tmp_path / name), certify=False, greedy=False)
+        found[name] = [(visit.rank, visit.time.closest) for visit in detect_saddles(settings).visits]
+    assert found["thin"] == found["whole"] and len(found["blind"]) < len(found["whole"])
 
 
 def test_real_data_digits(tmp_path):

@@ -180,7 +180,9 @@ def _trace_of(result: TrainResult, member: int) -> MemberTrace:
     outcome = next((m.outcome for m in result.members if m.member == member), result.outcome)
     tol = result.config.tol if outcome.reason == "converged" else None
     penalty = None if trajectory.penalty is None else trajectory.penalty[rows].astype(float)
-    return MemberTrace(member, t, step, excess, norm, trajectory.A[rows].astype(float), weights, tol, penalty=penalty)
+    between = None if trajectory.between is None else trajectory.between[rows][:-1].astype(float)
+    a = trajectory.A[rows].astype(float)
+    return MemberTrace(member, t, step, excess, norm, a, weights, tol, penalty=penalty, between=between)
 
 
 def _needs_task(name: str, settings: DetectSettings) -> None:

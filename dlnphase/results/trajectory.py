@@ -27,6 +27,8 @@ class Trajectory:
         weights_index: the rows the weights belong to, shape (V,).
         accuracy, test_accuracy: shares of right answers, shape (T,); None for a cost that knows none.
         penalty: (λ/2)‖θ‖², shape (T,); None without weight decay.
+        between: the largest ‖∇𝓛‖ of the records after each row that were let go because their matrices take too much
+            room, 0 where there is none, shape (T,); None where every record is a row.
     """
 
     member: np.ndarray
@@ -43,9 +45,10 @@ class Trajectory:
     accuracy: np.ndarray | None = None
     test_accuracy: np.ndarray | None = None
     penalty: np.ndarray | None = None
+    between: np.ndarray | None = None
 
     SHARES: ClassVar[tuple[str, ...]] = ("accuracy", "test_accuracy")
-    OPTIONAL: ClassVar[tuple[str, ...]] = (*SHARES, "penalty")
+    OPTIONAL: ClassVar[tuple[str, ...]] = (*SHARES, "penalty", "between")
     ROWS: ClassVar[tuple[str, ...]] = ("member", "t", "step", "cost", "excess", "test_cost", "gradient_norm")
 
     def __repr__(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -225,6 +226,7 @@ def assemble(
     }
     layers: list[list[np.ndarray]] = []
     index: list[int] = []
+    between: list[np.ndarray] = []
     offset = 0
     for path, member, seen in zip(paths, members, visits, strict=True):
         rows = np.array(sorted(path.matrices))
@@ -235,12 +237,13 @@ def assemble(
             if name in columns:
                 columns[name].append(path.column(column)[rows])
         columns["A"].append(np.stack([path.matrices[k] for k in rows]))
+        between.append(_let_go(path.column(4), rows))
         for record, weights in layers_at(path, seen):
             layers.append(weights)
             index.append(offset + int(np.searchsorted(rows, record).clip(0, rows.size - 1)))
         offset += rows.size
     joined = {name: np.concatenate(parts) for name, parts in columns.items()}
-    a = joined["A"]
+    a, gone = joined["A"], np.concatenate(between)
     return Trajectory(
         **joined,
         cost=joined["excess"] + cost.minimum,
@@ -250,7 +253,14 @@ def assemble(
         weights_index=np.array(index, dtype=np.int64),
         accuracy=accuracies(cost, a),
         test_accuracy=accuracies(test, a),
+        between=gone if gone.any() else None,
     )
+
+
+def _let_go(gradient_norm: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """The largest ‖∇𝓛‖ of the records behind each row and before the next, 0 where there is none, (len(rows),)."""
+    inner = [gradient_norm[a + 1 : b].max(initial=0.0) for a, b in pairwise(rows)]
+    return np.array([*inner, 0.0])
 
 
 def cost_values(cost: ConvexCost, matrices: np.ndarray) -> np.ndarray:
