@@ -73,6 +73,7 @@ def draw(known: Entry, measure: str) -> bytes:
                 ax.set_ylabel(MEASURES[measure])
             if index + columns >= len(panels):
                 ax.set_xlabel("CPU seconds")
+                ax.tick_params(labelbottom=True)
         letters(axes[: len(panels)])
         legend_of_all(figure, axes[: len(panels)])
     return save(figure, Path("work-precision.png"), look, f"Work and precision: {MEASURES[measure]}")
