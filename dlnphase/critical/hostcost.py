@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -32,10 +34,13 @@ class HostCost:
         decay: weight decay, or None. With it what is minimised is C plus the least that weights of A cost, and flat
             coordinates are the entries of A: in no others is that a function of singular values.
         first: what a new mode costs per size by weight decay, :attr:`Decay.first`; 0 without.
+        searched: what searches for critical matrices came to, by what they began with: the end of a path is asked for
+            by its visits, its outcome and its sparsity.
     """
 
     def __init__(self, cost: Cost, decay: Decay | None = None) -> None:
         self.decay, self.first = decay, 0.0 if decay is None else decay.first
+        self.searched: dict[object, Any] = {}
         whole = complete(cost)
         self.cost, self.resolution = whole.to(resolve_backend("cpu")), whole.resolution
         self.shape, self.minimum, self.attained = self.cost.shape, self.cost.minimum, self.cost.attained

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import blake2b
 
 import numpy as np
 
@@ -45,6 +46,11 @@ class LowRank:
     def matrix(self) -> np.ndarray:
         """A, shape (d_out, d_in)."""
         return (self.u * self.s) @ self.v.T
+
+    @cached_property
+    def mark(self) -> bytes:
+        """The same for the same numbers, and for no others."""
+        return blake2b(b"".join(np.ascontiguousarray(x).tobytes() for x in (self.s, self.u, self.v))).digest()
 
 
 class Frame:

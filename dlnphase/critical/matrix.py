@@ -34,6 +34,7 @@ ZERO_MODE = 1e-11  # ‖∇C‖_op below this, in the natural unit, is a minimum
 EMPTY_MODE = 1e-13  # a mode smaller than this, relative to the largest, is none
 FIRST = 0.5  # radius of the first step of a search, as a share of the smallest mode …
 CAREFUL = 0.02  # … and where that led far away: along a bent valley a long step leaves for another critical point
+CLEARLY = 0.1  # nearness of a critical matrix beside which no other is searched for in such short steps
 SAME = 1e-6  # two critical matrices closer than this, relatively, are one
 MAX_NEWTON, PATIENCE = 60, 10
 DENSE = 150  # dimension of a manifold up to which all eigenpairs of its Hessian cost less than products with it
@@ -82,7 +83,7 @@ def refine_matrix(a: np.ndarray, cost: Cost | HostCost, *, rank: int | None = No
     a = np.asarray(a, dtype=float)
     if rank is not None:
         given = LowRank.of(host.flat(a))
-        point = _refine_at(a, given, host, rank)
+        point = _refined_carefully(a, given, host, _refine_at(a, given, host, rank))
         return point if point.converged else _nearer(point, _refine_at(a, given, host, rank, descend=True))
     if host.decay is not None:
         return _best(_of_all_ranks(a, host))
@@ -100,7 +101,8 @@ def refine_matrix(a: np.ndarray, cost: Cost | HostCost, *, rank: int | None = No
             return full
     full = _refine_at(a, given, host, count) if full is None else full
     possible = _possible(given, host)
-    candidates = [full if r == count else _refine_at(a, given, host, r) for r in possible]
+    first = [full if r == count else _refine_at(a, given, host, r) for r in possible]
+    candidates = _carefully(a, given, host, first)
     if not any(p.converged for p in candidates):
         further = [_refine_at(a, given, host, r, descend=True) for r in possible if 0 < r < count]
         candidates += further
@@ -111,7 +113,7 @@ def _of_all_ranks(a: np.ndarray, host: HostCost) -> list[MatrixPoint]:
     """The critical points of every rank that may be near; decay shrinks modes, so full rank is one like the others."""
     given = LowRank.of(host.flat(a))
     ranks = _possible(given, host)
-    found = [_refine_at(a, given, host, rank) for rank in ranks]
+    found = _carefully(a, given, host, [_refine_at(a, given, host, rank) for rank in ranks])
     return found if any(p.converged for p in found) else [_refine_at(a, given, host, r, descend=True) for r in ranks]
 
 
@@ -243,14 +245,26 @@ def _refine_at(a: np.ndarray, given: LowRank, host: HostCost, rank: int, *, desc
     """The critical point of this rank that is reached from the truncation of A, which is ``given`` in flat coordinates.
 
     By Newton's method on ‖grad‖ alone, which stays with whatever kind of critical point is close; or by descent of
-    C among matrices of this rank, which goes further and ends in the points that paths are drawn to. Newton's method
-    that led to no point that is near sets out once more, in short steps.
+    C among matrices of this rank, which goes further and ends in the points that paths are drawn to.
     """
     if rank == min(a.shape) and host.decay is None:
         return judge_matrix(a, host.nearest_minimum(a), host.minimum_rank(rank), host)
     found = _search(given, host, rank, descend=descend)
-    point = judge_matrix(a, host.unflat(found.matrix), rank, host, found)
-    if point.converged or descend or not 0 < rank * (sum(a.shape) - rank) <= DENSE:
+    return judge_matrix(a, host.unflat(found.matrix), rank, host, found)
+
+
+def _carefully(a: np.ndarray, given: LowRank, host: HostCost, points: list[MatrixPoint]) -> list[MatrixPoint]:
+    """What Newton's method led to from each rank; where nothing is clearly near, it sets out again in short steps."""
+    if any(point.converged and point.nearness <= CLEARLY for point in points):
+        return points
+    return [_refined_carefully(a, given, host, point) for point in points]
+
+
+def _refined_carefully(a: np.ndarray, given: LowRank, host: HostCost, point: MatrixPoint) -> MatrixPoint:
+    """The same point, or one of its rank that short steps lead to and that is near where this one is not."""
+    rank = point.rank
+    whole = rank == min(a.shape) and host.decay is None
+    if point.converged or whole or not 0 < rank * (sum(a.shape) - rank) <= DENSE:
         return point
     found = _search(given, host, rank, descend=False, first=CAREFUL)
     careful = judge_matrix(a, host.unflat(found.matrix), rank, host, found)
@@ -258,6 +272,15 @@ def _refine_at(a: np.ndarray, given: LowRank, host: HostCost, rank: int, *, desc
 
 
 def _search(given: LowRank, host: HostCost, rank: int, *, descend: bool, first: float = FIRST) -> LowRank:
+    """What :func:`_searched` comes to, which is remembered."""
+    key = given.mark, rank, descend, first
+    if key not in host.searched:
+        host.searched[key] = _searched(given, host, rank, descend, first)
+    found: LowRank = host.searched[key]
+    return found
+
+
+def _searched(given: LowRank, host: HostCost, rank: int, descend: bool, first: float) -> LowRank:
     """Trust-region Newton in flat coordinates on the manifold: the merit is ‖grad‖, or C − C_min when descending.
 
     Args:

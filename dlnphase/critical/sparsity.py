@@ -61,7 +61,14 @@ def norms_of(a: np.ndarray, depth: int, *, rank: int | None = None) -> Norms:
     return Norms(rank, float(s.sum()), float(np.sum(s ** (2 / depth)) ** (depth / 2)))
 
 
-def end_of_path(matrices: np.ndarray, cost: QuadraticCost, depth: int, *, target: np.ndarray | None = None) -> Sparsity:
+def end_of_path(
+    matrices: np.ndarray,
+    cost: QuadraticCost,
+    depth: int,
+    *,
+    target: np.ndarray | None = None,
+    host: HostCost | None = None,
+) -> Sparsity:
     """Judge the matrices at the end of one or more paths on the same data.
 
     Args:
@@ -69,8 +76,9 @@ def end_of_path(matrices: np.ndarray, cost: QuadraticCost, depth: int, *, target
         cost: training cost.
         depth: L.
         target: planted matrix, or None.
+        host: the cost where the ends of these paths were asked for already, or None.
     """
-    host = HostCost(cost)
+    host = HostCost(cost) if host is None else host
     stack = np.asarray(matrices, dtype=float).reshape(-1, *cost.shape)
     ends = [refine_matrix(a, host) for a in stack]
     ranks = [e.rank if e.converged and e.next_mode == 0.0 else None for e in ends]  # None: of A as it stands

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -88,6 +89,11 @@ class Context:
         """Weight decay λ."""
         return 0.0 if self.unreached is None else self.unreached.rate
 
+    @cached_property
+    def host(self) -> HostCost:
+        """The cost as the search for critical matrices asks for it, and remembers what it came to."""
+        return HostCost(self.cost, Decay(self.decay, self.network.depth) if self.decay else None)
+
 
 def analyse(path: MemberPath, member: int, square_norm: float, context: Context) -> Analysis:
     """Visits, transitions, regime and theory of one member's path.
@@ -97,7 +103,7 @@ def analyse(path: MemberPath, member: int, square_norm: float, context: Context)
         member: its number.
         square_norm: ‖θ_0‖² of the full network.
     """
-    host = HostCost(context.cost, Decay(context.decay, context.network.depth) if context.decay else None)
+    host = context.host
     time, step, penalty = path.column(0), path.column(1), path.column(5) if context.decay else None
     tol = context.tol if path.reason == "converged" else None
     records = Path(

@@ -19,6 +19,7 @@ from dlnphase.costs.quadratic import QuadraticCost
 from dlnphase.costs.tasks import Task
 from dlnphase.critical.decay import Decay
 from dlnphase.critical.greedy import HELD, GreedyPath, GreedyPoint
+from dlnphase.critical.hostcost import HostCost
 from dlnphase.critical.sparsity import end_of_path
 from dlnphase.critical.visited import LARGE
 from dlnphase.dynamics import LARGEST_SOLVE, GradientDescent, GradientFlow, Record, Walk
@@ -295,7 +296,7 @@ def _result(run: Run, going: UnderWay, clock: Clock) -> TrainResult:
         spread=spread,
         modes=modes,
         mode_spread=mode_spread,
-        sparsity=_sparsity(run, paths, members),
+        sparsity=_sparsity(run, paths, members, None if decayed else context.host),
         noise=noise,
         distributions=distributions_of(members, noisy=run.settings.noisy, basins=_basins(run, paths)),
         notes=run.notes + missing + tuple(p.note for p in run.points if p.ties > 1 or p.independent is False),
@@ -348,7 +349,9 @@ def _noise_question(run: Run) -> Question | None:
     return Question(None, "measured", task.numbers, seed=s.data_seed or 0) if s.target is not None else None
 
 
-def _sparsity(run: Run, paths: Sequence[MemberPath], members: Sequence[Member]) -> Sparsity | None:
+def _sparsity(
+    run: Run, paths: Sequence[MemberPath], members: Sequence[Member], host: HostCost | None
+) -> Sparsity | None:
     """How sparse the ends are, where the data leaves a choice of minimum and the width lets them come to one."""
     cost = run.task.cost
     if not isinstance(cost, QuadraticCost):
@@ -356,7 +359,7 @@ def _sparsity(run: Run, paths: Sequence[MemberPath], members: Sequence[Member]) 
     if cost.unique or any(m.outcome.reached not in (None, "global-minimum") for m in members):
         return None
     ends = np.stack([path.matrices[max(path.matrices)] for path in paths])
-    return end_of_path(ends, cost, run.start.info.depth, target=run.task.target)
+    return end_of_path(ends, cost, run.start.info.depth, target=run.task.target, host=host)
 
 
 def _advised(outcome: Outcome, run: Run) -> Outcome:
