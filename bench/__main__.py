@@ -216,7 +216,7 @@ def main() -> None:
     rows += widths_and_batches(cost, backend)
     rows += start_up()
     rows += cell_overhead()
-    rows.append(recorder_overhead())
+    rows += recorder_overhead()
     text = table(rows)
     print(text)
     if options.write:
