@@ -23,7 +23,6 @@ from dlnphase.distances import (
     predicted_saddle,
     saddle_exponent,
 )
-from dlnphase.distances.coarse import Coarse
 from dlnphase.distances.critical import critical_matrices
 from dlnphase.distances.facts import facts_of
 from dlnphase.distances.kinds import saddle_constraint
@@ -329,16 +328,14 @@ def test_a_layer_too_narrow_for_the_minimum_is_refused():
         distance_to_minimum(_full(FIVE, 3, 3, 1.0, [0]), FIVE)
 
 
-def test_a_coarser_search_and_shared_draws_lead_to_the_same_distances():
-    """Two γ of the same draws as one batch, candidates competing in fewer dimensions: what each finds by itself."""
+def test_shared_draws_lead_to_the_same_distances():
+    """Two γ of the same draws as one batch, whose deaths and alignments are found once: what each finds by itself."""
     cost = planted_task("factorization", (3, 3), (4.0, 2.0, 1.0), CPU).cost
     unit = sample(3, 10**6, (3, 3), 1.0, 9, CPU, members=[0, 1])
     alone = [unit.with_theta(unit.theta * 1e6 ** (-gamma / 2)) for gamma in (0.9, 1.05)]
     batch = unit.with_theta(torch.cat([network.theta for network in alone]))
-    coarse = Coarse((15, 15), 0.04)
-    assert max(coarse.hidden) < min(batch.hidden)
-    for measure, draws in ((distance_to_minimum, {}), (distance_to_saddle, {"draws": [0, 1, 0, 1]})):
-        together = measure(batch, cost, coarse=coarse, **draws)
+    for measure in (distance_to_minimum, distance_to_saddle):
+        together = measure(batch, cost, draws=[0, 1, 0, 1])
         expected = torch.cat([measure(network, cost).distance for network in alone])
         torch.testing.assert_close(together.distance, expected, rtol=1e-7, atol=0)
         assert together.select(slice(2, 4)).winner == together.winner[2:]

@@ -374,8 +374,7 @@ def test_bad_input_is_one_line_and_writes_nothing(run, flags, words):
     assert not any(Path().iterdir())
 
 
-def test_a_split_polished_in_the_coarse_network_is_polished_anew_in_the_whole():
-    """Where the best kinds of saddle are only found there, points of the coarse one would have other sizes."""
+def test_a_cell_of_a_reduced_network_in_which_mixed_splits_win_has_its_certificate():
     (cell,) = sweep_gamma(SweepSettings(gammas="1.1", widths="200", depth=3, seeds=1, jobs=1)).cells
     found = cell.distance_to_saddle
     assert found.gradient < 1e-5 and found.lower <= found.mean

@@ -8,8 +8,8 @@ Open
 
 - `minimum.py` and `saddle.py` for the two distances; `nearest.py` for the point of a constraint set nearest to
   θ_0;
-- `chains.py`, `gram.py` for the constraints, linearised, and their normal equations; `starts.py` and
-  `coarse.py` for where the search begins;
+- `chains.py`, `gram.py` for the constraints, linearised, and their normal equations; `starts.py` for where the
+  search begins;
 - `critical.py`, `conjugate.py`, `completions.py` for the critical matrices that a saddle may have;
 - `kinds.py`, `deaths.py`, `annihilation.py`, `ways.py` for the layers in which its dead directions die;
   `any_saddle.py` for saddles of no listed kind, near small networks;

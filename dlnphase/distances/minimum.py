@@ -18,9 +18,8 @@ from torch import Tensor
 from dlnphase.costs.quadratic import QuadraticCost
 from dlnphase.costs.round_off import indistinct
 from dlnphase.distances.chains import Constraint, Term
-from dlnphase.distances.coarse import Coarse, embed, leading
 from dlnphase.distances.facts import facts_of
-from dlnphase.distances.nearest import FEASIBLE, GAIN, ROUGH, ROUGHLY_RESTORED, Nearest, nearest, restore
+from dlnphase.distances.nearest import GAIN, ROUGH, Nearest, nearest
 from dlnphase.distances.starts import Aligned, aligned_factors
 from dlnphase.errors import InputError
 from dlnphase.networks.batch import Batched
@@ -81,7 +80,6 @@ def distance_to_minimum(
     *,
     tol: float = 1e-6,
     max_steps: int = 60,
-    coarse: Coarse | None = None,
     draws: Sequence[int] | None = None,
 ) -> MinimumDistance:
     """d_m from several starts, the nearest kept (an attained value: an upper bound with certificate).
@@ -90,7 +88,6 @@ def distance_to_minimum(
         network: θ_0, B members; full or Krylov-reduced.
         cost: a quadratic cost on (d_out, d_in) matrices.
         tol: stationarity at which a search stops.
-        coarse: a lower order of reduction, in which the starts compete first (None: in the whole).
         draws: members of equal number have the same weights up to a factor (None: there are none).
 
     Raises:
@@ -105,19 +102,9 @@ def distance_to_minimum(
             + ("" if facts.measured is None else ", and none of lower rank was found")
         )
     fitting = [pair for pair, rank in zip(facts.minimisers, ranks, strict=True) if rank <= narrowest]
-    first = network if coarse is None else leading(network, coarse.hidden)
-    draws = range(network.batch) if draws is None else draws
-    starts = _starts(first, fitting, draws)
-    found = _from_all_starts(first, cost, [aligned for _, aligned in starts], max_steps)
-    room = 0.0 if coarse is None else coarse.error / 2
-    rivals = _rivals(found, room)
-    begin = [
-        _in_the_whole(network, cost, first.hidden, draws, members, aligned, f.theta)
-        for (_, aligned), f, members in zip(starts, found, rivals, strict=True)
-    ]
-    winner, reached = _further(network, cost, rivals, begin, tol, max_steps)
-    if coarse is not None and not bool(torch.isfinite(reached.distance).all()):  # the coarse search did not see any
-        return distance_to_minimum(network, cost, tol=tol, max_steps=max_steps, draws=draws)
+    starts = _starts(network, fitting, range(network.batch) if draws is None else draws)
+    found = _from_all_starts(network, cost, [aligned for _, aligned in starts], max_steps)
+    winner, reached = _further(network, cost, found, tol, max_steps)
     point = network.with_theta(reached.theta)
     return MinimumDistance(
         distance=reached.distance,
@@ -157,16 +144,11 @@ def _from_all_starts(
     return found
 
 
-def _rivals(found: list[Nearest], room: float) -> list[Tensor]:
-    """The members, for each start, that may be led from there to the nearest minimum.
-
-    Args:
-        found: rough points, one from each start.
-        room: change of a distance from there to the whole.
-    """
+def _rivals(found: list[Nearest]) -> list[Tensor]:
+    """The members, for each start, that may be led to the nearest minimum from the rough point it led to."""
     distances = torch.stack([f.distance for f in found], 1)
     gain = GAIN * torch.stack([f.stationarity for f in found], 1) ** 2
-    rivals = torch.isfinite(distances) & (distances * (1 - gain) * (1 - room) <= distances.amin(1, keepdim=True))
+    rivals = torch.isfinite(distances) & (distances * (1 - gain) <= distances.amin(1, keepdim=True))
     for later in range(1, len(found)):  # of starts that have come together, the first is enough
         for earlier in range(later):
             apart = (found[later].theta - found[earlier].theta).norm(dim=1)
@@ -174,54 +156,17 @@ def _rivals(found: list[Nearest], room: float) -> list[Tensor]:
     return [torch.nonzero(column).flatten() for column in rivals.unbind(1)]
 
 
-def _in_the_whole(
-    network: Network,
-    cost: QuadraticCost,
-    hidden: Sequence[int],
-    draws: Sequence[int],
-    members: Tensor,
-    aligned: Aligned | None,
-    theta: Tensor,
-) -> Network:
-    """Where to go on from in the whole network: the rough points, or factors aligned there, whichever is nearer.
-
-    Args:
-        network: the whole.
-        hidden: sizes of its leading blocks, where the points were found.
-        members: those asked for.
-        aligned: what the points were reached from.
-        theta: the points.
-    """
-    part = network.select(members)
-    begin = embed(part, theta[members], hidden)
-    if aligned is None or tuple(hidden) == network.hidden or not len(members):
-        return begin
-    again = aligned.select(members).again(part, [draws[m] for m in members.tolist()]).start(part)
-    constraint = minimum_constraint(part, cost)
-    sizes = []
-    for start in (begin, again):
-        there, residual = restore(start, constraint, None, ROUGHLY_RESTORED)
-        sizes.append(torch.where(residual <= FEASIBLE, (there.theta - part.theta).norm(dim=1), torch.inf))
-    return part.with_theta(torch.where((sizes[1] < sizes[0])[:, None], again.theta, begin.theta))
-
-
 def _further(
-    network: Network, cost: QuadraticCost, rivals: list[Tensor], begin: list[Network], tol: float, max_steps: int
+    network: Network, cost: QuadraticCost, found: list[Nearest], tol: float, max_steps: int
 ) -> tuple[list[int], Nearest]:
-    """The number of the best start and what it leads to, per member.
-
-    Args:
-        network: the whole.
-        rivals: for each start the members that follow it.
-        begin: where they begin.
-    """
+    """The number of the best start and what it leads to, per member, from the rough points that each start led to."""
     far = torch.full_like(network.theta[:, 0], torch.inf)
     best = Nearest(network.theta.clone(), far, far.clone(), far.clone(), torch.zeros_like(far, dtype=torch.long))
     winner = [0] * network.batch
-    for choice, (members, start) in enumerate(zip(rivals, begin, strict=True)):
+    for choice, members in enumerate(_rivals(found)):
         if not len(members):
             continue
-        part = network.select(members)
+        part, start = network.select(members), network.with_theta(found[choice].theta[members])
         reached = nearest(
             part, start, minimum_constraint(part, cost), tol=tol, max_steps=max_steps, to_beat=best.distance[members]
         )

@@ -6,15 +6,12 @@ pilot follows the cheapest death of all directions (exact at every order) of one
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from dlnphase.backend import Backend
 from dlnphase.costs.quadratic import QuadraticCost
-from dlnphase.distances.coarse import Coarse, leading
-from dlnphase.distances.critical import CriticalMatrix
 from dlnphase.distances.deaths import uniform_death
 from dlnphase.distances.facts import facts_of
-from dlnphase.networks.chain import Network
 from dlnphase.networks.krylov import reduced_dims, sample
 from dlnphase.networks.representation import Representation
 from dlnphase.networks.sampling import hidden_dims
@@ -24,23 +21,14 @@ LARGEST = 200  # hidden sizes that the pilot may reach
 LARGEST_FULL = 600  # widths up to which a full network stands in where a reduction is too coarse
 POOR = 0.02  # too coarse
 FULL_BELOW = 64  # widths that are always held in full
-SMALL = 40  # largest hidden size of a network in which every candidate is searched
-NARROW = 0.25  # of the width, at most, is kept where a coarser network tells candidates apart: no layer is narrow then
-COARSER = 0.55  # of the largest hidden size, at most, is kept where candidates compete first
-WORTH = 0.1  # of a coarser network's error, at most: else too many candidates stay rivals there
 WORTHWHILE = 0.7  # a reduction that keeps more than this fraction of the width is not made
 
 
 @dataclass(frozen=True)
 class Held(Representation):
-    """How networks are held.
-
-    Attributes:
-        coarse: the reduction of lower order in which candidates compete first; None where the whole is small.
-    """
+    """How networks are held whose distances are asked for: the change from the order before is always known."""
 
     error: float
-    coarse: Coarse | None = None
 
 
 def choose(
@@ -52,30 +40,6 @@ def choose(
         order: take this one instead.
         seed, member: the draw the pilot follows.
     """
-    held = _choose(depth, width, cost, backend, seed, member, order)
-    matrices = facts_of(cost, depth).saddles[:1]
-    if held.order is None or not matrices or max(held.hidden) <= SMALL or max(held.hidden) > NARROW * width:
-        return held
-    dims = hidden_dims(depth, width, cost.shape)
-    lower = [reduced_dims(dims, k)[0][1:-1] for k in range(1, held.order)]
-    lower = [
-        hidden for hidden in lower if 2 * max(cost.shape) <= min(hidden) and max(hidden) <= COARSER * max(held.hidden)
-    ]
-    if not lower:
-        return held
-    network = sample(depth, width, cost.shape, width**-0.5, held.order, backend, seed=seed, members=[member])
-    coarse, whole = (_pilot(part, matrices) for part in (leading(network, lower[-1]), network))
-    error = abs(coarse / whole - 1)
-    return replace(held, coarse=Coarse(lower[-1], error)) if error <= WORTH else held
-
-
-def _pilot(network: Network, matrices: list[CriticalMatrix]) -> float:
-    return float(uniform_death(network, matrices, network.depth // 2, rough=True).squared) ** 0.5
-
-
-def _choose(
-    depth: int, width: int, cost: QuadraticCost, backend: Backend, seed: int, member: int, order: int | None
-) -> Held:
     dims = hidden_dims(depth, width, cost.shape)
     matrices = facts_of(cost, depth).saddles[:1]
     full = Held(None, dims[1:-1], 0.0, True)
@@ -93,7 +57,7 @@ def _choose(
         if best is not None and max(hidden) > LARGEST:
             return full if best.error > POOR and width <= LARGEST_FULL else best
         network = sample(depth, width, cost.shape, width**-0.5, k, backend, seed=seed, members=[member])
-        distance = _pilot(network, matrices)
+        distance = float(uniform_death(network, matrices, depth // 2, rough=True).squared) ** 0.5
         error = 1.0 if last is None else abs(distance / last - 1)
         best, last = Held(k, hidden, error, False), distance
         if error <= TOLERANCE:

@@ -18,20 +18,18 @@ from torch import Tensor
 
 from dlnphase.costs.quadratic import QuadraticCost
 from dlnphase.distances.any_saddle import descend
-from dlnphase.distances.coarse import Coarse, embed, leading
 from dlnphase.distances.critical import CriticalMatrix
 from dlnphase.distances.facts import facts_of
 from dlnphase.distances.kinds import Groups, Kind, saddle_constraint
-from dlnphase.distances.nearest import GAIN, ROUGH, Nearest, nearest
+from dlnphase.distances.nearest import GAIN, Nearest, nearest
 from dlnphase.distances.ways import Deaths, mixed_ways, uniform_ways
 from dlnphase.networks.batch import Batched
 from dlnphase.networks.chain import Network
 
-GAP = 1e-3  # candidates that could be nearer by less than this fraction are not searched
+GAP = 1e-5  # candidates that could be nearer by less than this fraction are not searched
 POOR = 0.1  # truncation error above which the network is too coarse for a fine search, and for mixed splits, which gain
 GAP_OF_POOR, POOR_TOL = 0.03, 3e-3  # less in wide layers; there the former is this, and stationarity this
 MARGIN = 0.98
-KNOWN, UNKNOWN = 0.125, 0.5  # of the truncation error, how much candidates may differ in it: after correction, before
 CHUNK = 64  # members searched in one batch
 SMALL = 80  # parameters up to which saddles of any kind are searched as well
 NARROW = 3  # layers are narrow up to so many times the size of the matrix: searches from several starts end apart there
@@ -72,7 +70,6 @@ def distance_to_saddle(
     *,
     tol: float = 1e-6,
     max_steps: int = 40,
-    coarse: Coarse | None = None,
     draws: Sequence[int] | None = None,
     truncation: float = 0.0,
 ) -> SaddleDistance:
@@ -82,25 +79,13 @@ def distance_to_saddle(
         network: θ_0, B members, depth at least 2; full or Krylov-reduced.
         cost: a quadratic cost with ∇C(0) ≠ 0.
         tol, max_steps: of each polishing search.
-        coarse: a lower order of reduction, in which candidates compete first (None: in the whole).
         draws: members of equal number have the same weights up to a factor (None: there are none).
         truncation: relative error of the network itself: above POOR no search is finer than it is worth.
     """
-    first = network if coarse is None else leading(network, coarse.hidden)
     draws = range(network.batch) if draws is None else draws
-    search = _Search(first, facts_of(cost, network.depth).saddles, draws, max_steps, truncation)
-    room = 0.0
-    if coarse is not None:
-        known = search.compare_with(network)
-        room = coarse.error * (KNOWN if known else UNKNOWN)
-    search.run(room)
-    if coarse is not None:
-        search.follow(network, room, ROUGH)
-        if not bool(torch.isfinite(search.best).all()):  # there are saddles that the coarse search did not see
-            return distance_to_saddle(
-                network, cost, tol=tol, max_steps=max_steps, draws=draws, truncation=truncation
-            )
-    search.follow(network, 0.0, max(tol, POOR_TOL) if truncation > POOR else tol)
+    search = _Search(network, facts_of(cost, network.depth).saddles, draws, max_steps, truncation)
+    search.run()
+    search.follow(max(tol, POOR_TOL) if truncation > POOR else tol)
     ways, best, theta, chosen = search.ways, search.best, search.theta, search.chosen
     scale = _gradient_scale(network, cost)
     other = torch.zeros_like(best, dtype=torch.bool)
@@ -153,7 +138,6 @@ class _Search:
         self.narrow = max(network.hidden) <= NARROW * max(network.shape)
         self.gap = GAP if self.fine else GAP_OF_POOR
         self.deaths = Deaths(network, draws)
-        self.deaths_in_whole = self.deaths
         self.ways = uniform_ways(self.deaths, matrices)
         self.bounds = torch.stack([way.bound for way in self.ways], 1)
         self.best = torch.full_like(self.bounds[:, 0], torch.inf)
@@ -162,93 +146,50 @@ class _Search:
         self.polished = torch.zeros(network.batch, dtype=torch.long)
         self.gain = torch.ones_like(self.best)
         self.points: dict[tuple[int, int], _Point] = {}
-        self.shift = torch.zeros_like(self.bounds)
         self._kinds: dict[tuple[tuple[int, int], ...], Kind] = {}
         self._polished: dict[tuple[int, int], tuple[int, _Point]] = {}
 
-    def compare_with(self, whole: Network) -> bool:
-        """Take the cost of the deaths from the whole network, of which this one is a part, where that is cheap.
-
-        What a candidate costs is the sum of what is killed and what is fitted: the former is known in the whole for
-        chains of two layers at most, and squared distances found here are shifted by what it differs there. Longer
-        chains are scaled as those are. Returns whether there are any.
-        """
-        depth = whole.depth
-        short = [split for split in range(1, depth) if max(split, depth - split) <= 2]
-        if not short:
-            return False
-        matrices = list(dict.fromkeys(way.matrix for way in self.ways))
-        self.deaths_in_whole = Deaths(whole, self.draws)
-        there = uniform_ways(self.deaths_in_whole, matrices, short)
-        for column, way in enumerate(self.ways):
-            same = [w for w in there if w.matrix is way.matrix]
-            other = next((w for w in same if w.splits == way.splits), None)
-            if other is not None:
-                self.shift[:, column] = other.killed - way.killed
-                self.bounds[:, column] = other.bound
-            else:
-                part = next(w for w in self.ways if w.matrix is way.matrix and w.splits == same[0].splits)
-                self.shift[:, column] = way.killed * (same[0].killed / part.killed - 1)
-        return True
-
-    def run(self, room: float) -> None:
-        """The candidate of lowest bound first; then, roughly, those that could be nearer.
-
-        Args:
-            room: share by which distances found here may still be wrong.
-        """
+    def run(self) -> None:
+        """The candidate of lowest bound first; then, roughly, those that could be nearer."""
         first = self.bounds.argmin(1).tolist()
         pairs = list(enumerate(first))
         self._polish(pairs, self._feasible(pairs))
-        open_ = self.bounds * (1 - room) < (self.best * (1 - self.gap))[:, None]
+        open_ = self.bounds < (self.best * (1 - self.gap))[:, None]
         open_[range(len(first)), first] = False
-        self._work_off([(m, c) for m, c in torch.nonzero(open_).tolist()], room)
+        self._work_off([(m, c) for m, c in torch.nonzero(open_).tolist()])
         if self.fine:
-            self._mix(room)
+            self._mix()
         if self.narrow:
             self._confirm()
 
-    def follow(self, network: Network, room: float, tol: float) -> None:
+    def follow(self, tol: float) -> None:
         """Search the best points further, and their rivals: those that could win by what a search may still gain.
 
         Args:
-            network: this one, or the whole that it is a part of.
-            room: change of a distance from this network to the whole.
             tol: stationarity at which a search stops.
         """
-        hidden, known = self.network.hidden, self.points
-        whole = hidden == network.hidden
+        known = self.points
         pairs = [
-            (member, choice)
-            for (member, choice), point in known.items()
-            if point.distance * (1 - GAIN * point.stationarity**2) * (1 - room) <= float(self.best[member])
+            pair
+            for pair, point in known.items()
+            if point.distance * (1 - GAIN * point.stationarity**2) <= float(self.best[pair[0]])
         ]
-        if network is not self.network:
-            known_there = self.deaths_in_whole.network is network
-            self.deaths = self.deaths_in_whole if known_there else Deaths(network, self.draws)
-            self._kinds, self._polished = {}, {}
-        self.network, self.points = network, {}
-        self.shift = torch.zeros_like(self.shift)
-        self.best, self.theta = torch.full_like(self.best, torch.inf), network.theta.clone()
-        self.chosen = [-1] * network.batch
-        done = [pair for pair in pairs if whole and self.ways[pair[1]].is_exact]
-        for pair in done:
+        self.points = {}
+        self.best, self.theta = torch.full_like(self.best, torch.inf), self.network.theta.clone()
+        self.chosen = [-1] * self.network.batch
+        for pair in [pair for pair in pairs if self.ways[pair[1]].is_exact]:
             self._record(*pair, known[pair])
-        # What dies by a mixed split, and what is exact without a search, is found anew in another network.
-        anew = [p for p in pairs if p not in done and self.ways[p[1]].found_anew(whole)]
-        feasible = self._feasible(anew)
-        self._polish(list(feasible), feasible)
-        alike = self._alike([pair for pair in pairs if pair not in {*done, *anew}])
+        alike = self._alike([pair for pair in pairs if not self.ways[pair[1]].is_exact])
         for group in self._groups([same[0] for same in alike.values()]):
             members = [m for m, _ in group]
-            part = network.select(members)
+            part = self.network.select(members)
             points = [known[pair] for pair in group]
             groups = [
                 (parts[0][0], torch.stack([v for _, v, _ in parts]), torch.stack([u for _, _, u in parts]))
                 for parts in zip(*(point.groups for point in points), strict=True)
             ]
             constraint = saddle_constraint(part, [self.ways[c].matrix for _, c in group], groups)
-            start = embed(part, torch.stack([point.theta for point in points]), hidden)
+            start = part.with_theta(torch.stack([point.theta for point in points]))
             classes = [alike[self._class(pair)] for pair in group]
             beat = self.best.new_tensor(
                 [max(float(self.best[m]) / self._factor(own[0][0], m) for m, _ in own) for own in classes]
@@ -259,7 +200,7 @@ class _Search:
                 for member, choice in own:
                     self._record(member, choice, point.scaled(self._factor(own[0][0], member)))
 
-    def _work_off(self, pairs: list[tuple[int, int]], room: float) -> None:
+    def _work_off(self, pairs: list[tuple[int, int]]) -> None:
         """Polish the (member, way) pairs that could win.
 
         A candidate is given up when it would have to gain clearly more from polishing than any other did.
@@ -269,12 +210,12 @@ class _Search:
             near = {
                 (m, c): start
                 for (m, c), start in feasible.items()
-                if start[0] * float(self.gain[m]) * MARGIN * (1 - room) < float(self.best[m]) * (1 - self.gap)
+                if start[0] * float(self.gain[m]) * MARGIN < float(self.best[m]) * (1 - self.gap)
             }
             self._polish(list(near), near)
             feasible = {pair: start for pair, start in feasible.items() if pair not in near} if near else {}
 
-    def _mix(self, room: float) -> None:
+    def _mix(self) -> None:
         """Try mixed splits of the matrices that won or nearly won with uniform ones."""
         uniform = self.bounds.shape[1]
         for matrix in dict.fromkeys(way.matrix for way in self.ways[:uniform]):
@@ -288,9 +229,8 @@ class _Search:
             new = mixed_ways(self.network.select(members), matrix, [self.draws[m] for m in members])
             choices = range(len(self.ways), len(self.ways) + len(new))
             self.ways += new
-            self.shift = torch.cat([self.shift, *[self.shift[:, columns].mean(1, keepdim=True) for _ in new]], 1)
             repeated = {pair for choice in choices for pair in self._repeated(choice, members)}
-            self._work_off([(m, c) for m in members for c in choices if (m, c) not in repeated], room)
+            self._work_off([(m, c) for m in members for c in choices if (m, c) not in repeated])
 
     def _repeated(self, choice: int, members: list[int]) -> list[tuple[int, int]]:
         """The members whose death by a mixed split from the other end is that of the way before it: found already."""
@@ -327,7 +267,7 @@ class _Search:
                 if torch.isfinite(distance[row]) and kind.exact:
                     self._record(*pair, _Point(float(distance[row]), theta[row], kind.groups(row), 0.0))
                 elif torch.isfinite(distance[row]):
-                    out[pair] = (self._shifted(*pair, float(distance[row])), theta[row])
+                    out[pair] = (float(distance[row]), theta[row])
         return out
 
     def _polish(self, pairs: list[tuple[int, int]], starts: dict[tuple[int, int], tuple[float, Tensor]]) -> None:
@@ -342,8 +282,7 @@ class _Search:
             for member, choice in same:
                 here = point.scaled(self._factor(first, member))
                 self.polished[member] += 1
-                reached = self._shifted(member, choice, here.distance)
-                self.gain[member] = min(float(self.gain[member]), reached / starts[member, choice][0])
+                self.gain[member] = min(float(self.gain[member]), here.distance / starts[member, choice][0])
                 self._record(member, choice, here)
 
     def _class(self, pair: tuple[int, int]) -> tuple[int, int]:
@@ -371,14 +310,8 @@ class _Search:
             for row, (member, choice) in enumerate(group):
                 self._record(member, choice, _Point.of(found, kind.death.groups, row))
 
-    def _shifted(self, member: int, choice: int, distance: float) -> float:
-        """A distance found here, shifted to the whole network."""
-        shift = float(self.shift[member, choice])
-        return math.sqrt(max(distance**2 + shift, 0.0)) if shift else distance
-
     def _record(self, member: int, choice: int, point: _Point) -> None:
-        """Keep the nearest point of each kind, and the nearest of all, by their distances in the whole network."""
-        point = replace(point, distance=self._shifted(member, choice, point.distance))
+        """Keep the nearest point of each kind, and the nearest of all."""
         known = self.points.get((member, choice))
         if math.isfinite(point.distance) and (known is None or point.distance < known.distance):
             self.points[member, choice] = point

@@ -7,15 +7,13 @@ hidden spaces of the factors being turned towards θ_0 (an orthogonal Procrustes
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import reduce
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from dlnphase.backend import stream
-from dlnphase.distances.coarse import distinct
 from dlnphase.networks.batch import Batched
 from dlnphase.networks.chain import Network
 from dlnphase.networks.products import balanced
@@ -45,19 +43,16 @@ class Aligned(Batched):
         """θ_0 with its part along the frames replaced by the factors: :func:`overlay`."""
         return overlay(network, self.frames, self.root)
 
-    def again(self, network: Network, draws: Sequence[int]) -> Aligned:
-        """The same factors turned further, towards networks of which those they were made for are the leading blocks.
 
-        Args:
-            draws: members of equal number have the same weights up to a factor, and the same frames here.
-        """
-        firsts, rows = distinct(draws)
-        begin = [
-            pad(frame[firsts], (0, 0, 0, n - frame.shape[1])).unsqueeze(1)
-            for n, frame in zip(network.dims, self.frames, strict=True)
-        ]
-        frames, _ = align_frames(network.select(firsts), begin, self.root[firsts])
-        return replace(self, frames=[frame[rows, 0] for frame in frames])
+def distinct(draws: Sequence[int]) -> tuple[list[int], Tensor]:
+    """The first member of each draw, and for every member the place of its draw among those.
+
+    Args:
+        draws: members of equal number have the same weights up to a factor.
+    """
+    place: dict[int, int] = {}
+    rows = [place.setdefault(draw, len(place)) for draw in draws]
+    return [rows.index(i) for i in range(len(place))], torch.tensor(rows)
 
 
 def aligned_factors(network: Network, matrix: Tensor, draws: Sequence[int]) -> list[Aligned]:

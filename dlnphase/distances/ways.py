@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from dlnphase.distances.coarse import distinct
 from dlnphase.distances.critical import CriticalMatrix
 from dlnphase.distances.deaths import Death, gathered, graded_death, mode_costs, uniform_death
 from dlnphase.distances.mixing import mixed_death
+from dlnphase.distances.starts import distinct
 from dlnphase.networks.chain import Network
 
 MIXED_SPREAD = 0.02  # below this relative spread of the modes' costs, mixing splits has nothing to gain
@@ -59,10 +59,6 @@ class Way:
         """Whether its death is the nearest saddle of the kind: nothing is kept, in chains of at most two layers."""
         return self.scales and max(self.splits[0], self.depth - self.splits[-1]) <= 2
 
-    def found_anew(self, same: bool) -> bool:
-        """Whether its death is computed again in the whole network (``same``: no other than before)."""
-        return self.is_exact or (len(self.splits) > 1 and not same)
-
     def words(self) -> str:
         """For people: which layers take the dead directions."""
         if len(self.splits) == 1:
@@ -107,8 +103,8 @@ class Deaths:
         return gathered([self._known[key] for key in keys], self._size[list(members)] / self._size[firsts])
 
 
-def uniform_ways(deaths: Deaths, matrices: Sequence[CriticalMatrix], splits: Sequence[int] | None = None) -> list[Way]:
-    """All directions of each matrix with the same k, for k = 1, …, L−1, or those of ``splits``.
+def uniform_ways(deaths: Deaths, matrices: Sequence[CriticalMatrix]) -> list[Way]:
+    """All directions of each matrix with the same k, for k = 1, …, L−1.
 
     What is killed and what is fitted are different entries of the layers, in bases adapted to what is dead, and the
     latter are compressions of the layers: the squared distance is at least the sum of what each of the two costs.
@@ -124,7 +120,7 @@ def uniform_ways(deaths: Deaths, matrices: Sequence[CriticalMatrix], splits: Seq
                 norms = torch.stack([torch.linalg.matrix_norm(w, 2) for w in network.weights], 1)
             kept = torch.linalg.svdvals(matrix.matrix)[: min(matrix.matrix.shape) - matrix.dead]
             fitted = fitted + sum((growth_bound(norms, float(s)) ** 2 for s in kept), start=fitted)
-        for split in range(1, network.depth) if splits is None else splits:
+        for split in range(1, network.depth):
             way = Way(matrix, (split,), fitted, fitted, network.depth)
             killed = deaths.of([way] * network.batch, everyone).squared.clamp_min(0)
             ways.append(replace(way, bound=(killed + fitted).sqrt(), killed=killed))

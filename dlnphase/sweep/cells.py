@@ -97,21 +97,19 @@ def _finished(job: Job, cell: Cell | Failure) -> Cell | Failure:
 
 def _measure(job: Job) -> list[Cell | Failure]:
     """Distances of all cells of a job, all starts at all γ as members of one batch."""
-    settings, width, seeds = job.settings, job.width, len(job.settings.seeds)
+    settings, width, seeds, depth = job.settings, job.width, len(job.settings.seeds), job.settings.depth
     backend = build_backend(settings)
     precise = Backend(backend.device, torch.float64)  # distances need every digit, whatever the dynamics run in
     cost = require_quadratic(job.task.cost, "distances need").to(precise)
     order = settings.krylov_order if isinstance(settings.krylov_order, int) else None
-    held = choose(settings.depth, width, cost, precise, seed=settings.seed, member=settings.seeds[0], order=order)
-    unit = initial_network(
-        held, settings.depth, width, cost.shape, 1.0, precise, seed=settings.seed, members=settings.seeds
-    )  # fmt: skip
+    held = choose(depth, width, cost, precise, seed=settings.seed, member=settings.seeds[0], order=order)
+    unit = initial_network(held, depth, width, cost.shape, 1.0, precise, seed=settings.seed, members=settings.seeds)
     starts = [unit.with_theta(unit.theta * sigma_of(width, gamma)) for gamma in job.gammas]
     batch = unit.with_theta(torch.cat([start.theta for start in starts]))
     draws = list(range(seeds)) * len(starts)
-    minimum = distance_to_minimum(batch, cost, coarse=held.coarse, draws=draws)
+    minimum = distance_to_minimum(batch, cost, draws=draws)
     known = held.error if order is None else 0.0  # of an order that was asked for it is not known: nothing is left out
-    saddle = distance_to_saddle(batch, cost, coarse=held.coarse, draws=draws, truncation=known)
+    saddle = distance_to_saddle(batch, cost, draws=draws, truncation=known)
     cells: list[Cell | Failure] = []
     for index, (gamma, start) in enumerate(zip(job.gammas, starts, strict=True)):
         rows = slice(index * seeds, (index + 1) * seeds)

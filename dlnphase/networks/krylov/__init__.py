@@ -18,7 +18,7 @@ Open
 Keep
 
 - Orders are nested: the leading blocks of one are the network of the order below (tests/test_krylov.py); the
-  pilot of setup/pilot.py and the coarse search of distances/coarse.py rest on it.
+  pilot of setup/pilot.py rests on it.
 - The law is that of a full draw reduced afterwards (tests/test_krylov_law.py, by Kolmogorov–Smirnov tests).
 - Which order is enough is not decided here, but in setup/representation.py and distances/representation.py.
 - What is not revealed has a norm that is known (``unrevealed_square_norm``): results tell of the full network.
