@@ -1,6 +1,7 @@
 """What a command may load: nobody waits for what it does not need, a library or a room of this package."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -76,3 +77,13 @@ def test_a_command_loads_what_it_needs_and_no_more(folder, command):
 def is_package(names, name):
     """Whether anything below a module is loaded as well."""
     return any(other.startswith(f"{name}.") for other in names)
+
+
+@pytest.mark.parametrize(("given", "stands"), [(None, "passive"), ("active", "active")])
+def test_threads_that_wait_for_others_leave_the_core_unless_told(given, stands):
+    """Where another process has a core, two threads that spin take a hundred times as long as one."""
+    code = "import dlnphase.cli.app, os, sys; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    environment |= {"OMP_WAIT_POLICY": given} if given else {}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.stdout.split() == [stands, "False"], "torch reads it when it is loaded"

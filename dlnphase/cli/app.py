@@ -25,8 +25,11 @@ from dlnphase.cli.interrupts import INTERRUPTED, NOTHING_SAVED, ignore, leave_at
 from dlnphase.cli.options import Group, paragraphs
 from dlnphase.errors import InputError, RunError
 
-# NumPy's own threads only cost here: its matrices are small, and large ones are torch's, under --threads.
+# Read by the libraries when they are loaded. NumPy's own threads only cost here: its matrices are small, and large ones
+# are torch's, under --threads. torch's threads sleep while they wait: spinning on a core that another process needs,
+# two of them took 140 times as long as one (docs/benchmarks.md), and where cores are free they save no more.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 COMMANDS = ("dlnphase.cli.train", "dlnphase.cli.sweep_gamma", "dlnphase.cli.detect_saddles", "dlnphase.cli.plot")
 
@@ -141,8 +144,6 @@ def _plain(error: Exception, words: str) -> str:
 def main() -> None:
     """Entry point of the console script."""
     leave_at_once()
-    # Small matrices gain nothing from NumPy's threads and lose much where cores are shared; torch has --threads.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     code = run()
     ignore()
     sys.exit(code)
