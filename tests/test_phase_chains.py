@@ -11,10 +11,11 @@ from dlnphase.backend import resolve_backend, stream
 from dlnphase.costs.quadratic import factorization
 from dlnphase.distances.annihilation import bottom_subspace, kill
 from dlnphase.distances.chains import Constraint, Term
-from dlnphase.distances.critical import critical_matrices
+from dlnphase.distances.critical import CriticalMatrix, critical_matrices
+from dlnphase.distances.deaths import Death, gathered
 from dlnphase.distances.nearest import nearest
 from dlnphase.distances.predictions import kappa
-from dlnphase.distances.ways import Deaths, Way, mixed_ways
+from dlnphase.distances.ways import SharedDraws, mixed_ways
 from dlnphase.networks.chain import Network
 from dlnphase.networks.krylov import sample
 from dlnphase.networks.sampling import gaussian_network
@@ -294,28 +295,26 @@ def test_mixed_splits_are_tried_in_narrow_layers_alone(depth, width):
         network = sample(depth, width, (2, 2), width**-0.5, 5, CPU, seed=0, members=[0, 1])
     else:
         network = gaussian_network((2, *[width] * (depth - 1), 2), width**-0.5, CPU, members=[0, 1])
-    assert bool(mixed_ways(network, matrix, [0, 1])) != wide
+    assert bool(mixed_ways(network, matrix)) != wide
 
 
-def _mixed(width: int, members: list[int]) -> tuple[Network, Deaths, list[Way]]:
-    """Networks of three layers at A = 0, and the ways for 2 of 5 directions to take the longer way on the right."""
+def _mixed(width: int, members: list[int]) -> tuple[Network, CriticalMatrix, list[Death]]:
+    """Networks of three layers, A = 0, and deaths with 2 of 5 directions on the longer way on the right."""
     cost = factorization(np.diag([4.0, 3.2, 2.4, 1.6, 0.8]), CPU)
     matrix = next(m for m in critical_matrices(cost) if m.dead == 5)
     network = gaussian_network((5, width, width, 5), width**-0.5, CPU, members=members)
-    draws = list(range(len(members)))
-    return network, Deaths(network, draws), [w for w in mixed_ways(network, matrix, draws) if w.count == 2]
+    return network, matrix, [death for death, _ in mixed_ways(network, matrix) if death.right[0].shape[2] == 2]
 
 
 def test_no_search_finds_a_cheaper_mixed_death():
     """E, F and which directions take the longer way, all free at once, by autograd and L-BFGS: nothing is left."""
-    network, deaths, (_, way) = _mixed(30, [2, 4, 6])  # at 4 and 6 plain sweeps need hundreds
-    death = deaths.of([way] * 3, range(3))
+    network, matrix, (_, death) = _mixed(30, [2, 4, 6])  # at 4 and 6 plain sweeps need hundreds
     assert death.network.product().abs().amax() < 1e-12
     for member in range(3):
         w1, w2, w3 = (w[member] for w in network.weights)
-        right, left, gamma = way.matrix.right, way.matrix.left, way.matrix.strengths
-        _, e, f, _ = (space if space is None else space[member] for space in death.spaces)
-        b = right.mT @ death.groups[1][1][member]
+        right, left, gamma = matrix.right, matrix.left, matrix.strengths
+        _, e, f, _ = (space[member] for space in death.spaces)
+        b = right.mT @ death.right[1][member]
         sizes, shapes = [e.numel(), f.numel(), b.numel()], [e.shape, f.shape, b.shape]
 
         def cost(flat, w1=w1, w2=w2, w3=w3, right=right, left=left, gamma=gamma, sizes=sizes, shapes=shapes):
@@ -341,13 +340,14 @@ def test_no_search_finds_a_cheaper_mixed_death():
 
 
 def test_a_mixed_death_depends_neither_on_the_others_nor_on_the_scale():
-    network, deaths, ways = _mixed(30, [0, 1, 2, 3])
-    together = deaths.of(ways * 4, [0, 0, 1, 1, 2, 2, 3, 3])
+    network, _, together = _mixed(30, [0, 1, 2, 3])
     for member in range(4):
-        alone = Deaths(network.select([member]), [7]).of(ways, [0, 0])
-        torch.testing.assert_close(alone.squared, together.squared[2 * member : 2 * member + 2], rtol=1e-10, atol=0)
+        for whole, alone in zip(together, _mixed(30, [member])[2], strict=True):
+            torch.testing.assert_close(alone.squared, whole.squared[[member]], rtol=1e-10, atol=0)
     scaled = network.with_theta(torch.cat([network.theta[:2], 0.3 * network.theta[:2]]))
-    shared = Deaths(scaled, [0, 1, 0, 1]).of([ways[0]] * 4, range(4))
+    draws = SharedDraws(scaled, [7, 9, 7, 9])
+    assert (draws.first, draws.rows) == ([0, 1, 0, 1], [0, 1, 0, 1])
+    shared = gathered([(together[0], row) for row in draws.rows], draws.factor)
     torch.testing.assert_close(shared.squared[2:], 0.09 * shared.squared[:2], rtol=1e-12, atol=0)
     moved = ((shared.network.theta - scaled.theta) ** 2).sum(1)
     torch.testing.assert_close(moved, shared.squared, rtol=1e-10, atol=0)

@@ -28,7 +28,7 @@ from dlnphase.distances.facts import facts_of
 from dlnphase.distances.kinds import saddle_constraint
 from dlnphase.distances.nearest import nearest
 from dlnphase.distances.representation import choose
-from dlnphase.distances.ways import Deaths, uniform_ways
+from dlnphase.distances.ways import SharedDraws, uniform_ways
 from dlnphase.dynamics import gradient_flow
 from dlnphase.errors import InputError
 from dlnphase.networks.chain import Network
@@ -345,12 +345,10 @@ def test_shared_draws_lead_to_the_same_distances():
 def test_no_saddle_of_a_kind_is_nearer_than_the_bound_that_rules_it_out(gamma):
     cost = planted_task("factorization", (3, 3), (4.0, 2.0, 1.0), CPU).cost
     network = gaussian_network((3, 20, 20, 3), 20 ** (-gamma / 2), CPU, members=[0, 1])
-    deaths = Deaths(network, range(2))
-    ways = uniform_ways(deaths, facts_of(cost, 3).saddles)
+    ways = uniform_ways(network, SharedDraws(network, range(2)), facts_of(cost, 3).saddles)
     assert len(ways) == 2 * len(facts_of(cost, 3).saddles)
     for way in ways:
-        death = deaths.of([way, way], range(2))
-        found = nearest(network, death.network, saddle_constraint(network, [way.matrix] * 2, death.groups))
+        found = nearest(network, way.death.network, saddle_constraint(network, [way.matrix] * 2, way.death))
         assert bool((found.distance >= way.bound * (1 - 1e-9)).all())
         if way.is_exact:
             torch.testing.assert_close(found.distance, way.bound, rtol=1e-9, atol=0)

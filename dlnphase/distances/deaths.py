@@ -19,28 +19,32 @@ from torch import Tensor
 
 from dlnphase.distances.annihilation import kill
 from dlnphase.distances.critical import CriticalMatrix
+from dlnphase.networks.batch import Batched
 from dlnphase.networks.chain import Network
 
 
 @dataclass(frozen=True, eq=False)
-class Death:
-    """A network whose given directions are dead.
+class Death(Batched):
+    """Networks whose given directions are dead.
 
     Attributes:
         network: the nearest one found of its kind.
         squared: ‖θ − θ_0‖², shape (B,).
-        groups: (k, V, U) with W_k ⋯ W_1 V = 0 and Uᵀ W_L ⋯ W_{k+1} = 0.
-        spaces: for each space 0 … L an orthonormal basis of what is dead there, or None.
+        splits: the k of each group of directions: W_k ⋯ W_1 V = 0 and Uᵀ W_L ⋯ W_{k+1} = 0.
+        right, left: V and U of each group.
+        spaces: for each space 0 … L an orthonormal basis of what is dead there, (B, n_l, 0) if nothing is known to be.
     """
 
     network: Network
     squared: Tensor
-    groups: list[tuple[int, Tensor, Tensor]]
-    spaces: list[Tensor | None]
+    splits: tuple[int, ...]
+    right: list[Tensor]
+    left: list[Tensor]
+    spaces: list[Tensor]
 
 
 def gathered(places: Sequence[tuple[Death, int]], scale: Tensor) -> Death:
-    """One death a member, out of batches of them.
+    """One death a member, out of batches of them that have the same shapes.
 
     Args:
         places: the batch and the row of each member.
@@ -53,17 +57,13 @@ def gathered(places: Sequence[tuple[Death, int]], scale: Tensor) -> Death:
     def pick(parts: Sequence[Tensor]) -> Tensor:
         return (parts[0] if len(parts) == 1 else torch.cat(list(parts)))[rows]
 
-    theta = pick([b.network.theta for b in batches])
-    groups = [
-        (parts[0][0], pick([v for _, v, _ in parts]), pick([u for _, _, u in parts]))
-        for parts in zip(*(b.groups for b in batches), strict=True)
+    first = batches[0]
+    network = first.network.with_theta(pick([b.network.theta for b in batches]) * scale[:, None])
+    lists = [
+        [pick(parts) for parts in zip(*(getattr(b, name) for b in batches), strict=True)]
+        for name in ("right", "left", "spaces")
     ]
-    spaces = [
-        None if parts[0] is None else pick([space for space in parts if space is not None])
-        for parts in zip(*(b.spaces for b in batches), strict=True)
-    ]
-    network = batches[0].network.with_theta(theta * scale[:, None])
-    return Death(network, pick([b.squared for b in batches]) * scale**2, groups, spaces)
+    return Death(network, pick([b.squared for b in batches]) * scale**2, first.splits, *lists)
 
 
 def uniform_death(network: Network, matrices: list[CriticalMatrix], split: int, *, rough: bool = False) -> Death:
@@ -72,8 +72,14 @@ def uniform_death(network: Network, matrices: list[CriticalMatrix], split: int, 
     below = kill(network.weights[:split], right, rough=rough)
     above = kill([w.mT for w in reversed(network.weights[split:])], left, rough=rough)
     dead = Network.from_weights([*below.layers, *(w.mT for w in reversed(above.layers))])
-    spaces: list[Tensor | None] = [*below.frames, None, *reversed(above.frames)]
-    return Death(dead, below.squared + above.squared, [(split, right, left)], spaces)
+    spaces = [*below.frames, *reversed(above.frames)]
+    spaces.insert(split, nothing(network, split))
+    return Death(dead, below.squared + above.squared, (split,), [right], [left], spaces)
+
+
+def nothing(network: Network, index: int) -> Tensor:
+    """A basis without columns of space ``index`` of every member."""
+    return network.theta.new_zeros(network.batch, network.dims[index], 0)
 
 
 def mode_costs(network: Network, matrices: list[CriticalMatrix], splits: tuple[int, int]) -> Tensor:
@@ -116,8 +122,9 @@ def graded_death(network: Network, matrices: list[CriticalMatrix], splits: tuple
         above = kill([w.mT for w in reversed(weights[split:])], u)
         weights = [*weights[:split], *(w.mT for w in reversed(above.layers))]
     dead = Network.from_weights(weights)
-    spaces: list[Tensor | None] = [right, *([None] * (network.depth - 1)), left]
-    return Death(dead, ((dead.theta - network.theta) ** 2).sum(1), groups, spaces)
+    spaces = [right, *(nothing(network, index) for index in range(1, network.depth)), left]
+    squared = ((dead.theta - network.theta) ** 2).sum(1)
+    return Death(dead, squared, splits, [v for _, v, _ in groups], [u for _, _, u in groups], spaces)
 
 
 def sides(matrices: list[CriticalMatrix]) -> tuple[Tensor, Tensor]:

@@ -2,65 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from dlnphase.distances.chains import Constraint, Term
 from dlnphase.distances.critical import CriticalMatrix
 from dlnphase.distances.deaths import Death
-from dlnphase.distances.nearest import FEASIBLE, ROUGH, ROUGHLY_RESTORED, Nearest, nearest, restore
+from dlnphase.distances.nearest import FEASIBLE, ROUGHLY_RESTORED, restore
 from dlnphase.distances.starts import align_frames, carried, overlay
-from dlnphase.distances.ways import Deaths, Way
 from dlnphase.networks.chain import Network
 
-Groups = list[tuple[int, Tensor, Tensor]]  # (k, V, U) of a death, one V and U a member
+
+def first_point(
+    network: Network, matrices: list[CriticalMatrix], death: Death, constraint: Constraint
+) -> tuple[Tensor, Tensor]:
+    """A point of the kind reached from the killed network, else from balanced factors; distances (B,), inf if none."""
+    there, residual = restore(death.network, constraint, None, ROUGHLY_RESTORED)
+    theta, distance = there.theta, _attained(network, there, residual)
+    missed = torch.nonzero(~torch.isfinite(distance)).flatten()
+    if len(missed):
+        start = _balanced(death, matrices).select(missed)
+        again, residual = restore(start, constraint.select(missed), None, ROUGHLY_RESTORED)
+        theta, distance = theta.clone(), distance.clone()
+        theta[missed], distance[missed] = again.theta, _attained(network.select(missed), again, residual)
+    return theta, distance
 
 
-class Kind:
-    """Saddles of one kind for a batch of members: same shapes, same layers, each member its own critical matrix."""
-
-    def __init__(self, deaths: Deaths, ways: Sequence[Way], members: Sequence[int]) -> None:
-        self.network = network = deaths.network.select(list(members))
-        self.matrices = [w.matrix for w in ways]
-        self.death = deaths.of(ways, members)
-        self.exact = ways[0].is_exact
-        self.constraint = saddle_constraint(network, self.matrices, self.death.groups)
-
-    def balanced(self) -> Network:
-        """Balanced factors of what is kept, laid over the killed network outside its dead spaces."""
-        return _balanced(self.death, self.matrices)
-
-    def first_point(self) -> tuple[Tensor, Tensor]:
-        """A point of the kind reached from the killed network, else from balanced factors; distances (B,), inf if
-        none."""
-        there, residual = restore(self.death.network, self.constraint, None, ROUGHLY_RESTORED)
-        theta, distance = there.theta, _attained(self.network, there, residual)
-        missed = torch.nonzero(~torch.isfinite(distance)).flatten()
-        if len(missed):
-            again, residual = restore(
-                self.balanced().select(missed), self.constraint.select(missed), None, ROUGHLY_RESTORED
-            )
-            theta, distance = theta.clone(), distance.clone()
-            theta[missed], distance[missed] = again.theta, _attained(self.network.select(missed), again, residual)
-        return theta, distance
-
-    def polish(self, start: Tensor, max_steps: int) -> Nearest:
-        """Roughly the nearest point of the kind, from one start per member."""
-        return nearest(self.network, self.network.with_theta(start), self.constraint, tol=ROUGH, max_steps=max_steps)
-
-    def groups(self, row: int) -> Groups:
-        """(k, V, U) of what is dead in one member."""
-        return [(k, v[row], u[row]) for k, v, u in self.death.groups]
-
-
-def saddle_constraint(network: Network, matrices: list[CriticalMatrix], groups: Groups) -> Constraint:
-    """W_k ⋯ W_1 V = 0 and Uᵀ W_L ⋯ W_{k+1} = 0 for each group (k, V, U), and U_cᵀ A V_c as in the critical matrix."""
+def saddle_constraint(network: Network, matrices: list[CriticalMatrix], death: Death) -> Constraint:
+    """W_k ⋯ W_1 V = 0 and Uᵀ W_L ⋯ W_{k+1} = 0 for each group of a death, and U_cᵀ A V_c as in the critical matrix."""
     batch, depth = network.batch, network.depth
     theta = network.theta
     terms = []
-    for split, right, left in groups:
+    for split, right, left in zip(death.splits, death.right, death.left, strict=True):
         zero = theta.new_zeros(batch, network.dims[split] * right.shape[2])
         terms.append(Term(tuple(range(split)), False, right, None, None, zero))
         zero = theta.new_zeros(batch, network.dims[split] * left.shape[2])
@@ -94,8 +67,8 @@ def _balanced(death: Death, matrices: list[CriticalMatrix]) -> Network:
     layers = []
     for index, w in enumerate(death.network.weights):
         below, above = death.spaces[index], death.spaces[index + 1]
-        w = w if below is None else w - (w @ below) @ below.mT
-        layers.append(w if above is None else w - above @ (above.mT @ w))
+        w = w - (w @ below) @ below.mT
+        layers.append(w - above @ (above.mT @ w))
     root = s[:, :rank] ** (1 / death.network.depth)
     network = Network.from_weights(layers)
     begin = carried(network, vh[:, :rank].mT, u[:, :, :rank])

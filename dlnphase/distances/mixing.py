@@ -24,21 +24,20 @@ TOLERANCE = 1e-9  # a member stands still when a sweep lowers its cost by less t
 TURNS = 4
 
 
-def mixed_death(network: Network, matrices: list[CriticalMatrix], count: int, order: Tensor) -> Death:
-    """``count`` right directions die in W_2W_1 (their left partners in W_3), the others in W_1 (and W_3W_2).
+def mixed_death(network: Network, matrices: list[CriticalMatrix], first: Tensor) -> Death:
+    """Some right directions die in W_2W_1 (their left partners in W_3), the others in W_1 (and W_3W_2).
 
     Every member goes on until it stands still: what it comes to does not depend on the others.
 
     Args:
         network: B members of three layers.
-        count: of the directions that take the longer way on the right.
-        order: shape (B, m), modes of ∇C: those that are to start on that way come first.
+        first: shape (B, m, count), orthonormal columns in the basis of the right directions: those that start on the
+            longer way on the right.
     """
     right, left = sides(matrices)
     gamma = torch.stack([m.strengths for m in matrices])
     w1, w2, w3 = network.weights
-    eye = torch.eye(right.shape[2], dtype=right.dtype, device=right.device)
-    short = eye[order[:, count:]].mT  # b: right directions with k = 1, in the basis of V_R
+    short = torch.linalg.qr(first, mode="complete")[0][:, :, first.shape[2] :]  # b: right directions with k = 1
     middle = _stationary(_Middle.begin(w2, w1 @ right, w3.mT @ left, gamma, short))
     e, f, short = middle.e, middle.f, middle.short
     long_, partner = _partners(short, gamma)
@@ -52,8 +51,7 @@ def mixed_death(network: Network, matrices: list[CriticalMatrix], count: int, or
     new3 = w3 - u_long @ (pull - f @ (f.mT @ pull)).mT - u_short @ (u_short.mT @ w3)
     dead = Network.from_weights([new1, new2, new3])
     squared = ((dead.theta - network.theta) ** 2).sum(1)
-    groups = [(2, v_long, u_short), (1, v_short, u_long)]
-    return Death(dead, squared, groups, [right, e, f, left])
+    return Death(dead, squared, (2, 1), [v_long, v_short], [u_short, u_long], [right, e, f, left])
 
 
 @dataclass(frozen=True)

@@ -9,20 +9,22 @@ Candidates are searched in the order of their bounds until no bound is below the
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from dlnphase.costs.quadratic import QuadraticCost
 from dlnphase.distances.any_saddle import descend
+from dlnphase.distances.chains import Constraint
 from dlnphase.distances.critical import CriticalMatrix
+from dlnphase.distances.deaths import Death, gathered
 from dlnphase.distances.facts import facts_of
-from dlnphase.distances.kinds import Groups, Kind, saddle_constraint
-from dlnphase.distances.nearest import GAIN, Nearest, nearest
-from dlnphase.distances.ways import Deaths, mixed_ways, uniform_ways
+from dlnphase.distances.kinds import first_point, saddle_constraint
+from dlnphase.distances.nearest import GAIN, ROUGH, nearest
+from dlnphase.distances.ways import SharedDraws, Way, mixed_ways, uniform_ways
 from dlnphase.networks.batch import Batched
 from dlnphase.networks.chain import Network
 
@@ -33,8 +35,8 @@ MARGIN = 0.98
 CHUNK = 64  # members searched in one batch
 SMALL = 80  # parameters up to which saddles of any kind are searched as well
 NARROW = 3  # layers are narrow up to so many times the size of the matrix: searches from several starts end apart there
-SAME = 1e-6  # deaths whose squares differ by less than this share are one
 OTHER = "another kind"
+Pair = tuple[int, int]  # a member and a way (its index)
 MIXED_NEAR = 1.03  # mixed splits are tried where uniform ones come within this factor of the nearest saddle
 NEARLY = 1.2  # A = 0 is tried with mixed splits where its bound is within this factor of the nearest saddle
 
@@ -84,12 +86,11 @@ def distance_to_saddle(
     """
     draws = range(network.batch) if draws is None else draws
     search = _Search(network, facts_of(cost, network.depth).saddles, draws, max_steps, truncation)
-    search.run()
-    search.follow(max(tol, POOR_TOL) if truncation > POOR else tol)
+    search.run(max(tol, POOR_TOL) if truncation > POOR else tol)
     ways, best, theta, chosen = search.ways, search.best, search.theta, search.chosen
     scale = _gradient_scale(network, cost)
     other = torch.zeros_like(best, dtype=torch.bool)
-    if theta.shape[1] <= SMALL and search.narrow:
+    if theta.shape[1] <= SMALL and max(network.hidden) <= NARROW * max(network.shape):
         any_theta, any_distance = descend(network, cost, theta, scale)
         other = any_distance < best * (1 - GAP)
         best, theta = torch.where(other, any_distance, best), torch.where(other[:, None], any_theta, theta)
@@ -109,111 +110,78 @@ def distance_to_saddle(
 
 @dataclass(frozen=True)
 class _Point:
-    """The nearest point known of a kind: its distance, θ, (k, V, U) of what is dead, and how stationary it is."""
+    """The nearest point known of a kind: its distance, θ, and how stationary it is."""
 
     distance: float
     theta: Tensor
-    groups: Groups
     stationarity: float
-
-    @classmethod
-    def of(cls, found: Nearest, groups: Groups, row: int) -> _Point:
-        """One member of what a search found."""
-        own = [(k, v[row], u[row]) for k, v, u in groups]
-        return cls(float(found.distance[row]), found.theta[row], own, float(found.stationarity[row]))
-
-    def scaled(self, factor: float) -> _Point:
-        """The same point of a network that is a factor larger."""
-        return self if factor == 1 else replace(self, distance=self.distance * factor, theta=self.theta * factor)
 
 
 class _Search:
-    """The search over all candidates for a batch; best, theta and chosen (indices of ways) hold what it found."""
+    """The search over all ways for a batch; best, theta and chosen (indices of ways) hold what it found.
+
+    Points are kept by member and way; where nothing is kept, by the first member of the draw: they are as much larger
+    as a member is.
+    """
 
     def __init__(
         self, network: Network, matrices: list[CriticalMatrix], draws: Sequence[int], max_steps: int, truncation: float
     ) -> None:
-        self.network, self.draws, self.max_steps = network, draws, max_steps
+        self.network, self.max_steps = network, max_steps
         self.fine = truncation <= POOR
-        self.narrow = max(network.hidden) <= NARROW * max(network.shape)
         self.gap = GAP if self.fine else GAP_OF_POOR
-        self.deaths = Deaths(network, draws)
-        self.ways = uniform_ways(self.deaths, matrices)
+        self.draws = SharedDraws(network, draws)
+        self.ways = uniform_ways(network, self.draws, matrices)
         self.bounds = torch.stack([way.bound for way in self.ways], 1)
         self.best = torch.full_like(self.bounds[:, 0], torch.inf)
         self.theta = network.theta.clone()
         self.chosen = [-1] * network.batch
         self.polished = torch.zeros(network.batch, dtype=torch.long)
         self.gain = torch.ones_like(self.best)
-        self.points: dict[tuple[int, int], _Point] = {}
-        self._kinds: dict[tuple[tuple[int, int], ...], Kind] = {}
-        self._polished: dict[tuple[int, int], tuple[int, _Point]] = {}
+        self.points: dict[Pair, _Point] = {}
 
-    def run(self) -> None:
-        """The candidate of lowest bound first; then, roughly, those that could be nearer."""
+    def run(self, tol: float) -> None:
+        """The way of lowest bound first; roughly those that could be nearer; the best and their rivals to the end."""
         first = self.bounds.argmin(1).tolist()
-        pairs = list(enumerate(first))
-        self._polish(pairs, self._feasible(pairs))
+        self._search(list(enumerate(first)))
         open_ = self.bounds < (self.best * (1 - self.gap))[:, None]
         open_[range(len(first)), first] = False
-        self._work_off([(m, c) for m, c in torch.nonzero(open_).tolist()])
+        self._search([(m, c) for m, c in torch.nonzero(open_).tolist()])
         if self.fine:
             self._mix()
-        if self.narrow:
-            self._confirm()
-
-    def follow(self, tol: float) -> None:
-        """Search the best points further, and their rivals: those that could win by what a search may still gain.
-
-        Args:
-            tol: stationarity at which a search stops.
-        """
-        known = self.points
-        pairs = [
+        rivals = [
             pair
-            for pair, point in known.items()
-            if point.distance * (1 - GAIN * point.stationarity**2) <= float(self.best[pair[0]])
+            for pair in itertools.product(range(self.network.batch), range(len(self.ways)))
+            if (point := self.points.get(self._key(pair))) is not None
+            and point.distance * self._factor(pair) * (1 - GAIN * point.stationarity**2) <= float(self.best[pair[0]])
+            and not self.ways[pair[1]].is_exact
         ]
-        self.points = {}
-        self.best, self.theta = torch.full_like(self.best, torch.inf), self.network.theta.clone()
-        self.chosen = [-1] * self.network.batch
-        for pair in [pair for pair in pairs if self.ways[pair[1]].is_exact]:
-            self._record(*pair, known[pair])
-        alike = self._alike([pair for pair in pairs if not self.ways[pair[1]].is_exact])
-        for group in self._groups([same[0] for same in alike.values()]):
-            members = [m for m, _ in group]
-            part = self.network.select(members)
-            points = [known[pair] for pair in group]
-            groups = [
-                (parts[0][0], torch.stack([v for _, v, _ in parts]), torch.stack([u for _, _, u in parts]))
-                for parts in zip(*(point.groups for point in points), strict=True)
-            ]
-            constraint = saddle_constraint(part, [self.ways[c].matrix for _, c in group], groups)
-            start = part.with_theta(torch.stack([point.theta for point in points]))
-            classes = [alike[self._class(pair)] for pair in group]
-            beat = self.best.new_tensor(
-                [max(float(self.best[m]) / self._factor(own[0][0], m) for m, _ in own) for own in classes]
-            )
-            reached = nearest(part, start, constraint, tol=tol, max_steps=self.max_steps, to_beat=beat)
-            for row, own in enumerate(classes):
-                point = _Point.of(reached, groups, row)
-                for member, choice in own:
-                    self._record(member, choice, point.scaled(self._factor(own[0][0], member)))
+        self._polish(rivals, {self._key(pair): self.points[self._key(pair)] for pair in rivals}, tol, self.best)
 
-    def _work_off(self, pairs: list[tuple[int, int]]) -> None:
-        """Polish the (member, way) pairs that could win.
+    def _search(self, pairs: list[Pair]) -> None:
+        """Polish, roughly, the (member, way) pairs that could win.
 
-        A candidate is given up when it would have to gain clearly more from polishing than any other did.
+        One is given up when it would have to gain clearly more from polishing than any other did.
         """
-        feasible = self._feasible(pairs)
-        while feasible:
-            near = {
-                (m, c): start
-                for (m, c), start in feasible.items()
-                if start[0] * float(self.gain[m]) * MARGIN < float(self.best[m]) * (1 - self.gap)
-            }
-            self._polish(list(near), near)
-            feasible = {pair: start for pair, start in feasible.items() if pair not in near} if near else {}
+        starts = self._starts(pairs)
+        for pair in pairs:
+            if self._key(pair) in starts and self.ways[pair[1]].is_exact:
+                self._record(pair, starts[self._key(pair)])
+        pairs = [pair for pair in pairs if self._key(pair) in starts and not self.ways[pair[1]].is_exact]
+        while pairs:
+            near = [
+                pair
+                for pair in pairs
+                if starts[self._key(pair)].distance * self._factor(pair) * float(self.gain[pair[0]]) * MARGIN
+                < float(self.best[pair[0]]) * (1 - self.gap)
+            ]
+            self._polish(near, starts, ROUGH, torch.full_like(self.best, torch.inf))
+            for member, choice in near:
+                key = self._key((member, choice))
+                gain = self.points[key].distance / starts[key].distance
+                self.gain[member] = min(float(self.gain[member]), gain)
+                self.polished[member] += 1
+            pairs = [pair for pair in pairs if pair not in near] if near else []
 
     def _mix(self) -> None:
         """Try mixed splits of the matrices that won or nearly won with uniform ones."""
@@ -221,102 +189,78 @@ class _Search:
         for matrix in dict.fromkeys(way.matrix for way in self.ways[:uniform]):
             columns = [c for c in range(uniform) if self.ways[c].matrix is matrix]
             near = self.bounds[:, columns].amin(1) <= (NEARLY if matrix.strongest == 0 else 0.0) * self.best
-            for (member, choice), point in self.points.items():
-                near[member] |= choice in columns and point.distance <= MIXED_NEAR * float(self.best[member])
+            for member, choice in itertools.product(range(self.network.batch), columns):
+                point = self.points.get(self._key((member, choice)))
+                if point is not None:
+                    within = MIXED_NEAR * float(self.best[member])
+                    near[member] |= point.distance * self._factor((member, choice)) <= within
             members = torch.nonzero(near).flatten().tolist()
-            if not members:
+            rows = sorted({self.draws.rows[m] for m in members})
+            if not rows:
                 continue
-            new = mixed_ways(self.network.select(members), matrix, [self.draws[m] for m in members])
-            choices = range(len(self.ways), len(self.ways) + len(new))
-            self.ways += new
-            repeated = {pair for choice in choices for pair in self._repeated(choice, members)}
-            self._work_off([(m, c) for m in members for c in choices if (m, c) not in repeated])
+            pairs = []
+            for death, told in mixed_ways(self.draws.network.select(rows), matrix):
+                whole = death.select([rows.index(row) if row in rows else 0 for row in range(self.draws.network.batch)])
+                pairs += [(m, len(self.ways)) for m in members if bool(told[rows.index(self.draws.rows[m])])]
+                self.ways.append(Way(matrix, whole, torch.zeros_like(self.best)))
+            self._search(pairs)
 
-    def _repeated(self, choice: int, members: list[int]) -> list[tuple[int, int]]:
-        """The members whose death by a mixed split from the other end is that of the way before it: found already."""
-        if not self.ways[choice].reverse:
-            return []
-        ways = [self.ways[c] for c in (choice - 1, choice) for _ in members]
-        before, after = self.deaths.of(ways, [*members, *members]).squared.chunk(2)
-        same = (after - before).abs() <= SAME * before
-        return [(member, choice) for member, is_same in zip(members, same.tolist(), strict=True) if is_same]
-
-    def _groups(self, pairs: list[tuple[int, int]]) -> list[list[tuple[int, int]]]:
+    def _groups(self, keys: Iterable[Pair]) -> list[list[Pair]]:
         """(member, way) pairs that can be searched in one batch."""
-        groups: dict[tuple[object, ...], list[tuple[int, int]]] = {}
-        for member, choice in pairs:
-            way = self.ways[choice]
-            groups.setdefault((*way.matrix.signature, *way.kind), []).append((member, choice))
+        groups: dict[tuple[object, ...], list[Pair]] = {}
+        for key in keys:
+            groups.setdefault(self.ways[key[1]].kind, []).append(key)
         return [g[i : i + CHUNK] for g in groups.values() for i in range(0, len(g), CHUNK)]
 
-    def _kind(self, group: list[tuple[int, int]]) -> Kind:
-        key = tuple(group)
-        if key not in self._kinds:
-            members, ways = [m for m, _ in group], [self.ways[c] for _, c in group]
-            self._kinds[key] = Kind(self.deaths, ways, members)
-        return self._kinds[key]
+    def _kind(self, group: list[Pair]) -> tuple[Network, list[CriticalMatrix], Death, Constraint]:
+        """Networks, critical matrices, deaths and constraint of a batch of pairs."""
+        members = [m for m, _ in group]
+        network, matrices = self.network.select(members), [self.ways[c].matrix for _, c in group]
+        places = [(self.ways[c].death, self.draws.rows[m]) for m, c in group]
+        death = gathered(places, self.draws.factor[members])
+        return network, matrices, death, saddle_constraint(network, matrices, death)
 
-    def _feasible(self, pairs: list[tuple[int, int]]) -> dict[tuple[int, int], tuple[float, Tensor]]:
-        """Distance and parameters of a first point of each kind; exact ones are offered at once, unreached ones left
-        out."""
+    def _starts(self, pairs: list[Pair]) -> dict[Pair, _Point]:
+        """A first point of each kind; those that were not reached are left out."""
         out = {}
-        for group in self._groups(pairs):
-            kind = self._kind(group)
-            theta, distance = kind.first_point()
-            for row, pair in enumerate(group):
-                if torch.isfinite(distance[row]) and kind.exact:
-                    self._record(*pair, _Point(float(distance[row]), theta[row], kind.groups(row), 0.0))
-                elif torch.isfinite(distance[row]):
-                    out[pair] = (float(distance[row]), theta[row])
+        for group in self._groups(dict.fromkeys(self._key(pair) for pair in pairs)):
+            theta, distance = first_point(*self._kind(group))
+            for row, key in enumerate(group):
+                if torch.isfinite(distance[row]):
+                    out[key] = _Point(float(distance[row]), theta[row], 0.0)
         return out
 
-    def _polish(self, pairs: list[tuple[int, int]], starts: dict[tuple[int, int], tuple[float, Tensor]]) -> None:
-        alike = self._alike([pair for pair in pairs if pair in starts])
-        for group in self._groups([same[0] for key, same in alike.items() if key not in self._polished]):
-            kind = self._kind(group)
-            found = kind.polish(torch.stack([starts[pair][1] for pair in group]), self.max_steps)
-            for row, pair in enumerate(group):
-                self._polished[self._class(pair)] = pair[0], _Point.of(found, kind.death.groups, row)
-        for key, same in alike.items():
-            first, point = self._polished[key]
-            for member, choice in same:
-                here = point.scaled(self._factor(first, member))
-                self.polished[member] += 1
-                self.gain[member] = min(float(self.gain[member]), here.distance / starts[member, choice][0])
-                self._record(member, choice, here)
-
-    def _class(self, pair: tuple[int, int]) -> tuple[int, int]:
-        """What pairs have in common that are searched once: where nothing is kept, points scale with the draw."""
-        member, choice = pair
-        return (self.deaths.first(member), choice) if self.ways[choice].scales else pair
-
-    def _alike(self, pairs: list[tuple[int, int]]) -> dict[tuple[int, int], list[tuple[int, int]]]:
-        """The pairs of each class."""
-        out: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    def _polish(self, pairs: list[Pair], starts: dict[Pair, _Point], tol: float, to_beat: Tensor) -> None:
+        """Search from the points of some pairs on; pairs that can no longer beat what there is are left there."""
+        beat: dict[Pair, float] = {}
         for pair in pairs:
-            out.setdefault(self._class(pair), []).append(pair)
-        return out
+            key = self._key(pair)
+            beat[key] = max(beat.get(key, 0.0), float(to_beat[pair[0]]) / self._factor(pair))
+        for group in self._groups(beat):
+            network, _, _, constraint = self._kind(group)
+            start = network.with_theta(torch.stack([starts[key].theta for key in group]))
+            limit = self.best.new_tensor([beat[key] for key in group])
+            found = nearest(network, start, constraint, tol=tol, max_steps=self.max_steps, to_beat=limit)
+            for row, key in enumerate(group):
+                self.points[key] = _Point(float(found.distance[row]), found.theta[row], float(found.stationarity[row]))
+        for pair in pairs:
+            self._record(pair, self.points[self._key(pair)])
 
-    def _factor(self, first: int, member: int) -> float:
-        """How much larger a member is than another of its draw."""
-        return 1.0 if first == member else self.deaths.ratio(first, member)
+    def _key(self, pair: Pair) -> Pair:
+        """Where the points of a pair are kept."""
+        return (self.draws.first[pair[0]], pair[1]) if self.ways[pair[1]].scales else pair
 
-    def _confirm(self) -> None:
-        """Search the winners again from balanced factors of what they keep, which in narrow layers may lead nearer."""
-        pairs = [(m, c) for m, c in enumerate(self.chosen) if c >= 0 and self.ways[c].matrix.strongest > 0]
-        for group in self._groups(pairs):
-            kind = self._kind(group)
-            found = kind.polish(kind.balanced().theta, self.max_steps)
-            for row, (member, choice) in enumerate(group):
-                self._record(member, choice, _Point.of(found, kind.death.groups, row))
+    def _factor(self, pair: Pair) -> float:
+        """How much larger a member is than the one whose points are kept for it."""
+        return float(self.draws.factor[pair[0]]) if self.ways[pair[1]].scales else 1.0
 
-    def _record(self, member: int, choice: int, point: _Point) -> None:
+    def _record(self, pair: Pair, point: _Point) -> None:
         """Keep the nearest point of each kind, and the nearest of all."""
-        known = self.points.get((member, choice))
-        if math.isfinite(point.distance) and (known is None or point.distance < known.distance):
-            self.points[member, choice] = point
-            if point.distance < float(self.best[member]):
-                self.best[member], self.theta[member], self.chosen[member] = point.distance, point.theta, choice
+        (member, choice), factor = pair, self._factor(pair)
+        self.points[self._key(pair)] = point
+        if point.distance * factor < float(self.best[member]):
+            self.best[member], self.theta[member] = point.distance * factor, point.theta * factor
+            self.chosen[member] = choice
 
 
 def _gradient_scale(network: Network, cost: QuadraticCost) -> Tensor:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from dlnphase.distances.critical import CriticalMatrix
-from dlnphase.distances.deaths import Death, gathered, graded_death, mode_costs, uniform_death
+from dlnphase.distances.deaths import Death, graded_death, mode_costs, uniform_death
 from dlnphase.distances.mixing import mixed_death
 from dlnphase.distances.starts import distinct
 from dlnphase.networks.chain import Network
@@ -18,36 +18,27 @@ from dlnphase.networks.chain import Network
 MIXED_SPREAD = 0.02  # below this relative spread of the modes' costs, mixing splits has nothing to gain
 GRADED_EQUATIONS = 300  # kill equations up to which mixed splits of depths other than 3 are searched
 ANGLES = 24  # directions tried for the first of two graded groups
+SAME = 1e-6  # deaths whose squares differ by less than this share are one
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Way:
     """One critical matrix and one way for its dead directions to die.
 
     Attributes:
         matrix: the critical matrix.
-        splits: (k,) of a uniform split, or (larger k, smaller k) of a mixed one.
-        count: directions of the larger k in a mixed split.
-        reverse: start a mixed split from the modes that like the larger k least.
-        angle: of the first of two directions in a graded split.
+        death: the cheapest death found by that way, one member a draw.
         bound: lower bound on the distance over this kind, shape (B,).
-        killed: squared size of the cheapest death, shape (B,).
-        depth: of the network.
     """
 
     matrix: CriticalMatrix
-    splits: tuple[int, ...]
+    death: Death
     bound: Tensor
-    killed: Tensor
-    depth: int
-    count: int = 0
-    reverse: bool = False
-    angle: float | None = None
 
     @property
     def kind(self) -> tuple[object, ...]:
         """Ways of one kind are searched in one batch."""
-        return (self.splits, self.count, self.angle is None)
+        return (self.matrix.signature, self.death.splits, self.death.right[0].shape[2])
 
     @property
     def scales(self) -> bool:
@@ -57,131 +48,111 @@ class Way:
     @property
     def is_exact(self) -> bool:
         """Whether its death is the nearest saddle of the kind: nothing is kept, in chains of at most two layers."""
-        return self.scales and max(self.splits[0], self.depth - self.splits[-1]) <= 2
+        splits = self.death.splits
+        return self.scales and max(splits[0], self.death.network.depth - splits[-1]) <= 2
 
     def words(self) -> str:
         """For people: which layers take the dead directions."""
-        if len(self.splits) == 1:
-            k = self.splits[0]
-            return f"right in W1…W{k}, left in W{k + 1}…W{self.depth}"
-        a, b = self.splits
-        return f"{self.count} with right in W1…W{a}, {self.matrix.dead - self.count} with right in W1…W{b}"
+        if len(self.death.splits) == 1:
+            k = self.death.splits[0]
+            return f"right in W1…W{k}, left in W{k + 1}…W{self.death.network.depth}"
+        counts = [v.shape[2] for v in self.death.right]
+        return ", ".join(f"{n} with right in W1…W{k}" for n, k in zip(counts, self.death.splits, strict=True))
 
 
-class Deaths:
-    """The deaths of one network: each is worked out when it is first asked for, and once for all scales of a draw.
+class SharedDraws:
+    """What depends on the draw of a member alone: what dies where does not depend on the scale of its weights.
 
     Args:
         network: B members.
-        draws: members of equal number have the same weights up to a factor: what dies and where does not depend on it.
+        numbers: members of equal number have the same weights up to a factor.
+
+    Attributes:
+        network: the first member of each draw.
+        rows: the place of every member there.
+        first: the first member of the same draw, for every member.
+        factor: how much larger a member is than that one, shape (B,).
     """
 
-    def __init__(self, network: Network, draws: Sequence[int]) -> None:
-        self.network = network
-        firsts, rows = distinct(draws)
-        self._first = [firsts[row] for row in rows.tolist()]
-        self._size = network.theta.norm(dim=1)
-        self._known: dict[tuple[object, ...], tuple[Death, int]] = {}
-
-    def first(self, member: int) -> int:
-        """The first member of the same draw."""
-        return self._first[member]
-
-    def ratio(self, first: int, member: int) -> float:
-        """How much larger a member is than another of its draw."""
-        return float(self._size[member] / self._size[first])
-
-    def of(self, ways: Sequence[Way], members: Sequence[int]) -> Death:
-        """The death of some members, each by its own way; all ways of one kind."""
-        firsts = [self._first[member] for member in members]
-        keys = [(way.matrix, way.kind, way.reverse, way.angle, first) for way, first in zip(ways, firsts, strict=True)]
-        new = {key: row for row, key in enumerate(keys) if key not in self._known}
-        if new:
-            rows = list(new.values())
-            death = _death(self.network.select([firsts[row] for row in rows]), [ways[row] for row in rows])
-            self._known.update((key, (death, row)) for row, key in enumerate(new))
-        return gathered([self._known[key] for key in keys], self._size[list(members)] / self._size[firsts])
+    def __init__(self, network: Network, numbers: Sequence[int]) -> None:
+        firsts, rows = distinct(numbers)
+        self.network = network.select(firsts)
+        self.rows = rows.tolist()
+        self.first = [firsts[row] for row in self.rows]
+        size = network.theta.norm(dim=1)
+        self.factor = size / size[self.first]
 
 
-def uniform_ways(deaths: Deaths, matrices: Sequence[CriticalMatrix]) -> list[Way]:
+def uniform_ways(network: Network, draws: SharedDraws, matrices: Sequence[CriticalMatrix]) -> list[Way]:
     """All directions of each matrix with the same k, for k = 1, …, L−1.
 
     What is killed and what is fitted are different entries of the layers, in bases adapted to what is dead, and the
     latter are compressions of the layers: the squared distance is at least the sum of what each of the two costs.
     """
-    network = deaths.network
-    everyone = range(network.batch)
-    norms: Tensor | None = None
+    norms = torch.stack([torch.linalg.matrix_norm(w, 2) for w in network.weights], 1)
     ways = []
     for matrix in matrices:
         fitted = torch.zeros_like(network.theta[:, 0])
         if matrix.basis is None:
-            if norms is None:
-                norms = torch.stack([torch.linalg.matrix_norm(w, 2) for w in network.weights], 1)
             kept = torch.linalg.svdvals(matrix.matrix)[: min(matrix.matrix.shape) - matrix.dead]
             fitted = fitted + sum((growth_bound(norms, float(s)) ** 2 for s in kept), start=fitted)
         for split in range(1, network.depth):
-            way = Way(matrix, (split,), fitted, fitted, network.depth)
-            killed = deaths.of([way] * network.batch, everyone).squared.clamp_min(0)
-            ways.append(replace(way, bound=(killed + fitted).sqrt(), killed=killed))
+            death = uniform_death(draws.network, [matrix] * draws.network.batch, split, rough=True)
+            killed = death.squared.clamp_min(0)[draws.rows] * draws.factor**2
+            ways.append(Way(matrix, death, (killed + fitted).sqrt()))
     return ways
 
 
-def mixed_ways(network: Network, matrix: CriticalMatrix, draws: Sequence[int]) -> list[Way]:
+def mixed_ways(network: Network, matrix: CriticalMatrix) -> list[tuple[Death, Tensor]]:
     """Some directions with k + 1, the others with k, where that may pay: several directions in narrow layers.
 
     Args:
-        draws: members of equal number have the same weights up to a factor.
+        network: one member a draw.
+
+    Returns:
+        Deaths and, for each, which members it is told of: not of those whose death is that of the one before, which
+        started from the other end.
     """
     depth, dead = network.depth, matrix.dead
     if depth < 3 or dead < 2:
         return []
-    middle = depth // 2
-    firsts = network.select(distinct(draws)[0])
+    matrices, middle = [matrix] * network.batch, depth // 2
     splits = (middle, middle + 1)
-    costs = mode_costs(firsts, [matrix] * firsts.batch, splits)
+    costs = mode_costs(network, matrices, splits)
     costs = costs / costs.new_tensor([1 / k + 1 / (depth - k) for k in splits])  # what wide layers ask, any mode alike
     if float((costs.std((1, 2)) / costs.mean((1, 2))).amax()) <= MIXED_SPREAD:
         return []
-    nothing = torch.zeros_like(network.theta[:, 0])
-    counts = sorted({dead // 2, dead - dead // 2})
-    if depth == 3:
-        return [
-            Way(matrix, (2, 1), nothing, nothing, depth, count=n, reverse=back)
-            for n in counts
-            for back in (False, True)
-        ]
-    if 2 * dead * max(network.hidden) > GRADED_EQUATIONS:
+    if depth > 3 and 2 * dead * max(network.hidden) > GRADED_EQUATIONS:
         return []
-    pairs = [(k + 1, k) for k in range(1, depth - 1)]
-    if dead == 2:
-        turns = [math.pi * i / ANGLES for i in range(ANGLES)]
-        return [Way(matrix, pair, nothing, nothing, depth, count=1, angle=a) for pair in pairs for a in turns]
-    return [
-        Way(matrix, pair, nothing, nothing, depth, count=n, reverse=back)
-        for pair in pairs
-        for n in counts
-        for back in (False, True)
-    ]
+    eye = torch.eye(dead, dtype=network.theta.dtype, device=network.theta.device)
+    everyone = torch.ones(network.batch, dtype=torch.bool, device=eye.device)
+    out = []
+    for k in range(1, depth - 1):
+        if depth > 3 and dead == 2:
+            angles = [math.pi * i / ANGLES for i in range(ANGLES)]
+            columns = [eye.new_tensor([[math.cos(angle)], [math.sin(angle)]]) for angle in angles]
+            deaths = _mixed_deaths(network, matrix, k, [column.expand(network.batch, 2, 1) for column in columns])
+            out += [(death, everyone) for death in deaths]
+            continue
+        costs = mode_costs(network, matrices, (k, k + 1))
+        order = (costs[:, :, 1] - costs[:, :, 0]).argsort(1)
+        for count in sorted({dead // 2, dead - dead // 2}):
+            firsts = [eye[way[:, :count]].mT for way in (order, order.flip(1))]
+            one, other = _mixed_deaths(network, matrix, k, firsts)
+            out += [(one, everyone), (other, (other.squared - one.squared).abs() > SAME * one.squared)]
+    return out
 
 
-def _death(network: Network, ways: Sequence[Way]) -> Death:
-    """The death of each member by its own way, all of one kind."""
-    matrices = [way.matrix for way in ways]
-    splits, count, like = ways[0].splits, ways[0].count, network.theta
-    if len(splits) == 1:
-        return uniform_death(network, matrices, splits[0], rough=True)
-    angles = [way.angle for way in ways if way.angle is not None]
-    if angles:
-        columns = like.new_tensor([[[math.cos(angle)], [math.sin(angle)]] for angle in angles])
-        return graded_death(network, matrices, (splits[0], splits[1]), columns)
-    costs = mode_costs(network, matrices, (splits[1], splits[0]))
-    sign = like.new_tensor([[-1.0 if way.reverse else 1.0] for way in ways])
-    order = ((costs[:, :, 1] - costs[:, :, 0]) * sign).argsort(1)
+def _mixed_deaths(network: Network, matrix: CriticalMatrix, k: int, firsts: list[Tensor]) -> list[Death]:
+    """Deaths of those of ``firsts`` in W_{k+1} ⋯ W_1 and of the others in W_k ⋯ W_1, found in one batch."""
+    count = network.batch
+    many, first = network.select([*range(count)] * len(firsts)), torch.cat(firsts)
+    matrices = [matrix] * many.batch
     if network.depth == 3:
-        return mixed_death(network, matrices, count, order)
-    eye = torch.eye(ways[0].matrix.dead, dtype=like.dtype, device=like.device)
-    return graded_death(network, matrices, (splits[0], splits[1]), eye[order[:, :count]].mT)
+        death = mixed_death(many, matrices, first)
+    else:
+        death = graded_death(many, matrices, (k + 1, k), first)
+    return [death.select(slice(i * count, (i + 1) * count)) for i in range(len(firsts))]
 
 
 def growth_bound(norms: Tensor, target: float) -> Tensor:
