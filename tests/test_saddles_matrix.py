@@ -7,16 +7,17 @@ from scipy.optimize import minimize
 from dlnphase.backend import resolve_backend
 from dlnphase.costs.quadratic import completion, factorization, regression
 from dlnphase.costs.tasks import planted_matrix, planted_task
-from dlnphase.critical import refine_matrix
+from dlnphase.critical import matrix, refine_matrix
+from dlnphase.critical.hostcost import HostCost
 
 CPU = resolve_backend("cpu")
 VALUES = (7.0, 4.0, 2.0, 1.0)
 
 
-def near(matrix, size, seed=0):
+def near(a, size, seed=0):
     """The matrix with noise of this Frobenius norm on it."""
-    noise = np.random.default_rng(seed).standard_normal(matrix.shape)
-    return matrix + size * noise / np.linalg.norm(noise)
+    noise = np.random.default_rng(seed).standard_normal(a.shape)
+    return a + size * noise / np.linalg.norm(noise)
 
 
 def kept(target, modes):
@@ -73,6 +74,24 @@ def test_every_cost_reaches_a_critical_point_at_round_off(kind, rank):
     assert np.linalg.norm(u[:, :rank].T @ g) < 1e-12 * point.scale
     assert np.linalg.norm(g @ vt[:rank].T) < 1e-12 * point.scale
     assert s[rank] < 1e-12 and point.next_mode == pytest.approx(np.linalg.norm(g, 2)) and point.next_mode > 0.5
+
+
+@pytest.mark.parametrize("kind", ["completion", "sensing", "regression"])
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_ranks_that_the_gradient_rules_out_would_not_have_been_found(kind, rank, monkeypatch):
+    """With modes of every size beside a critical matrix, as a path has them: the same point, by fewer searches."""
+    task = planted_task(kind, (7, 6), (7.0, 4.0, 2.0), CPU, observed=0.9)
+    left, right = (np.linalg.qr(np.random.default_rng(n).standard_normal((n, 6)))[0] for n in (7, 6))
+    a = best_at_rank(task, rank) + (left * 10.0 ** -np.arange(2, 8)) @ right.T
+    costs = [HostCost(task.cost) for _ in range(2)]
+    point = refine_matrix(a, costs[0])
+    monkeypatch.setattr(matrix, "allowed", lambda ranks, *rest: ranks)
+    whole = refine_matrix(a, costs[1])
+    assert point.rank == whole.rank == rank and np.array_equal(point.A, whole.A) and point.converged
+    tried, all_of_them = ({key[1] for key in cost.searched} for cost in costs)
+    assert tried <= all_of_them and (rank in tried or not tried)
+    if kind == "completion" and rank < 3:
+        assert max(tried) < max(all_of_them)
 
 
 def test_reduced_rank_regression_agrees_with_the_closed_form():

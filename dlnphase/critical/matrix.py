@@ -100,19 +100,19 @@ def refine_matrix(a: np.ndarray, cost: Cost | HostCost, *, rank: int | None = No
         if full.converged and full.nearness <= NEAR_MINIMUM:
             return full
     full = _refine_at(a, given, host, count) if full is None else full
-    possible = _possible(given, host)
-    first = [full if r == count else _refine_at(a, given, host, r) for r in possible]
-    candidates = _carefully(a, given, host, first)
-    if not any(p.converged for p in candidates):
-        further = [_refine_at(a, given, host, r, descend=True) for r in possible if 0 < r < count]
-        candidates += further
-    return _best(candidates)
+    possible, reach = _possible(given, host)
+    for ranks in (allowed(possible, host.flat_gradient(given.matrix), reach, host), possible):
+        first = [full if r == count else _refine_at(a, given, host, r) for r in ranks]
+        candidates = _carefully(a, given, host, first)
+        if any(p.converged for p in candidates):
+            return _best(candidates)
+    return _best(candidates + [_refine_at(a, given, host, r, descend=True) for r in possible if 0 < r < count])
 
 
 def _of_all_ranks(a: np.ndarray, host: HostCost) -> list[MatrixPoint]:
     """The critical points of every rank that may be near; decay shrinks modes, so full rank is one like the others."""
     given = LowRank.of(host.flat(a))
-    ranks = _possible(given, host)
+    ranks, _ = _possible(given, host)
     found = _carefully(a, given, host, [_refine_at(a, given, host, rank) for rank in ranks])
     return found if any(p.converged for p in found) else [_refine_at(a, given, host, r, descend=True) for r in ranks]
 
@@ -121,15 +121,36 @@ def _nearer(first: MatrixPoint, second: MatrixPoint) -> MatrixPoint:
     return min((first, second), key=lambda p: (not p.converged, p.gradient_norm > ROUND_OFF, p.nearness))
 
 
-def _possible(given: LowRank, host: HostCost) -> list[int]:
-    """Ranks whose critical point may be near.
+def _possible(given: LowRank, host: HostCost) -> tuple[list[int], np.ndarray]:
+    """Ranks whose critical point may be near, and how far away at most, rank by rank from 1.
 
     Near means closer than half of the smallest mode of A_c, which then is not larger than that of A plus the
     distance: not where truncation leaves out more than the smallest mode that it keeps.
     """
     modes, tails = (measure(given.u, given.s, given.v) for measure in (host.lengths.modes, host.lengths.tails))
-    there = (modes > EMPTY_MODE * modes[0]) & (tails <= np.minimum.accumulate(modes))
-    return [0, *(int(r) for r in np.flatnonzero(there) + 1)]
+    reach = np.minimum.accumulate(modes)
+    there = (modes > EMPTY_MODE * modes[0]) & (tails <= reach)
+    return [0, *(int(r) for r in np.flatnonzero(there) + 1)], reach
+
+
+def allowed(ranks: Sequence[int], g: np.ndarray, reach: np.ndarray, host: HostCost) -> list[int]:
+    """Those of these ranks that can have a critical point within reach, for all that ∇C says.
+
+    ∇C is zero across r modes of a critical matrix of rank r: it has r singular values less than there could be, and
+    the one here is at least as far from it as its r smallest singular values are long (Eckart–Young). So far it changes
+    over no less than that length over the largest curvature. For ranks above the one a path rests at that is far.
+
+    Args:
+        g: ∇C where the search begins, plain or in flat coordinates.
+        reach: how far the point may be that is looked for, rank by rank from 1, in the lengths of these coordinates.
+    """
+    bound = host.cost.curvature_bound
+    if bound is None or host.decay is not None:
+        return list(ranks)
+    slopes = np.linalg.svd(g, compute_uv=False)
+    lengths = np.sqrt(np.cumsum(slopes[::-1] ** 2))
+    zero = 10 * max(ROUND_OFF, resolved(host.resolution)) * max(host.scale, float(slopes[0]))
+    return [r for r in ranks if r in (0, len(slopes)) or lengths[r - 1] <= bound * reach[r - 1] + zero]
 
 
 def _best(candidates: list[MatrixPoint]) -> MatrixPoint:

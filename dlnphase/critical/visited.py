@@ -20,6 +20,7 @@ from dlnphase.critical.matrix import (
     EMPTY_MODE,
     SAME,
     MatrixPoint,
+    allowed,
     is_decayed_minimum,
     judge_matrix,
     merge_same,
@@ -207,12 +208,15 @@ def _end(a: np.ndarray, host: HostCost, enough: float) -> MatrixPoint:
     there = int((given.s > EMPTY_MODE * given.s[0]).sum())
     ranks = sorted({*range(there + 1), len(given.s)})
     tries = TRIES if a.size > LARGE else len(ranks)
+    within = allowed(ranks, host.gradient(a), NEAR_END / (1 - NEAR_END) * given.s, host)
     for rank, left in _cuts(given, host.excess, ranks) if host.attained else ():
         if left > TRUNCATED * enough:
             continue
         if tries == 0:
             break
         tries -= 1
+        if rank not in within:
+            continue
         point = refine_matrix(a, host, rank=rank)
         near = rank == 0 or point.distance <= NEAR_END * np.linalg.svd(point.A, compute_uv=False)[rank - 1]
         if point.gradient_norm <= max(CRITICAL, resolved(host.resolution)) and near and host.excess(point.A) <= enough:
