@@ -19,13 +19,13 @@ from dlnphase.costs.quadratic import QuadraticCost
 from dlnphase.costs.round_off import indistinct
 from dlnphase.distances.chains import Constraint, Term
 from dlnphase.distances.facts import facts_of
-from dlnphase.distances.nearest import GAIN, ROUGH, Nearest, nearest
+from dlnphase.distances.nearest import Nearest, nearest
 from dlnphase.distances.starts import Aligned, aligned_factors
 from dlnphase.errors import InputError
 from dlnphase.networks.batch import Batched
 from dlnphase.networks.chain import Network
 
-TOGETHER = 0.03  # rough points closer than this share of their distance from θ_0 lead to the same one
+NEARER = 1e-6  # a start has to lead nearer by this share than those before it: it trades digits against Newton steps
 HOPELESS = 20.0  # a start whose first step is so many times the best distance is given up
 
 
@@ -103,14 +103,27 @@ def distance_to_minimum(
         )
     fitting = [pair for pair, rank in zip(facts.minimisers, ranks, strict=True) if rank <= narrowest]
     starts = _starts(network, fitting, range(network.batch) if draws is None else draws)
-    found = _from_all_starts(network, cost, [aligned for _, aligned in starts], max_steps)
-    winner, reached = _further(network, cost, found, tol, max_steps)
-    point = network.with_theta(reached.theta)
+    constraint = minimum_constraint(network, cost)
+    far = torch.full_like(network.theta[:, 0], torch.inf)
+    best = Nearest(network.theta.clone(), far, far.clone(), far.clone(), torch.zeros_like(far, dtype=torch.long))
+    winner = [0] * network.batch
+    for choice, (_, aligned) in enumerate(starts):
+        start, reach = network, HOPELESS * best.distance
+        if aligned is not None:
+            start, reach = aligned.start(network), torch.where(aligned.other, reach, 0.0)
+        beat = best.distance * (1 - NEARER)  # a start that comes to where another led leaves off there
+        reached = nearest(network, start, constraint, tol=tol, max_steps=max_steps, reach=reach, to_beat=beat)
+        better = reached.distance < beat
+        for field in fields(best):
+            getattr(best, field.name)[better] = getattr(reached, field.name)[better]
+        for member in torch.nonzero(better).flatten().tolist():
+            winner[member] = choice
+    point = network.with_theta(best.theta)
     return MinimumDistance(
-        distance=reached.distance,
+        distance=best.distance,
         excess=cost.excess(point.product()),
         initial_excess=cost.excess(network.product()),
-        stationarity=reached.stationarity,
+        stationarity=best.stationarity,
         winner=[starts[w][0] for w in winner],
         network=point,
     )
@@ -126,56 +139,6 @@ def _starts(
         words = ("", ", backward", ", drawn")[: len(several)]
         starts += [(f"balanced({name}{how})", aligned) for how, aligned in zip(words, several, strict=True)]
     return [*starts, ("origin", None)]
-
-
-def _from_all_starts(
-    network: Network, cost: QuadraticCost, starts: list[Aligned | None], max_steps: int
-) -> list[Nearest]:
-    """What is roughly reached from each."""
-    constraint = minimum_constraint(network, cost)
-    best = torch.full_like(network.theta[:, 0], torch.inf)
-    found = []
-    for aligned in starts:
-        reach = HOPELESS * best
-        reach = reach if aligned is None else torch.where(aligned.other, reach, 0.0)
-        start = network if aligned is None else aligned.start(network)
-        found.append(nearest(network, start, constraint, tol=ROUGH, max_steps=max_steps, reach=reach))
-        best = torch.minimum(best, found[-1].distance)
-    return found
-
-
-def _rivals(found: list[Nearest]) -> list[Tensor]:
-    """The members, for each start, that may be led to the nearest minimum from the rough point it led to."""
-    distances = torch.stack([f.distance for f in found], 1)
-    gain = GAIN * torch.stack([f.stationarity for f in found], 1) ** 2
-    rivals = torch.isfinite(distances) & (distances * (1 - gain) <= distances.amin(1, keepdim=True))
-    for later in range(1, len(found)):  # of starts that have come together, the first is enough
-        for earlier in range(later):
-            apart = (found[later].theta - found[earlier].theta).norm(dim=1)
-            rivals[:, later] &= ~(rivals[:, earlier] & (apart <= TOGETHER * distances[:, later]))
-    return [torch.nonzero(column).flatten() for column in rivals.unbind(1)]
-
-
-def _further(
-    network: Network, cost: QuadraticCost, found: list[Nearest], tol: float, max_steps: int
-) -> tuple[list[int], Nearest]:
-    """The number of the best start and what it leads to, per member, from the rough points that each start led to."""
-    far = torch.full_like(network.theta[:, 0], torch.inf)
-    best = Nearest(network.theta.clone(), far, far.clone(), far.clone(), torch.zeros_like(far, dtype=torch.long))
-    winner = [0] * network.batch
-    for choice, members in enumerate(_rivals(found)):
-        if not len(members):
-            continue
-        part, start = network.select(members), network.with_theta(found[choice].theta[members])
-        reached = nearest(
-            part, start, minimum_constraint(part, cost), tol=tol, max_steps=max_steps, to_beat=best.distance[members]
-        )
-        better = reached.distance < best.distance[members] * (1 - 1e-9)
-        for field in fields(best):
-            getattr(best, field.name)[members[better]] = getattr(reached, field.name)[better]
-        for member in members[better].tolist():
-            winner[member] = choice
-    return winner, best
 
 
 def _rank(matrix: Tensor, resolution: float) -> int:

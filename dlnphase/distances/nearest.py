@@ -127,7 +127,7 @@ def nearest(
         tol: stop at stationarity ≤ tol.
         max_steps: Newton steps at most; what was reached is returned with its stationarity.
         reach: shape (B,); members whose first step onto the set is longer than this are given up.
-        to_beat: shape (B,); members that can no longer come nearer than this are left where they are.
+        to_beat: shape (B,); members that are roughly there and can no longer come nearer than this are left there.
     """
     together = max(1, CACHED // origin.theta.shape[1])
     if origin.theta.device.type == "cpu" and origin.batch > together:
@@ -156,7 +156,8 @@ def nearest(
         stationarity[active] = gradient.norm(dim=1) / size.clamp_min(torch.finfo(size.dtype).tiny)
         open_ = (stationarity[active] > tol) & (steps[active] < max_steps)
         if to_beat is not None:
-            open_ &= distance[active] * (1 - GAIN * stationarity[active] ** 2) <= to_beat[active]
+            near = distance[active] * (1 - GAIN * stationarity[active] ** 2) <= to_beat[active]
+            open_ &= near | (stationarity[active] > ROUGH)  # far from where it leads a search says little of it
         if not bool(open_.all()):
             active = active[open_]
             continue

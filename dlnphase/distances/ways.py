@@ -6,11 +6,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from dlnphase.distances.critical import CriticalMatrix
 from dlnphase.distances.deaths import Death, graded_death, mode_costs, uniform_death
+from dlnphase.distances.lower import least_cost_of_value
 from dlnphase.distances.mixing import mixed_death
 from dlnphase.distances.starts import distinct
 from dlnphase.networks.chain import Network
@@ -87,15 +89,17 @@ def uniform_ways(network: Network, draws: SharedDraws, matrices: Sequence[Critic
     """All directions of each matrix with the same k, for k = 1, …, L−1.
 
     What is killed and what is fitted are different entries of the layers, in bases adapted to what is dead, and the
-    latter are compressions of the layers: the squared distance is at least the sum of what each of the two costs.
+    latter are compressions of the layers: the squared distance is at least the sum of what each of the two costs, for
+    what is fitted as in :mod:`dlnphase.distances.lower` (Horn 1950).
     """
-    norms = torch.stack([torch.linalg.matrix_norm(w, 2) for w in network.weights], 1)
+    norms = torch.stack([torch.linalg.matrix_norm(w, 2) for w in network.weights], 1).cpu().numpy()
+    norms = np.maximum(norms, np.finfo(float).tiny)[:, None]
     ways = []
     for matrix in matrices:
         fitted = torch.zeros_like(network.theta[:, 0])
         if matrix.basis is None:
             kept = torch.linalg.svdvals(matrix.matrix)[: min(matrix.matrix.shape) - matrix.dead]
-            fitted = fitted + sum((growth_bound(norms, float(s)) ** 2 for s in kept), start=fitted)
+            fitted = fitted + torch.as_tensor(least_cost_of_value(kept.cpu().numpy(), norms).sum(1)).to(fitted)
         for split in range(1, network.depth):
             death = uniform_death(draws.network, [matrix] * draws.network.batch, split, rough=True)
             killed = death.squared.clamp_min(0)[draws.rows] * draws.factor**2
@@ -153,13 +157,3 @@ def _mixed_deaths(network: Network, matrix: CriticalMatrix, k: int, firsts: list
     else:
         death = graded_death(many, matrices, (k + 1, k), first)
     return [death.select(slice(i * count, (i + 1) * count)) for i in range(len(firsts))]
-
-
-def growth_bound(norms: Tensor, target: float) -> Tensor:
-    """A lower bound on min ‖x‖ subject to Π_l (n_l + x_l) ≥ target, x ≥ 0, shape (B,).
-
-    By the inequality of the means Π(n_l + x_l) ≤ (mean n + ‖x‖/√L)^L. Its square is convex and grows with
-    ln(target), so for several singular values the squares add up (Horn 1950; as in :mod:`dlnphase.distances.lower`).
-    """
-    depth = norms.shape[1]
-    return (depth**0.5 * (target ** (1 / depth) - norms.mean(1))).clamp_min(0)
