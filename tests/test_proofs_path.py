@@ -17,10 +17,11 @@ from dlnphase.detect.flow import _arrays, _continued
 from dlnphase.proofs import path as prover
 from dlnphase.proofs.balls import exact, flint, middle, precision
 from dlnphase.proofs.checking import NotProved
-from dlnphase.proofs.curvature import eigenvalue_range, float_cost, hessian, parting_rate
+from dlnphase.proofs.curvature import eigenvalue_range, hessian, parting_rate
 from dlnphase.proofs.path import prove_path, start_tube
 from dlnphase.proofs.path_checking import check_end, check_steps, check_time
 from dlnphase.proofs.quadratic import ball_cost
+from dlnphase.proofs.series import FlowSeries
 from dlnphase.proofs.taylor import TaylorStep
 from dlnphase.proofs.theorem import conclude
 from dlnphase.results.proof import ProofDocument, ProvedCost, load_proof
@@ -115,6 +116,14 @@ def test_without_rounding_a_prover_is_caught(monkeypatch):
         check_steps(*crippled(monkeypatch))
 
 
+def test_a_polynomial_that_is_none_of_the_flow_lets_nothing_follow(monkeypatch):
+    """Prover and checker take the same one; it is its defect that is bounded, by each in its own way."""
+    arrays, honest = crippled(monkeypatch, steps=1)
+    monkeypatch.setattr(FlowSeries, "_gradient", lambda self, j, cost: [0 * w for w in self.coefficients[0]])
+    with pytest.raises(NotProved, match="step 0"):
+        check_steps(arrays, honest)
+
+
 def test_without_its_tail_a_prover_is_caught(monkeypatch):
     """A defect of nothing but its low coefficients, on steps where the rest matters."""
     guess = prover._first_guess
@@ -186,12 +195,12 @@ def test_the_hessian_is_that_of_autograd():
         return cost.value(a[None])[0]
 
     theta = torch.tensor(np.concatenate([w.ravel() for w in weights]))
-    matrix, error, _ = hessian(weights, float_cost(ball))
+    matrix, error, _ = hessian(weights, ball)
     assert np.abs(torch.autograd.functional.hessian(loss, theta).numpy() - matrix).max() < 1e-13
     assert 0 < error < 1e-9
     # and over a ball the rate is never exceeded
     rng = np.random.default_rng(4)
-    rate = parting_rate(weights, 0.1, float_cost(ball))
+    rate = parting_rate(weights, 0.1, ball)
     for _ in range(50):
         move = rng.standard_normal(theta.numel())
         there = theta + torch.tensor(0.1 * move / np.linalg.norm(move))
@@ -208,7 +217,7 @@ def test_the_polynomial_has_the_derivatives_of_the_flow():
     a = weights[1] @ weights[0]
     slope = np.concatenate([(weights[1].T @ (a - TARGET)).ravel(), ((a - TARGET) @ weights[0].T).ravel()])
     assert np.allclose(c1, -slope, rtol=1e-13, atol=1e-15)
-    assert np.allclose(2 * c2, -hessian(weights, float_cost(ball))[0] @ c1, rtol=1e-12, atol=1e-14)
+    assert np.allclose(2 * c2, -hessian(weights, ball)[0] @ c1, rtol=1e-12, atol=1e-14)
 
 
 def test_a_proof_is_gone_on_with_where_it_ended():

@@ -25,8 +25,8 @@ from dlnphase.critical.decayed_modes import is_least_with_decay
 from dlnphase.critical.hostcost import HostCost
 from dlnphase.critical.manifold import equal_leading, top_pair
 from dlnphase.critical.matrix import MatrixPoint, is_stable
-from dlnphase.critical.weights import Layers, ParameterPoint, natural_size
-from dlnphase.networks.products import product
+from dlnphase.critical.weights import ParameterPoint, natural_size
+from dlnphase.networks.products import Layers, product
 
 KINDS = ("strict-saddle", "degenerate-saddle", "global-minimum", "local-minimum", "not-critical", "uncertified")
 CRITICAL = 1e-12  # ‖∇𝓛(θ_c)‖ in natural units

@@ -28,11 +28,9 @@ import torch
 from dlnphase.critical.hessian import DENSE, hessian_vector_product, smallest_eigenvalues
 from dlnphase.critical.hostcost import HostCost
 from dlnphase.networks.chain import Network, split
-from dlnphase.networks.products import around_layers, product
+from dlnphase.networks.products import Layers, around_layers, product
 
 TOUCHED = 1e-12  # directions with less than this of the largest layer's norm carry nothing
-
-Layers = list[np.ndarray]
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ import numpy as np
 from dlnphase.critical.hostcost import HostCost
 from dlnphase.critical.manifold import top_pair
 from dlnphase.critical.matrix import ZERO_MODE, MatrixPoint
-from dlnphase.networks.products import around_layers, balanced, product
+from dlnphase.networks.products import Layers, around_layers, balanced, product
 
 MAX_SWEEPS = 200
 CHEAPER = 0.5  # another pair of layers is taken when it costs less than this part of cutting W_L and W_1
@@ -32,8 +32,6 @@ MAX_PRODUCTS = 100  # with a larger kernel that one step towards a goal is worth
 SOLVED = 1e-13  # part of what is missing that such a step may leave; the next one takes it
 RANK_DEFECT = 1e-12  # eigenvalues of a tangent kernel below this, relative to the largest, are directions of no change
 BULK = 0.3  # unused channels larger than this, in units of a learned layer, belong to the critical point
-
-Layers = list[np.ndarray]
 
 
 @dataclass(frozen=True)

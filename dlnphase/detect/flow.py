@@ -12,7 +12,7 @@ from dlnphase.backend import resolve_backend
 from dlnphase.critical import HostCost
 from dlnphase.detect.sources import PathSource
 from dlnphase.errors import InputError
-from dlnphase.networks.products import product
+from dlnphase.networks.products import Layers, product
 from dlnphase.proofs.balls import Undecided
 from dlnphase.proofs.path import Node, Progress, Tube, prove_path, start_tube
 from dlnphase.proofs.quadratic import BallCost
@@ -22,8 +22,6 @@ from dlnphase.results.train import RUN_FILE, load_train
 from dlnphase.setup.build import build_start
 
 PATIENCE = 4.0  # the proof gives up after so many times the length of the path it was given
-
-Layers = list[np.ndarray]
 
 
 @dataclass(frozen=True)

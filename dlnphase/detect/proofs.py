@@ -12,6 +12,7 @@ from dlnphase.critical import HostCost, MatrixPoint
 from dlnphase.detect.flow import prove_flow
 from dlnphase.detect.sources import PathSource
 from dlnphase.errors import InputError
+from dlnphase.networks.products import Layers
 from dlnphase.proofs.balls import Undecided, flint
 from dlnphase.proofs.checking import NotProved, check_minimum, check_saddle
 from dlnphase.proofs.minimum import prove_minimum
@@ -21,8 +22,6 @@ from dlnphase.proofs.quadratic import ball_cost
 from dlnphase.proofs.saddle import SaddleProof, prove_saddle
 from dlnphase.results.proof import ProofDocument, ProofInfo, ProvedCost, ProvedPath, VisitProof, checksums
 from dlnphase.results.provenance import Provenance
-
-Layers = list[np.ndarray]
 
 
 class Prover:

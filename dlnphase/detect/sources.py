@@ -27,10 +27,11 @@ from dlnphase.costs.tasks import Task
 from dlnphase.detect.checkpoints import checkpoint_files, read_checkpoints
 from dlnphase.detect.sparse import far_apart, followed, least_between
 from dlnphase.detect.speed import followed_speed, speed_factor
-from dlnphase.detect.trace import Layers, MemberTrace, increasing
+from dlnphase.detect.trace import MemberTrace, increasing
 from dlnphase.errors import InputError
 from dlnphase.findings import counted
 from dlnphase.networks.chain import Network
+from dlnphase.networks.products import Layers
 from dlnphase.results import settle
 from dlnphase.results.detect import PathInfo
 from dlnphase.results.files import in_range, read_npz

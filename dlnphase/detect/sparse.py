@@ -14,9 +14,10 @@ import numpy as np
 
 from dlnphase.costs.interface import ConvexCost
 from dlnphase.detect.speed import ARRIVED, typical_speed
-from dlnphase.detect.trace import Layers, MemberTrace
+from dlnphase.detect.trace import MemberTrace
 from dlnphase.dynamics import gradient_flow
 from dlnphase.networks.chain import Network
+from dlnphase.networks.products import Layers
 
 ROUND_OFF = 1e-12  # falls of the cost below this share of it are not told from round-off
 JUMP = 0.5  # records between which ln ‖∇𝓛‖ changes by more, or has to rise by more, may hide a burst
@@ -54,7 +55,12 @@ def far_apart(trace: MemberTrace) -> np.ndarray:
 
 
 def followed(
-    trace: MemberTrace, cost: ConvexCost, which: np.ndarray, *, rtol: float, speed: float | None = None,
+    trace: MemberTrace,
+    cost: ConvexCost,
+    which: np.ndarray,
+    *,
+    rtol: float,
+    speed: float | None = None,
     decay: float = 0.0,
 ) -> tuple[MemberTrace, int, int]:
     """The path with the flow from a record to the next filled in.

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from dlnphase.costs.interface import ConvexCost
-from dlnphase.detect.trace import Layers, MemberTrace
+from dlnphase.detect.trace import MemberTrace
 from dlnphase.dynamics import Record, gradient_flow
 from dlnphase.networks.chain import Network
+from dlnphase.networks.products import Layers
 from dlnphase.results.detect import SAME_SPEED
 
 LITTLE = 1.2  # factor by which ‖∇𝓛‖ may change between two records that are looked at

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from dlnphase.errors import InputError
+from dlnphase.networks.products import Layers
 from dlnphase.results.detect import PathInfo
-
-Layers = list[np.ndarray]
 
 
 def increasing(time: np.ndarray, where: str) -> np.ndarray:

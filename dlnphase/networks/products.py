@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 Array = Any  # numpy.ndarray, torch.Tensor, or whatever else knows @
+Layers = list[np.ndarray]  # W_1, …, W_L on the host, each (n_l, n_{l−1})
 
 
 def product(layers: Iterable[Array]) -> Array:

@@ -12,17 +12,17 @@ Open
 - `balls.py` for matrices of balls, `quadratic.py` for a cost as exact numbers;
 - `chart.py`, `saddle.py`, `minimum.py` for one critical point: that it exists, its cost, that it is or is no
   minimum;
-- `taylor.py`, `curvature.py`, `path.py` for a flow enclosed step by step; `theorem.py` for what follows from
-  it;
+- `series.py`, `taylor.py`, `curvature.py`, `path.py` for a flow enclosed step by step; `theorem.py` for what follows
+  from it;
 - `checking.py`, `path_checking.py` for the checker.
 
 Keep
 
 - Ends are rounded outward, always: a lower end down, an upper end up. A comparison that is undecided is no
   success.
-- The checker shares nothing with the provers but the formulas: of this room it imports `balls.py` alone, for
-  python-flint and the precision (tests/test_house.py). It reads the file and derives every claim again, at a
-  higher precision.
+- The checker shares nothing with the provers but the formulas: of this room it imports `balls.py`, for python-flint
+  and the precision, and `series.py`, which proves nothing (tests/test_house.py). It reads the file and derives every
+  claim again, at a higher precision.
 - A proof that was tampered with is refused, and crippled provers are caught (tests/test_proofs.py,
   tests/test_proofs_path.py).
 - python-flint is imported when it is used: everything else runs without it.

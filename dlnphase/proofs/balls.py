@@ -19,6 +19,7 @@ PRECISION = 128  # bits of a midpoint; a proof that fails at this precision is t
 
 Ball = Any  # flint.arb
 Balls = Any  # flint.arb_mat
+Interval = tuple[float, float]  # lower and upper end
 
 
 class Undecided(Exception):
@@ -83,7 +84,7 @@ def lower(ball: Ball) -> float:
     return value if end >= value else math.nextafter(value, -math.inf)
 
 
-def interval(ball: Ball) -> tuple[float, float]:
+def interval(ball: Ball) -> Interval:
     """A closed interval of floats that contains the ball."""
     return lower(ball), upper(ball)
 
@@ -135,6 +136,11 @@ def root(ball: Ball) -> Ball:
 def norm(matrix: Balls) -> Ball:
     """Frobenius norm."""
     return root(norm_square(matrix))
+
+
+def norm_of(layers: list[Balls]) -> Ball:
+    """‖θ‖ of weights."""
+    return root(sum((norm_square(w) for w in layers), flint().arb(0)))
 
 
 def eigenvalue_bounds(symmetric: Balls) -> tuple[Ball, Ball]:

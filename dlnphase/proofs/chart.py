@@ -85,13 +85,13 @@ def prove_critical(a: np.ndarray, rank: int, cost: BallCost) -> Chart:
         if not np.abs(step).max(initial=0.0) <= 0.1 * np.abs(z).max():
             raise Undecided("no critical matrix of this rank is near")
         z = z - step
-    f, _ = _system(*_unpack(exact(z[:, None]), x.shape, y.shape), rows, cost)
-    radius = _krawczyk(z, exact(preconditioner), f, (x.shape, y.shape), rows, cost)
-    split = x.size
-    chart = Chart(
-        rows, z[:split].reshape(x.shape), z[split:].reshape(y.shape),
-        radius[:split].reshape(x.shape), radius[split:].reshape(y.shape),
-    )  # fmt: skip
+    shapes = (x.shape, y.shape)
+    f, _ = _system(*_unpack(exact(z[:, None]), *shapes), rows, cost)
+    radius = _krawczyk(z, exact(preconditioner), f, shapes, rows, cost)
+    middles, widths = (
+        [part.reshape(m.shape) for part, m in zip(np.split(v, [x.size]), (x, y), strict=True)] for v in (z, radius)
+    )
+    chart = Chart(rows, *middles, *widths)
     _check_rank(chart)
     return chart
 

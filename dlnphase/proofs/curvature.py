@@ -8,44 +8,17 @@ inner size n, in any order of summation, is within γ_n = n·u/(1 − n·u) of |
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
-from dlnphase.networks.products import around_layers
-from dlnphase.proofs.balls import Undecided, precision, upper
+from dlnphase.networks.products import Layers, around_layers
+from dlnphase.proofs.balls import Undecided, flint, upper
+from dlnphase.proofs.minimum import first_bound, second_bound
 from dlnphase.proofs.quadratic import BallCost
 
 UNIT = 2.0**-53
 UP = 1 + 2.0**-40  # covers the rounding of a few dozen operations on numbers of one sign
-
-Layers = list[np.ndarray]
-
-
-@dataclass(frozen=True)
-class FloatCost:
-    """The cost in float64, with what rounding needs.
-
-    Attributes:
-        factor: F as a matrix, (m, d_out·d_in).
-        minimizer: Â.
-        size: an upper bound of ‖H‖_op.
-        majorant: an upper bound of ‖F‖_F², by which rounding of H is measured.
-    """
-
-    factor: np.ndarray
-    minimizer: np.ndarray
-    size: float
-    majorant: float
-
-
-def float_cost(cost: BallCost) -> FloatCost:
-    """The same cost in floats."""
-    factor = cost.matrix()
-    with precision(64):
-        norm = upper(cost.norm())
-    return FloatCost(factor, cost.minimizer, norm * norm * UP, float(np.sum(factor**2)) * UP)
 
 
 def eigenvalue_range(symmetric: np.ndarray, error: float) -> tuple[float, float]:
@@ -79,13 +52,13 @@ def layer_norms(layers: Layers) -> list[float]:
     return out
 
 
-def hessian(layers: Layers, cost: FloatCost) -> tuple[np.ndarray, float, float]:
+def hessian(layers: Layers, cost: BallCost) -> tuple[np.ndarray, float, float]:
     """(∇²𝓛 in floats, a bound of its rounding error in Frobenius norm, an upper bound of ‖∇C‖_F) at float weights."""
     depth = len(layers)
     below, above = around_layers(layers)
     a = layers[-1] @ below[-1]
-    g = (cost.factor.T @ (cost.factor @ (a - cost.minimizer).ravel())).reshape(a.shape)
-    fj = cost.factor @ np.hstack([np.kron(s, p.T) for s, p in zip(above, below, strict=True)])
+    g = (cost.matrix.T @ (cost.matrix @ (a - cost.minimizer).ravel())).reshape(a.shape)
+    fj = cost.matrix @ np.hstack([np.kron(s, p.T) for s, p in zip(above, below, strict=True)])
     out = fj.T @ fj
     starts = np.cumsum([0, *(w.size for w in layers)])
     for lower_layer in range(depth):
@@ -102,7 +75,7 @@ def hessian(layers: Layers, cost: FloatCost) -> tuple[np.ndarray, float, float]:
     return out, error, float(np.linalg.norm(g)) * UP + slope
 
 
-def _rounding(layers: Layers, cost: FloatCost) -> tuple[float, float]:
+def _rounding(layers: Layers, cost: BallCost) -> tuple[float, float]:
     """Bounds of the rounding errors of the Hessian and of ∇C, from Frobenius norms."""
     dims = [layers[0].shape[1], *(w.shape[0] for w in layers)]
     unit = [math.sqrt(n) for n in dims]
@@ -122,7 +95,7 @@ def _rounding(layers: Layers, cost: FloatCost) -> tuple[float, float]:
     return gamma * total * UP + 1e-280, gamma * slope * UP + 1e-280
 
 
-def parting_rate(layers: Layers, reach: float, cost: FloatCost) -> float:
+def parting_rate(layers: Layers, reach: float, cost: BallCost) -> float:
     """An upper bound of −λ_min(∇²𝓛) over the ball of radius ``reach`` around float weights.
 
     By K₃ = sup‖D³𝓛‖ ≤ 3‖H‖a_2a_1 + ‖G‖a_3 with c_l = ‖W_l‖ + reach: a_1² = Σ_lΠ_{j≠l}c_j², a_2 the largest row sum of
@@ -130,18 +103,13 @@ def parting_rate(layers: Layers, reach: float, cost: FloatCost) -> float:
     """
     matrix, error, slope = hessian(layers, cost)
     least, _ = eigenvalue_range(matrix, error)
-    rate = -least + third_bound(layer_norms(layers), reach, slope, cost.size) * reach * UP
+    rate = -least + third_bound(layer_norms(layers), reach, slope, cost.square_size) * reach * UP
     return rate + abs(rate) * 2 * UNIT
 
 
 def third_bound(norms: list[float], reach: float, slope: float, size: float) -> float:
     """K₃ within ``reach``, from ‖W_l‖, ‖∇C‖ at the centre and ‖H‖."""
-    c = [(n + reach) * UP for n in norms]
-    depth = len(c)
-    first = math.sqrt(sum(math.prod(c[:l] + c[l + 1 :]) ** 2 for l in range(depth)))
-    second = max(
-        sum(math.prod(x for l, x in enumerate(c) if l not in (i, j)) for j in range(depth) if j != i)
-        for i in range(depth)
-    )
-    third = depth * (depth - 1) * (depth - 2) * depth**-1.5 * max(c) ** (depth - 3) if depth > 2 else 0.0
+    first, second = (upper(bound([flint().arb(n) for n in norms], reach)) for bound in (first_bound, second_bound))
+    depth, most = len(norms), (max(norms) + reach) * UP
+    third = depth * (depth - 1) * (depth - 2) * depth**-1.5 * most ** (depth - 3) if depth > 2 else 0.0
     return (3 * size * first * second + (slope + size * first * reach) * third) * UP

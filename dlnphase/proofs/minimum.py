@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dlnphase.networks.products import around_layers
+from dlnphase.networks.products import Layers, around_layers
 from dlnphase.proofs.balls import (
     PRECISION,
     Ball,
@@ -28,18 +28,15 @@ from dlnphase.proofs.balls import (
     identity,
     middle,
     norm,
-    norm_square,
+    norm_of,
     operator_norm,
     precision,
-    root,
     upper,
 )
 from dlnphase.proofs.quadratic import BallCost
 
 MAX_NEWTON = 60
 SLACK = 1 + 2.0**-17  # distances are written a little larger, so that another way of computing them stays below
-
-Layers = list[np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -66,8 +63,8 @@ def prove_minimum(weights: Sequence[np.ndarray], cost: BallCost) -> MinimumProof
     layers = [np.asarray(w, dtype=float) for w in weights]
     with precision(PRECISION):
         near = _gauss_newton(layers, cost)
-        moved = sum((norm_square(exact(a) - exact(b)) for a, b in zip(layers, near, strict=True)), flint().arb(0))
-        return MinimumProof(layers, near, upper(root(moved) + minimum_within(near, cost)))
+        moved = norm_of([exact(a) - exact(b) for a, b in zip(layers, near, strict=True)])
+        return MinimumProof(layers, near, upper(moved + minimum_within(near, cost)))
 
 
 def minimum_within(near: Layers, cost: BallCost) -> Ball:
@@ -77,17 +74,18 @@ def minimum_within(near: Layers, cost: BallCost) -> Ball:
         Undecided: when the test fails.
     """
     arb = flint().arb
-    state = LinearPart([exact(w) for w in near], cost)
+    layers = [exact(w) for w in near]
+    residual, kernel = linear_part(layers, cost)
     try:
-        q = exact(np.linalg.inv(middle(state.kernel)))
+        q = exact(np.linalg.inv(middle(kernel)))
     except (np.linalg.LinAlgError, ValueError):
         raise Undecided("the constraint is singular: not every fit of the data is near in weight space") from None
-    first = operator_norm(identity(q.nrows()) - state.kernel * q)
-    size = operator_norm(q.transpose() * state.kernel * q).sqrt()
-    eta = norm(state.residual).upper()
+    first = operator_norm(identity(q.nrows()) - kernel * q)
+    size = operator_norm(q.transpose() * kernel * q).sqrt()
+    eta = norm(residual).upper()
     rho = 2 * eta + arb(2) ** -60
     reach = (size * rho).upper()
-    quotient = first + cost.norm() * second_bound(state.layer_norms(), reach) * size * size * rho
+    quotient = first + cost.norm() * second_bound(_norms(layers), reach) * size * size * rho
     if not (quotient < 1 and eta <= (1 - quotient) * rho):
         raise Undecided("no global minimum is certain near: the residual is too large for the curvature of the network")
     return reach
@@ -112,12 +110,13 @@ def prove_end(weights: Sequence[np.ndarray], radius: Ball, cost: BallCost) -> En
     Raises:
         Undecided: when it is not near enough yet.
     """
-    state = LinearPart([exact(np.asarray(w, dtype=float)) for w in weights], cost)
-    least = eigenvalue_bounds(state.kernel)[0]
+    layers = [exact(np.asarray(w, dtype=float)) for w in weights]
+    residual, kernel = linear_part(layers, cost)
+    least = eigenvalue_bounds(kernel)[0]
     if not least > 0:
         raise Undecided("the constraint is singular: not every fit of the data is near in weight space")
-    sigma, norms, f = least.sqrt().lower(), state.layer_norms(), cost.norm()
-    start = (norm(state.residual) + f * first_bound(norms, radius) * radius).upper()
+    sigma, norms, f = least.sqrt().lower(), _norms(layers), cost.norm()
+    start = (norm(residual) + f * first_bound(norms, radius) * radius).upper()
     rho = (2 * start / sigma).upper()
     ball = (rho + radius).upper()
     kappa = (sigma - f * second_bound(norms, ball) * ball).lower()
@@ -126,35 +125,27 @@ def prove_end(weights: Sequence[np.ndarray], radius: Ball, cost: BallCost) -> En
     return EndProof(upper((start / kappa + radius) * SLACK), upper(start * start / 2))
 
 
-class LinearPart:
-    """r(θ) and K = F J Jᵀ Fᵀ at weights in balls.
-
-    Args:
-        layers: W_1, …, W_L.
-        cost: in balls.
-    """
-
-    def __init__(self, layers: list[Balls], cost: BallCost) -> None:
-        self.layers = layers
-        below, above = [identity(layers[0].ncols())], [identity(layers[-1].nrows())]
-        for w in layers[:-1]:
-            below.append(w * below[-1])
-        for w in reversed(layers[1:]):
-            above.append(above[-1] * w)
-        self.residual = cost.residual(layers[-1] * below[-1])
-        total = None
-        for s, p in zip(reversed(above), below, strict=True):
-            term = _kronecker(s * s.transpose(), p.transpose() * p)
-            total = term if total is None else total + term
-        half = cost.measure(total)
-        self.kernel = cost.measure(half.transpose())
-
-    def layer_norms(self) -> list[Ball]:
-        """Upper bounds of ‖W_l‖_op."""
-        return [norm(w).upper() for w in self.layers]
+def linear_part(layers: list[Balls], cost: BallCost) -> tuple[Balls, Balls]:
+    """r(θ) as one column, and K = F J Jᵀ Fᵀ, at weights in balls."""
+    below, above = [identity(layers[0].ncols())], [identity(layers[-1].nrows())]
+    for w in layers[:-1]:
+        below.append(w * below[-1])
+    for w in reversed(layers[1:]):
+        above.append(above[-1] * w)
+    total = None
+    for s, p in zip(reversed(above), below, strict=True):
+        term = _kronecker(s * s.transpose(), p.transpose() * p)
+        total = term if total is None else total + term
+    half = cost.measure(total)
+    return cost.residual(layers[-1] * below[-1]), cost.measure(half.transpose())
 
 
-def first_bound(norms: list[Ball], reach: Ball) -> Ball:
+def _norms(layers: list[Balls]) -> list[Ball]:
+    """Upper bounds of ‖W_l‖_op."""
+    return [norm(w).upper() for w in layers]
+
+
+def first_bound(norms: list[Ball], reach: Ball | float) -> Ball:
     """An upper bound of ‖J‖ within ``reach``: √Σ_l Π_{j≠l} c_j², c_j = ‖W_j‖ + reach."""
     c = [n + reach for n in norms]
     square = flint().arb(0)
@@ -163,7 +154,7 @@ def first_bound(norms: list[Ball], reach: Ball) -> Ball:
     return square.sqrt().upper()
 
 
-def second_bound(norms: list[Ball], reach: Ball) -> Ball:
+def second_bound(norms: list[Ball], reach: Ball | float) -> Ball:
     """An upper bound of ‖D²A‖ within ``reach``: the largest row sum of c_ij = Π_{l≠i,j} c_l, i ≠ j."""
     c = [n + reach for n in norms]
     rows = [sum((_product(c, (i, j)) for j in range(len(c)) if j != i), flint().arb(0)) for i in range(len(c))]
@@ -192,20 +183,13 @@ def _gauss_newton(layers: Layers, cost: BallCost) -> Layers:
     current = layers
     for _ in range(MAX_NEWTON):
         with precision(64):
-            state = LinearPart([exact(w) for w in current], cost)
-            r, kernel = middle(state.residual).ravel(), middle(state.kernel)
+            r, kernel = (middle(part) for part in linear_part([exact(w) for w in current], cost))
             size = float(np.linalg.norm(r))
             if not size < 0.9 * least:
                 break
             best, least = current, size
-            multiplier = np.linalg.lstsq(kernel, r, rcond=1e-15)[0]
+            multiplier = np.linalg.lstsq(kernel, r.ravel(), rcond=1e-15)[0]
             back = cost.adjoint(multiplier)
         below, above = around_layers(current)
         current = [w - s.T @ back @ p.T for w, s, p in zip(current, above, below, strict=True)]
     return best
-
-
-__all__ = [
-    "EndProof", "LinearPart", "MinimumProof", "first_bound", "minimum_within", "prove_end", "prove_minimum",
-    "second_bound",
-]  # fmt: skip

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from dlnphase.networks.products import product
-from dlnphase.proofs.balls import Ball, Balls, Undecided, exact, flint, norm_square, precision, root, upper
-from dlnphase.proofs.curvature import FloatCost, Layers, float_cost, parting_rate, third_bound
+from dlnphase.networks.products import Layers, product
+from dlnphase.proofs.balls import Ball, Balls, Undecided, exact, flint, middle, norm_of, precision, upper
+from dlnphase.proofs.curvature import parting_rate, third_bound
 from dlnphase.proofs.minimum import EndProof, prove_end
 from dlnphase.proofs.quadratic import BallCost
 from dlnphase.proofs.taylor import TaylorStep
@@ -104,14 +104,13 @@ def prove_path(
         Undecided: when more limbs than allowed are needed.
     """
     tube = tube or start_tube(weights)
-    floats = float_cost(cost)
 
     def told(step: Progress) -> None:
         if on_step is not None:
             on_step(replace(step, length=length))
 
     while True:
-        end, again = _follow(tube, cost, floats, max_time, max_steps, told, should_stop)
+        end, again = _follow(tube, cost, max_time, max_steps, told, should_stop)
         if not again:
             return tube, end
         if tube.limbs >= MOST_LIMBS:
@@ -120,7 +119,7 @@ def prove_path(
 
 
 def _follow(
-    tube: Tube, cost: BallCost, floats: FloatCost, max_time: float, max_steps: int,
+    tube: Tube, cost: BallCost, max_time: float, max_steps: int,
     on_step: Callable[[Progress], None], should_stop: Callable[[], bool] | None,
 ) -> tuple[EndProof | None, bool]:  # fmt: skip
     """(the end if it is proved, whether more limbs are needed)."""
@@ -130,13 +129,13 @@ def _follow(
             node = float_layers(tube.nodes[-1])
             if len(tube.steps) % TRY_END == 0 and tube.steps:
                 try:
-                    return prove_end(node, flint().arb(about(tube)), cost), False
+                    return prove_end(node, flint().arb(about(tube.nodes[-1], tube.radii[-1])), cost), False
                 except Undecided:
                     pass
             if now >= max_time or len(tube.steps) >= max_steps:
                 return None, False
             try:
-                h = _advance(tube, cost, floats)
+                h = _advance(tube, cost)
             except Undecided:
                 return None, True
             now += h
@@ -148,13 +147,12 @@ def _follow(
                 return None, False
 
 
-def about(tube: Tube) -> float:
-    """R of the last node, about its leading floats."""
-    rest = sum(float(np.sum(np.abs(w[1:]))) for w in tube.nodes[-1])
-    return (tube.radii[-1] + rest) * (1 + 2.0**-40)
+def about(node: Node, radius: float) -> float:
+    """R of a node, about its leading floats."""
+    return (radius + sum(float(np.sum(np.abs(w[1:]))) for w in node)) * (1 + 2.0**-40)
 
 
-def _advance(tube: Tube, cost: BallCost, floats: FloatCost) -> float:
+def _advance(tube: Tube, cost: BallCost) -> float:
     """One step; returns h.
 
     Raises:
@@ -165,9 +163,9 @@ def _advance(tube: Tube, cost: BallCost, floats: FloatCost) -> float:
     start, radius = float_layers(tube.nodes[-1]), tube.radii[-1]
     a = product(start)
     tube.slope[len(tube.nodes) - 1 :] = [float(step.norms[1])]
-    residual = floats.factor @ (a - floats.minimizer).ravel()
+    residual = cost.matrix @ (a - cost.minimizer).ravel()
     tube.excess[len(tube.nodes) - 1 :] = [0.5 * float(residual @ residual)]
-    h = _first_guess(step, start, residual, floats, bits)
+    h = _first_guess(step, start, residual, cost, bits)
     unit = 2.0**-bits * float(step.norms[0])
     for _ in range(60):
         defect = step.defect(h)
@@ -179,23 +177,23 @@ def _advance(tube: Tube, cost: BallCost, floats: FloatCost) -> float:
     ends = step.at(h)
     node = [_limbs(m, tube.limbs) for m in ends]
     jump = norm_of([m - node_balls(w) for m, w in zip(ends, node, strict=True)])
-    following = next_radius(step, start, radius, defect, h, floats)
+    following = next_radius(step, radius, defect, h, cost)
     tube.steps.append(h)
     tube.nodes.append(node)
     tube.radii.append(upper((following + jump) * flint().arb(SLACK)))
     return h
 
 
-def next_radius(step: TaylorStep, start: Layers, radius: float, defect: float, h: float, floats: FloatCost) -> Ball:
+def next_radius(step: TaylorStep, radius: float, defect: float, h: float, cost: BallCost) -> Ball:
     """e^(μh)R + d·(e^(μh) − 1)/μ with μ over a tube that is wide enough for it."""
     arb = flint().arb
-    centre = [np.sum([np.asarray(_floats(c)) * (h / 2) ** j for j, c in enumerate(layer)], 0)
-              for layer in zip(*step.coefficients, strict=True)]  # fmt: skip
+    layers = zip(*step.coefficients, strict=True)
+    centre = [np.sum([middle(c) * (h / 2) ** j for j, c in enumerate(layer)], 0) for layer in layers]
     off = norm_of([m - exact(c) for m, c in zip(step.at(h / 2), centre, strict=True)])
     moved = upper(arb(step.movement(h)) + off)
     width = 2 * radius + 2 * defect * h + 1e-280
     for _ in range(4):
-        mu = arb(parting_rate(centre, (moved + width) * (1 + 2.0**-50), floats))
+        mu = arb(parting_rate(centre, (moved + width) * (1 + 2.0**-50), cost))
         growth = (mu * h).exp()
         gain = (mu * h).expm1() / mu if not mu.contains(0) else arb(h) * growth.max(arb(1))
         inside = growth.max(arb(1)) * (arb(radius) + arb(defect) * h)
@@ -205,12 +203,12 @@ def next_radius(step: TaylorStep, start: Layers, radius: float, defect: float, h
     raise Undecided("precision: the tube does not close")
 
 
-def _first_guess(step: TaylorStep, start: Layers, residual: np.ndarray, floats: FloatCost, bits: int) -> float:
+def _first_guess(step: TaylorStep, start: Layers, residual: np.ndarray, cost: BallCost, bits: int) -> float:
     """A step at which the last coefficients are as small as the rounding, and the tube moves little."""
     p, goal = step.order, 2.0 ** -(bits + 4) * float(step.norms[0])
     h = min((goal / step.norms[p]) ** (1 / p), (goal / step.norms[p - 1]) ** (1 / (p - 1)))
     norms = [float(np.linalg.norm(w, 2)) for w in start]
-    third = third_bound(norms, 0.0, float(np.linalg.norm(floats.factor.T @ residual)), floats.size)
+    third = third_bound(norms, 0.0, float(np.linalg.norm(cost.matrix.T @ residual)), cost.square_size)
     return float(min(h, math.sqrt(2 * GROWTH / (third * float(step.norms[1]) + 1e-300))))
 
 
@@ -226,7 +224,7 @@ def _limbs(matrix: Balls, count: int) -> np.ndarray:
     """The midpoints as sums of floats, (count, n, m)."""
     rest, out = matrix.mid(), []
     for _ in range(count):
-        limb = _floats(rest)
+        limb = middle(rest)
         out.append(limb)
         rest = (rest - exact(limb)).mid()
     return np.array(out)
@@ -235,12 +233,3 @@ def _limbs(matrix: Balls, count: int) -> np.ndarray:
 def float_layers(node: Node) -> Layers:
     """The leading floats of a node."""
     return [w[0] for w in node]
-
-
-def _floats(matrix: Balls) -> np.ndarray:
-    return np.array([float(x.mid()) for x in matrix.entries()]).reshape(matrix.nrows(), matrix.ncols())
-
-
-def norm_of(layers: list[Balls]) -> Ball:
-    """‖θ‖ of weights in balls."""
-    return root(sum((norm_square(m) for m in layers), flint().arb(0)))

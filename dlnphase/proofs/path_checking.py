@@ -1,7 +1,8 @@
 """The checker of enclosed paths: every step derived again from the nodes in the file, each by itself.
 
-Own defect (polynomials of full degree, no norms of tails), own Hessian (column by
-column, in balls) with Gershgorin's circles; twice the bits of the prover.
+Own defect (polynomials of full degree, no norms of tails), own Hessian (column by column, in balls) with Gershgorin's
+circles; twice the bits of the prover. The polynomial whose defect is bounded proves nothing, whatever it is: it is
+made like the prover's, at these bits.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from dlnphase.proofs.checking import (
     _row_sum,
     _square,
 )
+from dlnphase.proofs.series import FlowSeries
 
 TIGHT = 1 + 1e-9  # above the largest eigenvalue, where the prover's bound is to be met
 
@@ -63,7 +65,6 @@ class PathFile:
             out.append(total)
             at += n * m
         return out
-
 
     def told(self) -> tuple[int, int, float]:
         """Steps, bits of a node, radius at the end."""
@@ -186,10 +187,8 @@ class _Flow:
     """A polynomial near the flow, entry by entry in arb_poly; its coefficients are exact."""
 
     def __init__(self, start: list[Any], form: _Quadratic, order: int) -> None:
-        poly = flint().arb_poly
-        self.form = form
-        self.theta = []
-        for terms in _suggested(start, form, order):
+        poly, self.form, self.theta = flint().arb_poly, form, []
+        for terms in zip(*FlowSeries(start, form, order).coefficients, strict=True):  # of one layer
             tables = [m.table() for m in terms]
             rows, columns = range(terms[0].nrows()), range(terms[0].ncols())
             self.theta.append([[poly([t[i][j] for t in tables]) for j in columns] for i in rows])
@@ -335,36 +334,6 @@ def _times(a: Any, b: Any) -> Any:
 
 def _flip(a: Any) -> Any:
     return [list(row) for row in zip(*a, strict=True)]
-
-
-def _suggested(start: list[Any], form: _Quadratic, order: int) -> list[list[Any]]:
-    """Coefficients [l][k] of a polynomial near the flow; whatever they are, the defect is what is checked."""
-    depth = len(start)
-    w = [[m] for m in start]
-    below: list[list[Any]] = [[] for _ in range(depth)]  # W_l ⋯ W_1
-    above: list[list[Any]] = [[] for _ in range(depth)]  # W_L ⋯ W_l
-    turned: list[Any] = []  # Gᵀ
-    inner: list[list[Any]] = [[] for _ in range(depth)]  # Gᵀ W_L ⋯ W_{l+1}
-    for k in range(order):
-        for l in range(depth):
-            below[l].append(w[0][k] if l == 0 else _convolved(w[l], below[l - 1], k))
-        for l in range(depth - 1, 0, -1):
-            above[l].append(w[l][k] if l == depth - 1 else _convolved(above[l + 1], w[l], k))
-        g = form.gradient(below[-1][0]) if k == 0 else form.apply(below[-1][k])
-        turned.append(g.transpose())
-        for l in range(depth):
-            # (∂𝓛/∂W_l)ᵀ = W_{l−1} ⋯ W_1 Gᵀ W_L ⋯ W_{l+1}
-            inner[l].append(turned[k] if l == depth - 1 else _convolved(turned, above[l + 1], k))
-            change = inner[l][k] if l == 0 else _convolved(below[l - 1], inner[l], k)
-            w[l].append((change.transpose() / -(k + 1)).mid())
-    return w
-
-
-def _convolved(a: list[Any], b: list[Any], k: int) -> Any:
-    total = a[k] * b[0]
-    for i in range(k):
-        total += a[i] * b[k - i]
-    return total
 
 
 def _theta(layers: list[Any]) -> Any:

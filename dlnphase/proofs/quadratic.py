@@ -37,9 +37,19 @@ class BallCost(ABC):
         self.balls, self._centre = exact(factor), exact(minimizer)
         self.shape = (minimizer.shape[0], minimizer.shape[1])
 
-    @abstractmethod
+    @cached_property
     def matrix(self) -> np.ndarray:
         """F in floats, (m, d_out·d_in), entries of matrices row by row."""
+        return self._matrix()
+
+    @cached_property
+    def majorant(self) -> float:
+        """An upper bound of ‖F‖_F², by which rounding of float Hessians is measured."""
+        return float(np.sum(self.matrix**2)) * (1 + 2.0**-40)
+
+    @abstractmethod
+    def _matrix(self) -> np.ndarray:
+        pass
 
     @abstractmethod
     def adjoint(self, y: np.ndarray) -> np.ndarray:
@@ -86,8 +96,7 @@ class EntryBalls(BallCost):
         super().__init__(factor, minimizer, minimum, difference)
         self._plain, self._entries = bool((factor == 1).all()), factor.ravel().tolist()
 
-    def matrix(self) -> np.ndarray:
-        """diag(√M)."""
+    def _matrix(self) -> np.ndarray:
         return np.diag(np.sqrt(self.factor.ravel()))
 
     def adjoint(self, y: np.ndarray) -> np.ndarray:
@@ -118,8 +127,7 @@ class InputBalls(BallCost):
 
     word = "right"
 
-    def matrix(self) -> np.ndarray:
-        """1 ⊗ Rᵀ."""
+    def _matrix(self) -> np.ndarray:
         return np.kron(np.eye(self.shape[0]), self.factor.T)
 
     def adjoint(self, y: np.ndarray) -> np.ndarray:
@@ -143,8 +151,7 @@ class DenseBalls(BallCost):
 
     word = "dense"
 
-    def matrix(self) -> np.ndarray:
-        """F itself."""
+    def _matrix(self) -> np.ndarray:
         return self.factor
 
     def adjoint(self, y: np.ndarray) -> np.ndarray:

@@ -19,26 +19,24 @@ from dataclasses import dataclass
 import numpy as np
 
 from dlnphase.critical import HostCost, MatrixPoint, minimal_point
+from dlnphase.networks.products import Layers
 from dlnphase.proofs.balls import (
     PRECISION,
     Ball,
     Balls,
+    Interval,
     Undecided,
     exact,
     flint,
     interval,
     norm,
-    norm_square,
+    norm_of,
     operator_norm,
     precision,
-    root,
     upper,
 )
 from dlnphase.proofs.chart import Chart, prove_critical
 from dlnphase.proofs.quadratic import BallCost
-
-Layers = list[np.ndarray]
-Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -124,10 +122,8 @@ def distance_to(weights: Layers, frames: Layers, chart: Chart) -> Ball:
     Raises:
         Undecided: when a frame is not certain to have rank k.
     """
-    square = flint().arb(0)
-    for built, w in zip(critical_weights(weights, frames, chart), weights, strict=True):
-        square += norm_square(built - exact(w))
-    return root(square)
+    there = critical_weights(weights, frames, chart)
+    return norm_of([built - exact(w) for built, w in zip(there, weights, strict=True)])
 
 
 def critical_weights(weights: Layers, frames: Layers, chart: Chart) -> list[Balls]:

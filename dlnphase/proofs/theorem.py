@@ -77,9 +77,8 @@ def conclude(
 
 def _distance(from_node: float, tube: Tube, node: int) -> float:
     """‖θ(t_i) − θ_c‖: from the leading floats of the node, and from the path to them."""
-    part = Tube(tube.limbs, [tube.nodes[node]], [], [tube.radii[node]])
     with precision(PRECISION):
-        return upper(flint().arb(from_node) + flint().arb(about(part)))
+        return upper(flint().arb(from_node) + flint().arb(about(tube.nodes[node], tube.radii[node])))
 
 
 def _visited(tube: Tube, times: Sequence[tuple[float, float]], min_prominence: float) -> list[int]:
