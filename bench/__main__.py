@@ -73,12 +73,14 @@ def against_sgd(cost: QuadraticCost, backend: Backend, widths: list[int], measur
         gap = float((sgd.matrix - flow.matrix).norm() / flow.matrix.norm())
         taken = "measured" if sgd.measured else f"extrapolated: time a step over {PROBE} steps × steps counted"
         seconds = flow.seconds
-        rows.append((
-            f"autograd SGD / flow, w = {width}",
-            f"{sgd.seconds / seconds:.3g}",
-            f"SGD {sgd.seconds:.3g} s, {sgd.steps} steps ({taken}); flow {seconds:.3g} s, {flow.steps} steps, "
-            f"{how.kind} {'×'.join(map(str, how.hidden))}; matrices reached differ by {gap:.0e}",
-        ))  # fmt: skip
+        rows.append(
+            (
+                f"autograd SGD / flow, w = {width}",
+                f"{sgd.seconds / seconds:.3g}",
+                f"SGD {sgd.seconds:.3g} s, {sgd.steps} steps ({taken}); flow {seconds:.3g} s, {flow.steps} steps, "
+                f"{how.kind} {'×'.join(map(str, how.hidden))}; matrices reached differ by {gap:.0e}",
+            )
+        )
         report(rows[-1])
     return rows
 
@@ -105,12 +107,18 @@ def widths_and_batches(cost: QuadraticCost, backend: Backend) -> list[Row]:
     many = drawn_run(10**9, GAMMA, cost, backend, range(64))
     long = drawn_run(10**6, 3.0, cost, backend, range(1))
     rows = [
-        ("the same without start-up, one thread: w = 1e9 / w = 1e3", f"{wide.seconds / narrow.seconds:.3g}",
-         f"CPU: {wide.seconds:.3g} s ({wide.steps} steps) / {narrow.seconds:.3g} s ({narrow.steps} steps)"),
-        ("the same without start-up, one thread: 64 seeds / 1 seed", f"{many.seconds / wide.seconds:.3g}",
-         f"CPU: {many.seconds:.3g} s / {wide.seconds:.3g} s"),
+        (
+            "the same without start-up, one thread: w = 1e9 / w = 1e3",
+            f"{wide.seconds / narrow.seconds:.3g}",
+            f"CPU: {wide.seconds:.3g} s ({wide.steps} steps) / {narrow.seconds:.3g} s ({narrow.steps} steps)",
+        ),
+        (
+            "the same without start-up, one thread: 64 seeds / 1 seed",
+            f"{many.seconds / wide.seconds:.3g}",
+            f"CPU: {many.seconds:.3g} s / {wide.seconds:.3g} s",
+        ),
         ("w = 1e6, γ = 3, flow time to 1e11", f"{long.seconds:.3g} s", f"{long.steps} steps"),
-    ]  # fmt: skip
+    ]
     for row in rows:
         report(row)
     return rows
@@ -154,11 +162,17 @@ def commands() -> list[Row]:
     narrow, wide = command("-w", "1e3", "-g", "2"), command("-w", "1e9", "-g", "2")
     many = command("-w", "1e9", "-g", "2", "--seeds", "64")
     rows = [
-        ("dlnphase train -g 2: -w 1e9 / -w 1e3", f"{wide[0] / narrow[0]:.3g}",
-         f"{wide[0]:.3g} s, peak {wide[1]:.0f} MiB / {narrow[0]:.3g} s, peak {narrow[1]:.0f} MiB"),
-        ("dlnphase train -g 2 -w 1e9: --seeds 64 / one seed", f"{many[0] / wide[0]:.3g}",
-         f"{many[0]:.3g} s, peak {many[1]:.0f} MiB / {wide[0]:.3g} s"),
-    ]  # fmt: skip
+        (
+            "dlnphase train -g 2: -w 1e9 / -w 1e3",
+            f"{wide[0] / narrow[0]:.3g}",
+            f"{wide[0]:.3g} s, peak {wide[1]:.0f} MiB / {narrow[0]:.3g} s, peak {narrow[1]:.0f} MiB",
+        ),
+        (
+            "dlnphase train -g 2 -w 1e9: --seeds 64 / one seed",
+            f"{many[0] / wide[0]:.3g}",
+            f"{many[0]:.3g} s, peak {many[1]:.0f} MiB / {wide[0]:.3g} s",
+        ),
+    ]
     for row in rows:
         report(row)
     return rows

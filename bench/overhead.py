@@ -45,12 +45,15 @@ def cell_overhead() -> list[Row]:
         run_job(job)
     work = time.perf_counter() - started
     rows = [
-        _row("in this process", run_here(answer, jobs, _never), f"{CELLS} trivial cells; the smallest real cell "
-             f"(2×2, L = 2, one start) takes {1e3 * work / CELLS:.3g} ms"),
+        _row(
+            "in this process",
+            run_here(answer, jobs, _never),
+            f"{CELLS} trivial cells; the smallest real cell (2×2, L = 2, one start) takes {1e3 * work / CELLS:.3g} ms",
+        ),
         _row(f"--jobs {WORKERS}", run_processes(answer, jobs, _never, WORKERS), f"{CELLS} trivial cells"),
         _dask_row(jobs),
         _saving_row(settings),
-    ]  # fmt: skip
+    ]
     return rows
 
 

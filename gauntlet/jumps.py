@@ -80,10 +80,15 @@ def run_package(design: Jumps, seed: int) -> tuple[np.ndarray, np.ndarray]:
     dims = (SHAPE[1], *[WIDTH] * (DEPTH - 1), SHAPE[0])
     network = gaussian_network(dims, WIDTH ** (-design.gamma / 2), backend, seed=seed, members=members.tolist())
     records = gradient_descent(
-        network, cost, lr=design.lr, max_steps=design.steps, tol=0, record_every=max(1, design.steps // RECORDS),
+        network,
+        cost,
+        lr=design.lr,
+        max_steps=design.steps,
+        tol=0,
+        record_every=max(1, design.steps // RECORDS),
         weight_decay=design.decay,
         draws=Draws(cost.observations, members, label_noise=design.label_noise, seed=seed),
-    )  # fmt: skip
+    )
     times, sizes = zip(
         *((record.time[0], np.linalg.svd(record.A, compute_uv=False)) for record in records), strict=True
     )

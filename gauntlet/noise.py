@@ -145,11 +145,16 @@ def _some(design: Mode, seed: int, members: np.ndarray) -> np.ndarray:
     network = Network(torch.full((len(members), 2), design.start**0.5, dtype=torch.float64), (1, 1, 1))
     sigma = (2 * design.strength / design.pace) ** 0.5
     records = gradient_descent(
-        network, cost, lr=design.pace * (1 - design.momentum), max_steps=round(design.length / design.pace), tol=0,
-        record_every=1 if design.end is not None else round(1 / design.pace), weight_decay=design.decay,
+        network,
+        cost,
+        lr=design.pace * (1 - design.momentum),
+        max_steps=round(design.length / design.pace),
+        tol=0,
+        record_every=1 if design.end is not None else round(1 / design.pace),
+        weight_decay=design.decay,
         update=HeavyBall(design.momentum) if design.momentum else Update(),
         draws=Draws(cost.observations, members, label_noise=sigma, seed=seed),
-    )  # fmt: skip
+    )
     if design.end is None:
         return np.concatenate([record.A[:, 0, 0] for record in records if record.time[0] >= SETTLED])
     times = np.full(len(members), np.inf)
@@ -215,14 +220,18 @@ def run_law(design: Law, representation: str, seed: int) -> dict[str, np.ndarray
     chosen = choose_representation(*network, cost, backend, representation=representation, seed=seed)
     rules: dict[str, Callable[[], Update]] = {"muon": partial(Muon, design.momentum), "sgd": Update}
     rule = partial(HeavyBall, design.momentum) if design.momentum and design.dynamics == "sgd" else None
-    draws = Draws(
-        cost.observations, members, batch_size=design.batch, label_noise=design.label_noise, seed=seed
-    )  # fmt: skip
+    draws = Draws(cost.observations, members, batch_size=design.batch, label_noise=design.label_noise, seed=seed)
     records = gradient_descent(
-        initial_network(chosen, *network, backend, seed=seed, members=members.tolist()), cost, lr=design.lr,
-        max_steps=design.steps, tol=0, record_every=5, weight_decay=design.decay,
-        update=(rule or rules[design.dynamics])(), draws=draws,
-    )  # fmt: skip
+        initial_network(chosen, *network, backend, seed=seed, members=members.tolist()),
+        cost,
+        lr=design.lr,
+        max_steps=design.steps,
+        tol=0,
+        record_every=5,
+        weight_decay=design.decay,
+        update=(rule or rules[design.dynamics])(),
+        draws=draws,
+    )
     modes = np.stack([np.linalg.svd(record.A, compute_uv=False) for record in records])  # records, members, modes
     first, second = (_crossing(modes[:, :, k], TARGET[k, k] / 2) for k in range(2))
     return {"first mode": first, "dwell": second - first} | {f"s_{k + 1}": modes[-1, :, k] for k in range(4)}

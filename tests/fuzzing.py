@@ -7,19 +7,23 @@ import numpy as np
 import yaml
 
 SCALARS = [
-    "", "~", "null", "true", "yes", "-1", "0", "1", "2", "1.5", "1e3", "-1e-300", "1e400", "1e18", "9" * 400, "0x10",
-    ".nan", ".inf", "-.inf", "nan", "1_000", "[]", "{}", "[[[]]]", "[1, 2, 3]", "{a: 1}", "'word'", '"\\u202egnp.exe"',
-    "!!python/object/apply:os.system ['touch hacked']", "!!binary aGk=", "!foo bar", "&a [1]", "*a", "<<", "@", "`",
-    "%", "'", '"', "|", ">", "- -", "?", ": :", "\t", "é", "\u202e", "\x00", "\ud800", "[" * 300, "{a: " * 300,
-    "x" * 9000, "2020-01-01", "1:30:00", "auto", "flow", "gd", "greedy", "completion", "0.7:2.0:1e-9",
-    "1:2:0", "nan,nan", "10x10",
-    "../../x", "/dev/zero", "~nobody/x", "completion factorization", "dlnphase/train@1", "dlnphase/plot@999999",
-]  # fmt: skip
+    *("", "~", "null", "true", "yes"),
+    *("-1", "0", "1", "2", "1.5", "1e3", "-1e-300", "1e400", "1e18", "9" * 400, "0x10"),
+    *(".nan", ".inf", "-.inf", "nan", "1_000"),
+    *("[]", "{}", "[[[]]]", "[1, 2, 3]", "{a: 1}", "'word'", '"\\u202egnp.exe"'),
+    *("!!python/object/apply:os.system ['touch hacked']", "!!binary aGk=", "!foo bar", "&a [1]", "*a", "<<"),
+    *("@", "`", "%", "'", '"', "|", ">", "- -", "?", ": :", "\t", "é", "\u202e", "\x00", "\ud800"),
+    *("[" * 300, "{a: " * 300, "x" * 9000, "2020-01-01", "1:30:00"),
+    *("auto", "flow", "gd", "greedy", "completion", "0.7:2.0:1e-9", "1:2:0", "nan,nan", "10x10"),
+    *("../../x", "/dev/zero", "~nobody/x", "completion factorization", "dlnphase/train@1", "dlnphase/plot@999999"),
+]
 VALUES = [
-    None, True, False, 0, 1, -1, 2, 3, 10**18, -(10**18), 10**400, 0.5, -0.0, 1e-320, 1e308, float("nan"), float("inf"),
-    float("-inf"), "", "x", "\u202e\u0000", "nan", [], {}, [[]], [1, "a", None], {"a": {"b": []}}, "auto", [0] * 50,
-    "1e400", [float("nan")], {"": ""}, "full", "krylov", "float32", "sensing", "regression",
-]  # fmt: skip
+    *(None, True, False, 0, 1, -1, 2, 3, 10**18, -(10**18), 10**400),
+    *(0.5, -0.0, 1e-320, 1e308, float("nan"), float("inf"), float("-inf")),
+    *("", "x", "\u202e\u0000", "nan"),
+    *([], {}, [[]], [1, "a", None], {"a": {"b": []}}, "auto", [0] * 50, "1e400", [float("nan")], {"": ""}),
+    *("full", "krylov", "float32", "sensing", "regression"),
+]
 
 
 def damaged_bytes(data, rng):
@@ -164,8 +168,9 @@ class Bench:
         self.mains = {"run": "run.yaml", "batch": "run.yaml", "sweep": "sweep.yaml", "saddles": "saddles.yaml"}
         self.texts = {name: Path(name, main).read_text() for name, main in self.mains.items()}
         self.documents = {name: yaml.safe_load(text) for name, text in self.texts.items()}
-        self.arrays = {name: dict(np.load(f"{name}/{f}")) for name, f in
-                       (("run", "trajectory.npz"), ("saddles", "saddles.npz"))}  # fmt: skip
+        self.arrays = {
+            name: dict(np.load(f"{name}/{f}")) for name, f in (("run", "trajectory.npz"), ("saddles", "saddles.npz"))
+        }
         x = rng.standard_normal((12, 3))
         steps = {"t": np.linspace(0, 1, 6)}
         self.inputs = {
@@ -226,8 +231,8 @@ class Bench:
             return ["train", "--config", "c.yaml", "--max-steps", "3", *BRIEF]
         if kind == 1:
             Path("c.yaml").write_bytes(self.yaml("sweep", rng))
-            return ["sweep-gamma", "--config", "c.yaml", "--gammas", "1.5", "--widths", "40", "--seeds", "1",
-                    "--jobs", "1", *BRIEF]  # fmt: skip
+            narrow = "--gammas 1.5 --widths 40 --seeds 1 --jobs 1"
+            return ["sweep-gamma", "--config", "c.yaml", *narrow.split(), *BRIEF]
         if kind == 2:
             Path("c.yaml").write_bytes(self.yaml("saddles", rng))
             return ["detect-saddles", "--config", "c.yaml", *BRIEF]

@@ -134,15 +134,17 @@ def test_missing_entries(tmp_path, gap):
         ('x,y\n"1",2\n3,4,5\n', "line 3 has 3 cells, expected 2"),
         ('a,"x\nx"\n1,2\n3,oops\n', "line 4: found 'oops', expected a number or an empty cell"),
         ("1.5,x\n3,4\n", "line 1: found 'x', expected a number"),
-        ("id,name,x,y\n1,ann,1,2\n2,bob,3,4\n", "column 2 (name) holds words such as 'ann', expected numbers; "
-         "--index-column 1,2 leaves it out"),
+        (
+            "id,name,x,y\n1,ann,1,2\n2,bob,3,4\n",
+            "column 2 (name) holds words such as 'ann', expected numbers; --index-column 1,2 leaves it out",
+        ),
         (",x,y\n0.5,1,2\n0.7,3,4\n", "the first column has no name (0.5, 0.7): labels of rows, or numbers?"),
         ("who,7,8,9\nann,1,2,5\nbob,3,4,6\n", "line 1 reads who, 7, 8, …: names of columns, or numbers?"),
         ("1,9.5,3\n2,1.5,4\n3,2.5,9\n", "the first column counts (1, 2, 3)"),
         ("1,2\n3,1.234.5\n", "line 2: found '1.234.5'"),
         (b"x,y\n1,\xe9\n", "byte 6 is not UTF-8"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_read_is_told_in_one_line(tmp_path, text, words):
     assert words in refusal(tmp_path, text)
 

@@ -20,9 +20,9 @@ ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 FOLDERS = ("bench", "dlnphase", "docs", "gallery", "gauntlet", "tests", "tools")
 FILES = (
-    "CHANGELOG.md", "CITATION.cff", "LICENSE", "MANIFEST.in", "Makefile", "README.md", "constraints.txt", "mkdocs.yml",
-    "pyproject.toml", "setup.cfg",
-)  # fmt: skip
+    *("CHANGELOG.md", "CITATION.cff", "LICENSE", "MANIFEST.in", "Makefile", "README.md", "constraints.txt"),
+    *("mkdocs.yml", "pyproject.toml", "setup.cfg"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -89,9 +89,12 @@ def test_the_wheel_runs_from_an_empty_directory(built, tmp_path):
     flags = ["train", "--task", "factorization", "--dim", "2", "--rank", "1", "-L", "2", "-w", "8", "--out", "run"]
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "unpacked"), *flags],
-        cwd=tmp_path / "empty", capture_output=True, text=True, timeout=120,
+        cwd=tmp_path / "empty",
+        capture_output=True,
+        text=True,
+        timeout=120,
         env={**os.environ, "PYTHONPATH": str(tmp_path / "unpacked")},
-    )  # fmt: skip
+    )
     assert done.returncode == 0 and "0 → 1" in done.stdout, done.stderr
     assert _files(tmp_path / "empty") == {"run/run.yaml", "run/trajectory.npz"}
     assert yaml.safe_load((tmp_path / "empty/run/run.yaml").read_text())["provenance"]["git"] is None

@@ -29,6 +29,7 @@ from dlnphase.training.keeping import RECORDS_FILE, STATE_FILE
 RANDOM_KILLS = int(os.environ.get("DLNPHASE_KILLS", "16"))
 SIGNALS = {n: getattr(signal, n) for n in ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP")}
 TASK = ["--task", "factorization", "--shape", "3x2", "--singular-values", "3,1", "-L", "2"]
+GRID = "--gammas 0.7,1.5 --widths 40,60 --dim 2 -L 2 --seeds 2"
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,13 @@ COMMANDS = {
         ("train", *TASK, "-w", "8", "-g", "3", "--seeds", "3"), ("run.yaml", "trajectory.npz"), load_train, 5
     ),
     "sweep": Command(
-        ("sweep-gamma", "--gammas", "0.7,1.5", "--widths", "40,60", "--dim", "2", "-L", "2", "--seeds", "2",
-         "--jobs", "1"), ("sweep.yaml",), load_sweep, 4,
+        ("sweep-gamma", *GRID.split(), "--jobs", "1"),
+        ("sweep.yaml",),
+        load_sweep,
+        4,
     ),
     "detect": Command(("detect-saddles", "source"), ("saddles.yaml", "saddles.npz"), load_detect, 2),
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")
@@ -258,8 +261,13 @@ def started(folder, *args, **options):
     """``python -m dlnphase`` as a process group of its own."""
     return subprocess.Popen(
         [sys.executable, "-m", "dlnphase", *args],
-        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, **options,
-    )  # fmt: skip
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        **options,
+    )
 
 
 def listens(process):

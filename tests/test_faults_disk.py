@@ -57,8 +57,12 @@ def mounted(folder, mount, *args):
     shell = f'{mount} && cd "$0" && shift 0 && "$@"; code=$?; echo "code $code"; ls -A . out 2>/dev/null'
     done = subprocess.run(
         ["unshare", "-m", "sh", "-c", shell, str(folder), sys.executable, "-m", "dlnphase", *args],
-        capture_output=True, text=True, env=ENVIRONMENT, cwd=folder, timeout=120,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        cwd=folder,
+        timeout=120,
+    )
     if "code " not in done.stdout or "mount:" in done.stderr or "unshare:" in done.stderr:
         pytest.skip(f"mounts need more rights than these: {done.stderr.strip()}")
     return done
@@ -93,8 +97,12 @@ def test_an_output_that_cannot_be_written_costs_no_result(tmp_path):
             others = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | {stream: full}
             done = subprocess.run(
                 [sys.executable, "-m", "dlnphase", *SMALL, "--out", stream],
-                cwd=tmp_path, env=ENVIRONMENT, text=True, timeout=120, **others,
-            )  # fmt: skip
+                cwd=tmp_path,
+                env=ENVIRONMENT,
+                text=True,
+                timeout=120,
+                **others,
+            )
             assert is_whole(tmp_path / stream, COMMANDS["train"]) and tidy(tmp_path / stream, COMMANDS["train"])
             assert done.returncode == (1 if stream == "stdout" else 0)
             if stream == "stdout":
@@ -104,8 +112,12 @@ def test_an_output_that_cannot_be_written_costs_no_result(tmp_path):
 def test_the_second_process_is_told_and_the_first_is_unharmed(zygote, tmp_path):  # noqa: F811
     first = subprocess.Popen(
         [sys.executable, "-m", "dlnphase", *SMALL, "--dynamics", "gd", "--lr", "1e-7", "--out", "out"],
-        cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     try:
         lock = tmp_path / "out" / ".dlnphase.lock"
         while not (lock.exists() and lock.read_text()):

@@ -165,9 +165,17 @@ def honest():
 
 @pytest.mark.parametrize(
     ("tamper", "kind"),
-    [(None, None), (later, "level"), (earlier_end, "level"), (other_matrix, "matrix"), (other_label, "label"),
-     (other_burst, "burst"), (other_rank, "rank"), (diverged, "reason")],
-)  # fmt: skip
+    [
+        (None, None),
+        (later, "level"),
+        (earlier_end, "level"),
+        (other_matrix, "matrix"),
+        (other_label, "label"),
+        (other_burst, "burst"),
+        (other_rank, "rank"),
+        (diverged, "reason"),
+    ],
+)
 def test_a_fault_put_in_is_found(honest, tamper, kind, monkeypatch):
     monkeypatch.setattr(flows, "run_package", lambda case: tamper(honest) if tamper else honest)
     verdict = flows.judge(CASE)
@@ -237,9 +245,15 @@ def overruled(found):
 
 @pytest.mark.parametrize(
     ("tamper", "kinds"),
-    [(None, set()), (farther(0), {"minimum", "minimum point"}), (farther(1), {"saddle", "saddle point"}),
-     (misread, {"minimum point"}), (overrated, {"saddle bound"}), (overruled, {"nearer"})],
-)  # fmt: skip
+    [
+        (None, set()),
+        (farther(0), {"minimum", "minimum point"}),
+        (farther(1), {"saddle", "saddle point"}),
+        (misread, {"minimum point"}),
+        (overrated, {"saddle bound"}),
+        (overruled, {"nearer"}),
+    ],
+)
 def test_a_wrong_distance_is_found(measured, tamper, kinds, monkeypatch):
     monkeypatch.setattr(distances, "run_package", lambda case: tamper(measured) if tamper else measured)
     verdict = distances.judge("two-layers:1:0")
@@ -248,9 +262,15 @@ def test_a_wrong_distance_is_found(measured, tamper, kinds, monkeypatch):
 
 @pytest.mark.parametrize(
     ("change", "kind"),
-    [({}, None), ({"kind": "global-minimum"}, "kind"), ({"kind": "degenerate-saddle"}, "kind"),
-     ({"negative": 1}, "count"), ({"min_eigenvalue": -1e-3}, "eigenvalue"), ({"rank": 2}, "rank")],
-)  # fmt: skip
+    [
+        ({}, None),
+        ({"kind": "global-minimum"}, "kind"),
+        ({"kind": "degenerate-saddle"}, "kind"),
+        ({"negative": 1}, "count"),
+        ({"min_eigenvalue": -1e-3}, "eigenvalue"),
+        ({"rank": 2}, "rank"),
+    ],
+)
 def test_a_wrong_certificate_is_found(change, kind, monkeypatch):
     case = case_of("two-layers:1:3", CERTIFICATE_CLASSES)
     weights, _ = certificates.placed(case, cost_of(case.task, case.data), rng_of("two-layers:1:31"))
@@ -339,11 +359,11 @@ def test_slice_of_distances(name):
 
 
 FOUND_ONCE = (
-    "noisy:3:0", "small-start:6:0", "near-equal:5:4", "tiny-start:1:5", "tiny-start:2:4", "vectors:11:21",
-    "vectors:12:2", "vectors:12:17", "large-start:12:1", "ragged:12:14", "near-equal:11:38",
-    "near-equal:12:17", "deep:62:8", "vectors:61:24", "balanced:61:40", "tiny-start:62:36",
-    "bottleneck:62:33",
-)  # fmt: skip
+    *("noisy:3:0", "small-start:6:0", "near-equal:5:4", "tiny-start:1:5", "tiny-start:2:4", "vectors:11:21"),
+    *("vectors:12:2", "vectors:12:17", "large-start:12:1", "ragged:12:14", "near-equal:11:38"),
+    *("near-equal:12:17", "deep:62:8", "vectors:61:24", "balanced:61:40", "tiny-start:62:36"),
+    *("bottleneck:62:33",),
+)
 
 
 @pytest.mark.parametrize("name", FOUND_ONCE)

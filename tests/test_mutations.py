@@ -39,8 +39,10 @@ def test_commands_on_damaged_files(seed):
     """Exit code 0, 1 or 2, one line if not 0; no traceback, no hang, no more than 2 GiB, nothing executed."""
     done = subprocess.run(
         [sys.executable, fuzzing.__file__, str(seed), str(MUTANTS // 4)],
-        capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert not found["wrong"], "\n".join(found["wrong"][:5])
@@ -126,11 +128,26 @@ VALUES = st.recursive(
 
 
 GOOD = {
-    "seed": [1, "7"], "dtype": ["float32"], "threads": [2], "shape": ["4x3", [6, 5]], "rank": [1, "2"], "noise": [0.1],
-    "data_seed": [3], "tol": [1e-3, "0"], "rtol": ["1e-3"], "max_steps": ["1e3"], "depth": [2, "3"],
-    "gammas": ["0.7:0.9:0.1", [1, 2.5]], "widths": ["10,1e3"], "min_prominence": [0.25], "certify": [False, "no"],
-    "seeds": [2, "3:5"], "train": ["yes"], "max_time": [5, "inf"], "krylov_order": ["auto", 3],
-}  # fmt: skip
+    "seed": [1, "7"],
+    "dtype": ["float32"],
+    "threads": [2],
+    "shape": ["4x3", [6, 5]],
+    "rank": [1, "2"],
+    "noise": [0.1],
+    "data_seed": [3],
+    "tol": [1e-3, "0"],
+    "rtol": ["1e-3"],
+    "max_steps": ["1e3"],
+    "depth": [2, "3"],
+    "gammas": ["0.7:0.9:0.1", [1, 2.5]],
+    "widths": ["10,1e3"],
+    "min_prominence": [0.25],
+    "certify": [False, "no"],
+    "seeds": [2, "3:5"],
+    "train": ["yes"],
+    "max_time": [5, "inf"],
+    "krylov_order": ["auto", 3],
+}
 
 
 @settings(max_examples=300)
@@ -274,8 +291,9 @@ def test_nothing_in_a_file_is_ever_executed(here, bench, capfd):
     np.save("p.npy", objects, allow_pickle=True)
     assert "pickled objects" in told(capfd, "train", "--target", "p.npy")
     for legacy in (False, True):
-        torch.save({"0.weight": torch.zeros(2, 2), "1.weight": Payload()}, "p.pt",
-                   _use_new_zipfile_serialization=not legacy)  # fmt: skip
+        torch.save(
+            {"0.weight": torch.zeros(2, 2), "1.weight": Payload()}, "p.pt", _use_new_zipfile_serialization=not legacy
+        )
         assert "expected a torch state dict" in told(capfd, "train", "--init-weights", "p.pt")
     Path("p.pt").write_bytes(pickle.dumps(Payload()))
     assert "expected a torch state dict" in told(capfd, "train", "--init-weights", "p.pt")

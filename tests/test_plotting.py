@@ -330,10 +330,12 @@ def test_phase_diagram_draws_the_ratio_and_the_crossing(results: Path) -> None:
     figure = _figure("phase", results / "sweep")
     (mesh,) = [c for c in figure.axes[0].collections if c.get_gid() == "map"]
     expected = [
-        [np.log10(sweep.cell(g, w).distance_to_minimum.mean / sweep.cell(g, w).distance_to_saddle.mean)
-         for g in (0.8, 1.0, 1.5)]
+        [
+            np.log10(sweep.cell(g, w).distance_to_minimum.mean / sweep.cell(g, w).distance_to_saddle.mean)
+            for g in (0.8, 1.0, 1.5)
+        ]
         for w in (30, 100, 1000)
-    ]  # fmt: skip
+    ]
     np.testing.assert_allclose(np.asarray(mesh.get_array()).reshape(3, 3), expected)
     for k, width in enumerate((30, 100, 1000)):
         np.testing.assert_allclose(_lines(figure, f"width{width}")[0][:, 1], expected[k])
@@ -358,15 +360,20 @@ def test_a_sweep_with_gaps_leaves_them_open(results: Path, tmp_path: Path) -> No
 
 
 SOURCES = (
-    "run", "many", "none", "lazy", "completed", "many-saddles", "sweep",
-    "run narrower greedy run-saddles", "completed lazy run",
-)  # fmt: skip
+    "run",
+    "many",
+    "none",
+    "lazy",
+    "completed",
+    "many-saddles",
+    "sweep",
+    "run narrower greedy run-saddles",
+    "completed lazy run",
+)
 ON_SCREEN = ("sweep",)
 
 
-@pytest.mark.parametrize(
-    ("names", "variant"), [*((n, "paper") for n in SOURCES), *((n, "screen") for n in ON_SCREEN)]
-)  # fmt: skip
+@pytest.mark.parametrize(("names", "variant"), [*((n, "paper") for n in SOURCES), *((n, "screen") for n in ON_SCREEN)])
 def test_every_figure_of_every_result_is_readable(results: Path, names: str, variant: str) -> None:
     drawn, _ = draw(PlotSettings(source=[str(results / n) for n in names.split()], kind="all", variant=variant))
     assert drawn

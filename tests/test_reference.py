@@ -50,13 +50,13 @@ def files(tmp_path_factory):
     """One file of every sort, as the commands write them."""
     root = tmp_path_factory.mktemp("files")
     small = ["--task", "factorization", "--dim", "3", "--depth", "2", "-q"]
+    grid = "--gammas 0.8,1.2 --widths 20,40 --seeds 2 --train --jobs 1"
     lines = [
         ["train", *small, "--width", "12", "--rank", "2", "--seeds", "2", "--out", f"{root}/train"],
-        ["sweep-gamma", *small, "--gammas", "0.8,1.2", "--widths", "20,40", "--seeds", "2", "--train", "--jobs", "1",
-         "--out", f"{root}/sweep-gamma"],
+        ["sweep-gamma", *small, *grid.split(), "--out", f"{root}/sweep-gamma"],
         ["detect-saddles", f"{root}/train", "--greedy", "-q", "--out", f"{root}/detect-saddles"],
         ["plot", f"{root}/train", "--kind", "rank", "-q", "--out", f"{root}/plot"],
-    ]  # fmt: skip
+    ]
     for line in lines:
         assert run(line) == 0, line
     return root

@@ -66,7 +66,7 @@ TASKS = {
         "rank": ([], (2, "rank: found beside data")),
         "observed": ([], (0.5, "observed: found beside data")),
     },
-}  # fmt: skip
+}
 PAIRS = [(*file, name, *pair) for file, options in TASKS.items() for name, pair in options.items()]
 
 
@@ -133,7 +133,7 @@ SOURCES = [
     ("path.npz", {"target": "full.npy", "width": 5}, "width: found 5, but .*path.npz has 4"),
     ("path.npz", {"target": "full.npy", "lr": 0.1}, "lr: found beside path.npz"),
     ("matrices.npz", {"target": "full.npy", "depth": 2, "shape": "3x3"}, ""),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("source", "more", "words"), SOURCES, ids=range(len(SOURCES)))

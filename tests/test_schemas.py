@@ -134,11 +134,14 @@ def _refused(capfd, *arguments):
     return err
 
 
-@pytest.mark.parametrize(("change", "words"), [
-    (lambda name: f"{name}@2", "newer dlnphase"),
-    (lambda name: "dlnphase/dream@1", "found a result of dlnphase/dream, expected"),
-    (lambda name: name, "found no schema line"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda name: f"{name}@2", "newer dlnphase"),
+        (lambda name: "dlnphase/dream@1", "found a result of dlnphase/dream, expected"),
+        (lambda name: name, "found no schema line"),
+    ],
+)
 @pytest.mark.parametrize("name", sorted(BY_NAME))
 def test_newer_and_unknown_ones_are_refused_in_one_line(name, change, words, examples, capfd):
     file = examples / name / BY_NAME[name].name
@@ -186,9 +189,12 @@ def test_a_file_from_before_an_optional_key_is_read(name, examples):
     data = load_document(file, f"{schema}@{version}")
     settings = type(READERS[schema](file).config)
     newer_settings = make_dataclass(
-        "Newer", [("patience", float, option(number(), "a new one", default=3.0))],
-        bases=(settings,), frozen=True, kw_only=True,
-    )  # fmt: skip
+        "Newer",
+        [("patience", float, option(number(), "a new one", default=3.0))],
+        bases=(settings,),
+        frozen=True,
+        kw_only=True,
+    )
     assert newer_settings.from_plain(data["config"], "f").patience == 3.0
     newer = make_dataclass("NewerResult", [("patience", float, 3.0)], bases=(cls,), frozen=True)
     result = decode(newer, data, "f")

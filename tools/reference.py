@@ -237,28 +237,41 @@ def results_page() -> str:
     out += ["## provenance", "", "In every file.", "", *KEY_TABLE]
     out += [f"| `provenance.{key}` | {kind} | {_cell(words)} |" for key, kind, words in keys_of(Provenance)] + [""]
     out += [
-        "## trajectory.npz", "",
-        "Of `dlnphase train`: T records, those of several members after each other.", "", "| array | |", "|---|---|",
-    ]  # fmt: skip
+        "## trajectory.npz",
+        "",
+        "Of `dlnphase train`: T records, those of several members after each other.",
+        "",
+        "| array | |",
+        "|---|---|",
+    ]
     arrays = [f.name for f in dataclasses.fields(Trajectory) if f.name != "weights"]
     out += [f"| `{a}` | {_cell(_described(Trajectory, a))} |" for a in arrays]
     out += [f"| `W1` … `WL` | {_cell(_described(Trajectory, 'weights'))} |", ""]
     out += [
-        "## observed.npz", "",
+        "## observed.npz",
+        "",
         "Of `dlnphase train` with `--record`, or with a step, and of `dlnphase detect-saddles` with `--record`: R "
         "records of the path, those of several members after each other. `member`, `t` and `step` have shape (R,); of "
-        "the others the shape of one record is told.", "",
-        "| array | |", "|---|---|",
-    ]  # fmt: skip
+        "the others the shape of one record is told.",
+        "",
+        "| array | |",
+        "|---|---|",
+    ]
     out += [f"| `{name}` | {_cell(array.words)} |" for name, array in ARRAYS.items()]
     out += ["| `W1` … `WL` | (n_l, n_(l−1)): the layers, with `--record weights` |", ""]
     out += [
-        "## saddles.npz", "", "Of `dlnphase detect-saddles`: V visits.", "", "| array | |", "|---|---|",
+        "## saddles.npz",
+        "",
+        "Of `dlnphase detect-saddles`: V visits.",
+        "",
+        "| array | |",
+        "|---|---|",
         "| `member` | which initialisation a visit belongs to, shape (V,) |",
         "| `closest` | A of the path where it is closest, shape (V, d_out, d_in) |",
         "| `critical` | A of the critical point, shape (V, d_out, d_in) |",
-        "| `greedy` | A of the critical points of the greedy path, shape (G, d_out, d_in) |", "",
-    ]  # fmt: skip
+        "| `greedy` | A of the critical points of the greedy path, shape (G, d_out, d_in) |",
+        "",
+    ]
     return "\n".join(out)
 
 

@@ -185,14 +185,16 @@ def main() -> None:
         start = weights_after(steps)
         guess = finishing_stages(start, guess)
         a21, a31, a32, a41, a42, a43, *b = guess.tolist()
-        methods.append({
-            "stages": stages,
-            "interval": round(MARGIN * interval, 6),
-            "recurrence": steps,
-            "a": [[a21], [a31, a32], [a41, a42, a43]],
-            "b": b,
-            "error": (ESTIMATE * estimate_of(start, guess)[0]).tolist(),
-        })  # fmt: skip
+        methods.append(
+            {
+                "stages": stages,
+                "interval": round(MARGIN * interval, 6),
+                "recurrence": steps,
+                "a": [[a21], [a31, a32], [a41, a42, a43]],
+                "b": b,
+                "error": (ESTIMATE * estimate_of(start, guess)[0]).tolist(),
+            }
+        )
         cosine = estimate_of(start, guess)[1] @ FOURTH
         size = abs(guess).sum()
         print(

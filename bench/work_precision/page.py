@@ -58,11 +58,16 @@ def draw(known: Entry, measure: str) -> bytes:
                     colour, marker = LOOK[method]
                     ours = method in OURS
                     ax.plot(
-                        *zip(*points, strict=True), color=colour, marker=marker, markersize=6.5 if ours else 5.5,
-                        linestyle="-" if ours else (0, (4, 2)), linewidth=2.0 if ours else 1.2,
-                        markerfacecolor=colour if ours else "white", zorder=3 if ours else 2,
+                        *zip(*points, strict=True),
+                        color=colour,
+                        marker=marker,
+                        markersize=6.5 if ours else 5.5,
+                        linestyle="-" if ours else (0, (4, 2)),
+                        linewidth=2.0 if ours else 1.2,
+                        markerfacecolor=colour if ours else "white",
+                        zorder=3 if ours else 2,
                         label=f"dlnphase {method}" if ours else method,
-                    )  # fmt: skip
+                    )
             ax.set(xscale="log", yscale="log", ylim=(1e-11, 20), xlim=(0.02, 6))
             floor = known["references"][f"{size} {alpha:g}"]["apart"][measure]
             ax.axhspan(1e-11, max(floor, 1e-11), color="#DDDDDD", zorder=0)

@@ -73,4 +73,3 @@ def problem(size: str, alpha: float) -> Problem:
     theta = network.theta[0].numpy().copy()
     typical = float(np.sqrt(np.mean(theta**2)))
     return Problem(size, alpha, chain, theta, typical, network, cost, tuple(first * level for level in LEVELS))
-

@@ -177,7 +177,7 @@ def crossings(problem: Problem, tol: float, kind: type = np.longdouble) -> list[
     while levels:
         if float(time - crossed) >= turn:
             chain, theta = turned(chain, theta)
-            turn = max(turn * TURN_EVERY, float(time - crossed) * TURN_EVERY ** 0.5)
+            turn = max(turn * TURN_EVERY, float(time - crossed) * TURN_EVERY**0.5)
         slope = chain.slope(theta)
         moved = method.step(chain, theta, slope, h, newton_solves(chain, theta, method.values / h))
         if moved is None:
@@ -247,9 +247,15 @@ def _dense_piece(
 ) -> Piece:
     """Follow SciPy's Radau until the level is passed, or for that time."""
     solver = scipy.integrate.Radau(
-        lambda t, y: chain.slope(y), 0.0, theta, room, rtol=rtol, atol=rtol * typical,
-        jac=lambda t, y: chain.jacobian(y), first_step=None if first is None else min(first, room),
-    )  # fmt: skip
+        lambda t, y: chain.slope(y),
+        0.0,
+        theta,
+        room,
+        rtol=rtol,
+        atol=rtol * typical,
+        jac=lambda t, y: chain.jacobian(y),
+        first_step=None if first is None else min(first, room),
+    )
     while solver.status == "running":
         last = solver.h_abs
         words = solver.step()
@@ -277,9 +283,15 @@ def _krylov_piece(
         out[:] = chain.jacobian_times(y, v)
 
     solver = CVODE(
-        slope, rtol=rtol, atol=rtol * typical, max_num_steps=10**8, linsolver="gmres", krylov_dim=60,
-        jactimes=CVODEJacTimes(setupfn=None, solvefn=times), first_step=1e-4 if first is None else first,
-    )  # fmt: skip
+        slope,
+        rtol=rtol,
+        atol=rtol * typical,
+        max_num_steps=10**8,
+        linsolver="gmres",
+        krylov_dim=60,
+        jactimes=CVODEJacTimes(setupfn=None, solvefn=times),
+        first_step=1e-4 if first is None else first,
+    )
     solver.init_step(0.0, theta)
     end, stop, before, state = min(room, 1e13), None if room == math.inf else room, 0.0, theta
     while True:
@@ -288,6 +300,7 @@ def _krylov_piece(
             raise RuntimeError(f"the second reference gave up: {here.message}")
         t, state = float(here.t), np.array(here.y)
         if chain.excess(state) < level:
+
             def there(at: float) -> Array:
                 return np.array(solver.step(at, method="normal").y)
 
