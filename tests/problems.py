@@ -144,8 +144,7 @@ def loss_gradient(layers: list[np.ndarray], cost_gradient: Callable[[np.ndarray]
 
     g = cost_gradient(chain(layers, layers[0].shape[1]))
     return [
-        chain(layers[i + 1 :], w.shape[0]).T @ g @ chain(layers[:i], layers[0].shape[1]).T
-        for i, w in enumerate(layers)
+        chain(layers[i + 1 :], w.shape[0]).T @ g @ chain(layers[:i], layers[0].shape[1]).T for i, w in enumerate(layers)
     ]
 
 

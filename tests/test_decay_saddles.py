@@ -276,8 +276,7 @@ def path_of_sgd(depth, size, decay, *, steps, every, lr=0.01, loss=1.0, recorder
     rng, dims = torch.Generator().manual_seed(0), [3, *[6] * (depth - 1), 3]
     target = torch.diag(torch.tensor([3.0, 1.5, 0.4], dtype=torch.float64))
     layers = [
-        (size * torch.randn(n, m, generator=rng, dtype=torch.float64)).requires_grad_()
-        for m, n in pairwise(dims)
+        (size * torch.randn(n, m, generator=rng, dtype=torch.float64)).requires_grad_() for m, n in pairwise(dims)
     ]
     optimizer, rows, times = torch.optim.SGD(layers, lr=lr, weight_decay=decay), [], []
     for step in range(steps + 1):
@@ -326,7 +325,8 @@ def test_a_shallow_path_in_every_form_it_may_come_in(target_file, tmp_path):
         "apart": ({k: v[::25] for k, v in whole.items()}, {"weight_decay": 0.7}),
         "twice": (twice, {"weight_decay": 1.4, "loss_scale": 2.0}),
         "said": (
-            whole | {"optimizer": np.array("SGD"), "not_flow": np.array("weight decay 0.7")}, {"weight_decay": 0.7}
+            whole | {"optimizer": np.array("SGD"), "not_flow": np.array("weight decay 0.7")},
+            {"weight_decay": 0.7},
         ),
     }
     for name, (arrays, options) in forms.items():

@@ -173,9 +173,7 @@ def test_no_lower_bound_is_above_an_attained_distance(index):
     kind, shape, values, more = TASKS[index]
     cost = planted_task(kind, shape, values, CPU, **more).cost
     for depth, width, gamma in ((2, 4, 0.5), (3, 3, 1.0), (4, 4, 1.2)):
-        network = gaussian_network(
-            hidden_dims(depth, width, shape), sigma_of(width, gamma), CPU, members=(0, 1)
-        )
+        network = gaussian_network(hidden_dims(depth, width, shape), sigma_of(width, gamma), CPU, members=(0, 1))
         bounds = lower_bounds(network, cost, width=width, sigma=sigma_of(width, gamma), full=True)
         minimum = distance_to_minimum(network, cost).distance.numpy()
         saddle = distance_to_saddle(network, cost).distance.numpy()

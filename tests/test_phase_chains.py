@@ -170,9 +170,7 @@ def test_members_searched_apart_find_what_they_find_together(monkeypatch):
     network = gaussian_network((3, 4, 4, 2), 0.7, CPU, members=range(5))
     eye = torch.eye(3, dtype=torch.float64).expand(5, 3, 3)
     target = _random(stream(6, "search", 7), 1, 6).expand(5, 6)
-    constraint = Constraint(
-        [Term((0, 1, 2), False, eye, None, None, target)], torch.ones(5, 1, dtype=torch.float64)
-    )
+    constraint = Constraint([Term((0, 1, 2), False, eye, None, None, target)], torch.ones(5, 1, dtype=torch.float64))
     reach = torch.tensor([torch.inf, torch.inf, 0.0, torch.inf, torch.inf], dtype=torch.float64)
     whole = nearest(network, network, constraint, reach=reach)
     batches = []

@@ -187,4 +187,3 @@ def test_members_of_a_mild_batch_are_single_runs_bit_for_bit():
         alone = list(gradient_flow(batch.select([member]), cost))[-1]
         assert alone.time[0] == last[member][0]
         np.testing.assert_array_equal(alone.A[0], last[member][1])
-

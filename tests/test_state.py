@@ -79,10 +79,12 @@ WALKS = {
     "single precision": (lambda: flow(dtype="float32", options={"tol": 1e-4}), {"mild", "frames", "noise"}),
     "any convex cost": (lambda: flow(cost=LogCosh(DIAGONAL), shape="3x3"), {"mild"}),
     "weight decay": (
-        lambda: flow(options={"tol": 0.0, "weight_decay": 0.2, "max_steps": 60}, seeds=2), {"mild", "second"}
+        lambda: flow(options={"tol": 0.0, "weight_decay": 0.2, "max_steps": 60}, seeds=2),
+        {"mild", "second"},
     ),
     "descent with weight decay": (
-        lambda: descent(options={"tol": 0.0, "weight_decay": 0.2, "max_steps": 200, "lr": 0.02}), {"unrecorded"}
+        lambda: descent(options={"tol": 0.0, "weight_decay": 0.2, "max_steps": 200, "lr": 0.02}),
+        {"unrecorded"},
     ),
     "heavy ball with noise": (
         lambda: descent(

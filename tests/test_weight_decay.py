@@ -44,9 +44,7 @@ def test_a_balanced_mode_of_two_layers_is_logistic(decay):
     s, a0, times = 3.0, 0.02, [0.3, 1.0, 2.0, 5.0]
     network = balanced_network(np.diag([a0, 0.0]), (2, 4, 2), CPU)
     cost, k = factorization(np.diag([s, 0.0]), CPU), s - decay
-    records = gradient_flow(
-        network, cost, weight_decay=decay, tol=0.0, rtol=1e-7, max_time=5.0, output_times=times
-    )
+    records = gradient_flow(network, cost, weight_decay=decay, tol=0.0, rtol=1e-7, max_time=5.0, output_times=times)
     found = {float(r.time[0]): float(r.A[0, 0, 0]) for r in records}
     for t in times:
         assert found[t] == pytest.approx(k / (1 + (k / a0 - 1) * np.exp(-2 * k * t)), rel=2e-6)
@@ -72,9 +70,7 @@ def test_flow_is_scipys_and_balancedness_decays():
     y0 = np.concatenate([w.ravel() for w in start])
     exact = solve_ivp(slope, (0.0, times[-1]), y0, method="DOP853", t_eval=times, rtol=1e-11, atol=1e-13)
     before = [(a.T @ a - b @ b.T) for a, b in zip(start[1:], start[:-1], strict=True)]
-    flow = gradient_flow(
-        network, cost, weight_decay=decay, tol=0.0, rtol=1e-7, max_time=times[-1], output_times=times
-    )
+    flow = gradient_flow(network, cost, weight_decay=decay, tol=0.0, rtol=1e-7, max_time=times[-1], output_times=times)
     place = {t: k for k, t in enumerate(times)}
     for record in flow:
         t, mine = float(record.time[0]), record.weights(0)
@@ -218,9 +214,7 @@ def test_ranks_go_down_where_decay_outweighs_a_mode(tmp_path):
     layers = [np.diag(np.array([5.0, 1.0]) ** (1 / 3)) for _ in range(3)]
     np.save(tmp_path / "target.npy", np.diag([5.0, 1.0]))
     np.savez(tmp_path / "start.npz", **{f"W{k}": w for k, w in enumerate(layers, 1)})
-    result = train(
-        target=str(tmp_path / "target.npy"), init_weights=str(tmp_path / "start.npz"), weight_decay=0.8
-    )
+    result = train(target=str(tmp_path / "target.npy"), init_weights=str(tmp_path / "start.npz"), weight_decay=0.8)
     assert [m.largest > 0.8 for m in result.theory.decay.modes] == [True, False]
     assert (result.outcome.rank, result.outcome.reached) == (1, "decayed-minimum")
     assert end_of(result) == pytest.approx(np.diag([result.theory.decay.modes[0].decayed, 0.0]), abs=1e-3)

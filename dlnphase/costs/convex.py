@@ -17,9 +17,14 @@ from dlnphase.errors import InputError
 
 
 def on_classes(
-    loss: type[Loss], x: np.ndarray, labels: np.ndarray, backend: Backend, classes: int | None = None,
-    found: Found | None = None, **own: float,
-) -> SampledCost:  # fmt: skip
+    loss: type[Loss],
+    x: np.ndarray,
+    labels: np.ndarray,
+    backend: Backend,
+    classes: int | None = None,
+    found: Found | None = None,
+    **own: float,
+) -> SampledCost:
     """Mean over n of the loss of A x_n, for the class of each sample.
 
     Args:

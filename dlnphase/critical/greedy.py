@@ -106,9 +106,18 @@ def greedy_path(
         InputError: for a depth below 2 or an ε outside (0, 0.5].
     """
     path = GreedyPath(
-        cost, depth, width=width, epsilon=epsilon, rtol=rtol, tol=tol, max_time=max_time, max_steps=max_steps,
-        check=check, points=points, weight_decay=weight_decay,
-    )  # fmt: skip
+        cost,
+        depth,
+        width=width,
+        epsilon=epsilon,
+        rtol=rtol,
+        tol=tol,
+        max_time=max_time,
+        max_steps=max_steps,
+        check=check,
+        points=points,
+        weight_decay=weight_decay,
+    )
     yield from path.records()
 
 
@@ -141,10 +150,20 @@ class GreedyPath(Walk):
     over: bool
 
     def __init__(
-        self, cost: Cost, depth: int, *, width: int | None = None, epsilon: float | None = None, rtol: float = 1e-4,
-        tol: float = 1e-8, max_time: float | None = None, max_steps: int = MAX_STEPS, check: bool = True,
-        points: list[GreedyPoint] | None = None, weight_decay: float = 0.0,
-    ) -> None:  # fmt: skip
+        self,
+        cost: Cost,
+        depth: int,
+        *,
+        width: int | None = None,
+        epsilon: float | None = None,
+        rtol: float = 1e-4,
+        tol: float = 1e-8,
+        max_time: float | None = None,
+        max_steps: int = MAX_STEPS,
+        check: bool = True,
+        points: list[GreedyPoint] | None = None,
+        weight_decay: float = 0.0,
+    ) -> None:
         if depth < 2:
             raise InputError(f"depth: found {depth}, the greedy path needs at least 2 layers")
         epsilon = min(OPENED ** (1 / depth), 0.5) if epsilon is None else epsilon
@@ -257,11 +276,18 @@ class GreedyPath(Walk):
         sizes = (shape[1], *([self.channels] * (self.depth - 1)), shape[0])
         zero = np.zeros(1)
         return Record(
-            np.zeros(1, dtype=int), zero, zero.astype(int), zero.astype(int),
-            np.array([self.cost.excess(here.point.A)]), zero, here.point.A[None], ["converged"],
-            lambda i: [np.zeros((n, m)) for m, n in pairwise(sizes)], HELD if self._held else here.note,
+            np.zeros(1, dtype=int),
+            zero,
+            zero.astype(int),
+            zero.astype(int),
+            np.array([self.cost.excess(here.point.A)]),
+            zero,
+            here.point.A[None],
+            ["converged"],
+            lambda i: [np.zeros((n, m)) for m, n in pairwise(sizes)],
+            HELD if self._held else here.note,
             penalty=zero if self.cost.decay else None,
-        )  # fmt: skip
+        )
 
 
 @dataclass(slots=True, init=False, eq=False, repr=False)
@@ -281,16 +307,30 @@ class _Orbit(State):
     next_look: float
 
     def __init__(
-        self, cost: HostCost, start: MatrixPoint, depth: int, epsilon: float, rtol: float, threshold: float,
-        max_steps: int, max_time: float | None,
-    ) -> None:  # fmt: skip
+        self,
+        cost: HostCost,
+        start: MatrixPoint,
+        depth: int,
+        epsilon: float,
+        rtol: float,
+        threshold: float,
+        max_steps: int,
+        max_time: float | None,
+    ) -> None:
         method = "stiff" if solvable(cost.cost) and cost.decay is None else "stabilised"
         network = Network.of_arrays(opened(start, cost, depth, epsilon))
         # The new channel is far above round-off, and the directions that carry exactly nothing have no frame to align.
         self.flow = GradientFlow(
-            network, cost.cost, rtol=rtol, tol=0.0, max_steps=max_steps, max_time=max_time, method=method,
-            align_frames=False, weight_decay=0.0 if cost.decay is None else cost.decay.rate,
-        )  # fmt: skip
+            network,
+            cost.cost,
+            rtol=rtol,
+            tol=0.0,
+            max_steps=max_steps,
+            max_time=max_time,
+            method=method,
+            align_frames=False,
+            weight_decay=0.0 if cost.decay is None else cost.decay.rate,
+        )
         self.cost, self.rank, self.threshold = cost, start.rank + 1, threshold
         self.largest, self.next_look = 0.0, np.inf
 

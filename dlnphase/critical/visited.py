@@ -145,9 +145,15 @@ def visited_points(
 
 
 def _closed(
-    found: list[Visited], last: int, end: MatrixPoint, held: MatrixPoint | None, host: HostCost, most: float,
-    *, within_tol: bool,
-) -> list[Visited]:  # fmt: skip
+    found: list[Visited],
+    last: int,
+    end: MatrixPoint,
+    held: MatrixPoint | None,
+    host: HostCost,
+    most: float,
+    *,
+    within_tol: bool,
+) -> list[Visited]:
     """The visits of a path that ends in one, which takes in those of the same point right before it.
 
     Args:
@@ -173,10 +179,15 @@ def transitions(path: Path, minimum: float, visited: Sequence[Visited]) -> list[
     """The rank transitions of a path: from each visit that counts to the next; C_min is ``minimum``."""
     real = [v for v in visited if v.counts]
     return rank_transitions(
-        path.time, path.step, path.gradient_norm, path.excess + minimum, [v.visit for v in real],
+        path.time,
+        path.step,
+        path.gradient_norm,
+        path.excess + minimum,
+        [v.visit for v in real],
         [v.rank for v in real],
-        [np.linalg.svd(path.matrices[v.visit.index], compute_uv=False) for v in real], path.between,
-    )  # fmt: skip
+        [np.linalg.svd(path.matrices[v.visit.index], compute_uv=False) for v in real],
+        path.between,
+    )
 
 
 def matrix_rank(a: np.ndarray, point: MatrixPoint) -> int:

@@ -60,7 +60,7 @@ def prove_flow(
         limit = PATIENCE * length
         tube, end = prove_path(
             weights, cost, tube=tube, length=length, max_time=limit, on_step=on_step, should_stop=stop
-        )  # fmt: skip
+        )
         if end is None:
             reason = "interrupted" if stopped else f"no convergence to a minimum is certain up to t = {limit:.4g}"
     except Undecided as why:
@@ -93,9 +93,10 @@ def _of_run(source: PathSource) -> Layers:
     run = load_train(path / RUN_FILE if path.is_dir() else path)
     config, trace = run.config, source.traces[0]
     for name, found, wanted in (
-        ("representation", run.network.representation, "full"), ("dynamics", config.dynamics, "flow"),
+        ("representation", run.network.representation, "full"),
+        ("dynamics", config.dynamics, "flow"),
         ("dtype", config.dtype, "float64"),
-    ):  # fmt: skip
+    ):
         if found != wanted:
             raise InputError(f"prove: a path needs a run with {name} {wanted}, found {found}")
     start = build_start(config, source.task.cost, resolve_backend("cpu"), config.seed)
@@ -110,10 +111,17 @@ def _of_run(source: PathSource) -> Layers:
 def _claims(theorem: Theorem | None, tube: Tube, member: int, reason: str) -> ProvedPath:
     visits = () if theorem is None else theorem.visits
     rows = tuple(
-        ProvedVisit(v.saddle.chart.rank, v.time, v.distance, v.node, v.saddle.cost, v.saddle.rate,
-                    float(v.saddle.distance or 0.0))
+        ProvedVisit(
+            v.saddle.chart.rank,
+            v.time,
+            v.distance,
+            v.node,
+            v.saddle.cost,
+            v.saddle.rate,
+            float(v.saddle.distance or 0.0),
+        )
         for v in visits
-    )  # fmt: skip
+    )
     end = ProvedEnd("refused", reason)
     if theorem is not None and theorem.end is not None:
         end = ProvedEnd("proved", "", theorem.end.distance, theorem.end_time)
@@ -130,9 +138,13 @@ def _arrays(tube: Tube) -> dict[str, np.ndarray]:
     dims = [first[0].shape[2], *(w.shape[1] for w in first)]
     flat = [np.concatenate([w.reshape(tube.limbs, -1) for w in node], 1) for node in tube.nodes]
     return {
-        "path_dims": np.array(dims), "path_nodes": np.array(flat), "path_steps": np.array(tube.steps),
-        "path_radii": np.array(tube.radii), "path_excess": np.array(tube.excess), "path_slope": np.array(tube.slope),
-    }  # fmt: skip
+        "path_dims": np.array(dims),
+        "path_nodes": np.array(flat),
+        "path_steps": np.array(tube.steps),
+        "path_radii": np.array(tube.radii),
+        "path_excess": np.array(tube.excess),
+        "path_slope": np.array(tube.slope),
+    }
 
 
 def _continued(before: ProofDocument | None, weights: Layers) -> Tube:
@@ -144,9 +156,13 @@ def _continued(before: ProofDocument | None, weights: Layers) -> Tube:
     flat = arrays["path_nodes"]
     nodes = [_node(row, [w.shape for w in weights]) for row in flat]
     tube = Tube(
-        flat.shape[1], nodes, arrays["path_steps"].tolist(), arrays["path_radii"].tolist(),
-        arrays["path_excess"].tolist(), arrays["path_slope"].tolist(),
-    )  # fmt: skip
+        flat.shape[1],
+        nodes,
+        arrays["path_steps"].tolist(),
+        arrays["path_radii"].tolist(),
+        arrays["path_excess"].tolist(),
+        arrays["path_slope"].tolist(),
+    )
     same = all(np.array_equal(a[0], w) and not a[1:].any() for a, w in zip(nodes[0], weights, strict=True))
     return tube if same else fresh
 

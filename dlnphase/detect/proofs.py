@@ -183,9 +183,7 @@ def _check_path(theorem: ProvedPath, document: ProofDocument, on_step: Callable[
             rank, node = v.rank, v.node
             check_time(given, v.node, v.time)
             own = _part(arrays, f"path{i}_") | path.leading(v.node)
-            check_saddle(
-                cost, document.cost.minimum, own, rank=v.rank, value=v.cost, rate=v.rate, distance=v.from_node
-            )  # fmt: skip
+            check_saddle(cost, document.cost.minimum, own, rank=v.rank, value=v.cost, rate=v.rate, distance=v.from_node)
             path.check_distance(v.node, v.from_node, v.distance)
             lines.append(f"path: verified, a saddle of rank {v.rank} within {v.distance:.4g} at t = {v.time[0]:.6g}")
         end = theorem.end
@@ -220,9 +218,7 @@ def _check_visit(visit: VisitProof, document: ProofDocument) -> str:
             return f"a global minimum within {claim.distance:.4g}"
         if visit.kind != "saddle" or claim.rank is None or claim.cost is None or claim.rate is None:
             raise NotProved(f"found a claim of kind {visit.kind!r} without its numbers")
-        check_saddle(
-            cost, least, given, rank=claim.rank, value=claim.cost, rate=claim.rate, distance=claim.distance
-        )  # fmt: skip
+        check_saddle(cost, least, given, rank=claim.rank, value=claim.cost, rate=claim.rate, distance=claim.distance)
     except (KeyError, ValueError, IndexError, TypeError, ZeroDivisionError) as error:
         raise NotProved(f"the numbers it rests on are missing or do not fit ({error})") from None
     near = "" if claim.distance is None else f", within {claim.distance:.4g}"

@@ -116,9 +116,13 @@ def detect_saddles(
 
 
 def _detect(
-    source: PathSource, clock: Clock, on_visit: Callable[[VisitInfo], None] | None,
-    should_stop: Callable[[], bool] | None, on_step: Callable[[Progress], None] | None, earlier: ProofDocument | None,
-) -> DetectResult:  # fmt: skip
+    source: PathSource,
+    clock: Clock,
+    on_visit: Callable[[VisitInfo], None] | None,
+    should_stop: Callable[[], bool] | None,
+    on_step: Callable[[Progress], None] | None,
+    earlier: ProofDocument | None,
+) -> DetectResult:
     settings = source.settings
     stop = should_stop if should_stop is not None else lambda: False
     decay = source.info.weight_decay
@@ -201,9 +205,13 @@ def _visits_of_all(
 
 
 def _judged(
-    seen: list[_Seen], source: PathSource, host: HostCost, greedy: list[GreedyPoint], prover: Prover | None,
+    seen: list[_Seen],
+    source: PathSource,
+    host: HostCost,
+    greedy: list[GreedyPoint],
+    prover: Prover | None,
     stop: Callable[[], bool],
-) -> Iterator[VisitInfo]:  # fmt: skip
+) -> Iterator[VisitInfo]:
     """One visit after the other, judged and proved where that is asked for; fewer when stopped."""
     before: VisitInfo | None = None
     for item in seen:
@@ -355,9 +363,15 @@ def _greedy(source: PathSource, up_to: int, stop: Callable[[], bool]) -> list[Gr
     points: list[GreedyPoint] = []
     width = min(source.info.hidden, default=None)
     for _ in greedy_path(
-        source.task.cost, source.info.depth, width=width, rtol=GREEDY_RTOL, tol=GREEDY_TOL, check=False, points=points,
+        source.task.cost,
+        source.info.depth,
+        width=width,
+        rtol=GREEDY_RTOL,
+        tol=GREEDY_TOL,
+        check=False,
+        points=points,
         weight_decay=source.info.weight_decay,
-    ):  # fmt: skip
+    ):
         if stop() or (points and points[-1].point.rank >= up_to):
             break
     return points

@@ -108,9 +108,15 @@ def _from_run(path: Path, settings: DetectSettings) -> PathSource:
     lacking = norms_lacking(result.network, result.config, task.cost, members)
     traces = tuple(replace(_trace_of(result, member), lacking=lacking.get(member)) for member in members)
     info = PathInfo(
-        "dlnphase train", len(result.trajectory.t), members, result.network.depth, hidden, "recorded",
-        result.outcome.reason, weight_decay=result.config.weight_decay,
-    )  # fmt: skip
+        "dlnphase train",
+        len(result.trajectory.t),
+        members,
+        result.network.depth,
+        hidden,
+        "recorded",
+        result.outcome.reason,
+        weight_decay=result.config.weight_decay,
+    )
     return PathSource(traces, task, info, settings, known)
 
 
@@ -304,17 +310,30 @@ def _from_weights(
         parts.append((task.cost.excess(a).numpy(), norm.numpy(), a.numpy(), held.numpy()))
     excess, gradient, matrices, penalty = (np.concatenate(p) for p in zip(*parts, strict=True))
     trace = MemberTrace(
-        0, t, step, np.maximum(excess, 0.0), gradient, matrices, lambda i: [w[i].astype(float) for w in layers],
+        0,
+        t,
+        step,
+        np.maximum(excess, 0.0),
+        gradient,
+        matrices,
+        lambda i: [w[i].astype(float) for w in layers],
         penalty=penalty if decay else None,
-    )  # fmt: skip
+    )
     followed_too = {"rtol": FOLLOWED_RTOL, "decay": decay}
     speed = speed_factor(t, trace.objective, gradient) or followed_speed(trace, task.cost, **followed_too)
     hidden = tuple(w.shape[1] for w in layers[:-1])
     info = PathInfo(
-        "weights", t.size, (0,), len(layers), hidden, "computed from the weights", spacing=_spacing(t),
-        speed=None if speed is None else speed.value, speed_range=None if speed is None else (speed.low, speed.high),
+        "weights",
+        t.size,
+        (0,),
+        len(layers),
+        hidden,
+        "computed from the weights",
+        spacing=_spacing(t),
+        speed=None if speed is None else speed.value,
+        speed_range=None if speed is None else (speed.low, speed.high),
         weight_decay=decay,
-    )  # fmt: skip
+    )
     factor = None if info.ours else info.speed
     trace = replace(trace, between=least_between(t, trace.objective, gradient, factor))
     if settings.between is not False:
@@ -353,9 +372,15 @@ def _from_matrices(
     trace = replace(trace, between=least_between(t, trace.objective, gradient))
     hidden = (width,) * (settings.depth - 1)
     info = PathInfo(
-        "matrices", t.size, (0,), settings.depth, hidden, "computed from A, layers taken as balanced",
-        spacing=_spacing(t), weight_decay=decay,
-    )  # fmt: skip
+        "matrices",
+        t.size,
+        (0,),
+        settings.depth,
+        hidden,
+        "computed from A, layers taken as balanced",
+        spacing=_spacing(t),
+        weight_decay=decay,
+    )
     return PathSource((trace,), task, info, settings)
 
 

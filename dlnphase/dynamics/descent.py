@@ -64,9 +64,16 @@ def gradient_descent(
         InputError: for a step that is not a positive number, or ``tol`` beside weight decay.
     """
     descent = GradientDescent(
-        network, cost, lr=lr, max_steps=max_steps, tol=tol, record_every=record_every, weight_decay=weight_decay,
-        update=update, draws=draws,
-    )  # fmt: skip
+        network,
+        cost,
+        lr=lr,
+        max_steps=max_steps,
+        tol=tol,
+        record_every=record_every,
+        weight_decay=weight_decay,
+        update=update,
+        draws=draws,
+    )
     yield from descent.records()
 
 
@@ -108,10 +115,18 @@ class GradientDescent(Walk):
     seen_step: int
 
     def __init__(
-        self, network: Network, cost: Cost, *, lr: Changing | Schedule, max_steps: int, tol: float = 1e-8,
-        record_every: int | None = None, weight_decay: float = 0.0, update: Update | None = None,
+        self,
+        network: Network,
+        cost: Cost,
+        *,
+        lr: Changing | Schedule,
+        max_steps: int,
+        tol: float = 1e-8,
+        record_every: int | None = None,
+        weight_decay: float = 0.0,
+        update: Update | None = None,
         draws: Draws | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         check_decay(weight_decay, tol)
         self.lr = Schedule.of(lr)
         for value in self.lr.values:
@@ -249,9 +264,16 @@ class GradientDescent(Walk):
 
 
 def _record(
-    net: Network, members: np.ndarray, step: int, time: float, excess: np.ndarray, norm: np.ndarray,
-    a: torch.Tensor, reasons: list[str | None], penalty: np.ndarray | None,
-) -> Record:  # fmt: skip
+    net: Network,
+    members: np.ndarray,
+    step: int,
+    time: float,
+    excess: np.ndarray,
+    norm: np.ndarray,
+    a: torch.Tensor,
+    reasons: list[str | None],
+    penalty: np.ndarray | None,
+) -> Record:
     count = len(members)
     return Record(
         members=members,

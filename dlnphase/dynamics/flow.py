@@ -92,9 +92,17 @@ def gradient_flow(
             too large for the stiff one, or for the explicit one where the Hessian of the cost has to be turned.
     """
     flow = GradientFlow(
-        network, cost, rtol=rtol, max_time=max_time, tol=tol, max_steps=max_steps, output_times=output_times,
-        method=method, align_frames=align_frames, weight_decay=weight_decay,
-    )  # fmt: skip
+        network,
+        cost,
+        rtol=rtol,
+        max_time=max_time,
+        tol=tol,
+        max_steps=max_steps,
+        output_times=output_times,
+        method=method,
+        align_frames=align_frames,
+        weight_decay=weight_decay,
+    )
     yield from flow.records()
 
 
@@ -122,10 +130,19 @@ class GradientFlow(Walk):
 
     @torch.no_grad()
     def __init__(
-        self, network: Network, cost: Cost, *, rtol: float = 1e-4, max_time: float | None = None, tol: float = 1e-8,
-        max_steps: int = MAX_STEPS, output_times: Sequence[float] | None = None, method: str = "auto",
-        align_frames: bool = True, weight_decay: float = 0.0,
-    ) -> None:  # fmt: skip
+        self,
+        network: Network,
+        cost: Cost,
+        *,
+        rtol: float = 1e-4,
+        max_time: float | None = None,
+        tol: float = 1e-8,
+        max_steps: int = MAX_STEPS,
+        output_times: Sequence[float] | None = None,
+        method: str = "auto",
+        align_frames: bool = True,
+        weight_decay: float = 0.0,
+    ) -> None:
         check_decay(weight_decay, tol)
         if weight_decay and method not in ("auto", "stabilised"):
             raise InputError(f"method: found {method} with weight_decay, expected auto or stabilised")
@@ -214,9 +231,15 @@ class _Flow(State):
     point: Room[Point]
 
     def __init__(
-        self, network: Network, members: list[int], cost: Cost, method: ModuleType, rtol: float, aligned: bool,
+        self,
+        network: Network,
+        members: list[int],
+        cost: Cost,
+        method: ModuleType,
+        rtol: float,
+        aligned: bool,
         limits: Limits,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.cost, self.method, self.rtol, self.aligned, self.limits = cost, method, rtol, aligned, limits
         self.network, self.like = network.clone(), network.theta
         self.frames = Frames.identity(network, cost)

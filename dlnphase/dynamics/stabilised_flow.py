@@ -154,9 +154,7 @@ class StabilisedFlow(State):
         if not self.told:
             self.told = True
             yield self._tell(self._reason())
-        while self.reasons == [None] and (
-            self.steps == 0 or (self._patient() and (self.to_the_end or self._heard()))
-        ):
+        while self.reasons == [None] and (self.steps == 0 or (self._patient() and (self.to_the_end or self._heard()))):
             moved = self._prepare() and self._advance()
             reason = self._reason() if moved else "diverged"
             if not moved:

@@ -109,9 +109,7 @@ class HeavyBall(Update):
     def left(self, lr: Schedule, decay: float, steps: np.ndarray) -> np.ndarray:
         """u_k of u ← u − η(βv + λu), v ← βv + λu with u_0 = 1, v_0 = 0."""
         once, index = np.unique(np.asarray(steps, dtype=np.int64), return_inverse=True)
-        turns = [
-            np.array([[1 - value * decay, -value * self.momentum], [decay, self.momentum]]) for value in lr.values
-        ]
+        turns = [np.array([[1 - value * decay, -value * self.momentum], [decay, self.momentum]]) for value in lr.values]
         left = []
         for counts in zip(*lr.counts(once), strict=True):
             state = np.array([1.0, 0.0])

@@ -55,9 +55,16 @@ class Representation:
 
 
 def initial_network(
-    how: Representation, depth: int, width: int, shape: tuple[int, int], sigma: float, backend: Backend, *,
-    seed: int = 0, members: Sequence[int] = (0,),
-) -> Network:  # fmt: skip
+    how: Representation,
+    depth: int,
+    width: int,
+    shape: tuple[int, int],
+    sigma: float,
+    backend: Backend,
+    *,
+    seed: int = 0,
+    members: Sequence[int] = (0,),
+) -> Network:
     """Draw i.i.d. N(0, σ²) networks as they are to be held, one a member; shape is (d_out, d_in)."""
     if how.order is None:
         return gaussian_network(hidden_dims(depth, width, shape), sigma, backend, seed=seed, members=members)

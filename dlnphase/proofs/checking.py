@@ -24,9 +24,15 @@ class NotProved(Exception):
 
 
 def check_saddle(
-    cost: Arrays, minimum: float, given: Arrays, *, rank: int, value: Sequence[float], rate: Sequence[float],
+    cost: Arrays,
+    minimum: float,
+    given: Arrays,
+    *,
+    rank: int,
+    value: Sequence[float],
+    rate: Sequence[float],
     distance: float | None,
-) -> None:  # fmt: skip
+) -> None:
     """Derive the claims on one saddle again.
 
     Args:

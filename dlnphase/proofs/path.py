@@ -119,9 +119,13 @@ def prove_path(
 
 
 def _follow(
-    tube: Tube, cost: BallCost, max_time: float, max_steps: int,
-    on_step: Callable[[Progress], None], should_stop: Callable[[], bool] | None,
-) -> tuple[EndProof | None, bool]:  # fmt: skip
+    tube: Tube,
+    cost: BallCost,
+    max_time: float,
+    max_steps: int,
+    on_step: Callable[[Progress], None],
+    should_stop: Callable[[], bool] | None,
+) -> tuple[EndProof | None, bool]:
     """(the end if it is proved, whether more limbs are needed)."""
     now = math.fsum(tube.steps)
     with precision(LIMB * tube.limbs + GUARD):

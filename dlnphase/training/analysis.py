@@ -143,9 +143,14 @@ def _evidence(
 
 
 def _outcome(
-    path: MemberPath, records: Path, visited: Sequence[Visited], jumps: int, evidence: Regime, host: HostCost,
+    path: MemberPath,
+    records: Path,
+    visited: Sequence[Visited],
+    jumps: int,
+    evidence: Regime,
+    host: HostCost,
     context: Context,
-) -> Outcome:  # fmt: skip
+) -> Outcome:
     """How a path ended, after so many rank transitions."""
     time, excess, penalty = records.time, records.excess, records.penalty
     cost = excess + context.cost.minimum
@@ -182,13 +187,16 @@ def _plateaus(path: MemberPath, visited: Sequence[Visited], context: Context) ->
     cost = path.column(3) + context.cost.minimum
     return tuple(
         Plateau(
-            v.rank, _expected_cost(v.rank, context), v.point.cost, float(cost[v.visit.index]),
+            v.rank,
+            _expected_cost(v.rank, context),
+            v.point.cost,
+            float(cost[v.visit.index]),
             **_answers_at(path.matrices[v.visit.index], context),
             learning_coefficient=_learning_coefficient(v.rank, context),
         )
         for v in visited
         if v.point.converged
-    )  # fmt: skip
+    )
 
 
 def _theory(path: MemberPath, rows: Sequence[RankTransition], movement: float, rank: int, context: Context) -> Theory:

@@ -73,9 +73,15 @@ class Quiet:
         seen: list[list[np.ndarray]] = [[] for _ in first]
         lost: set[int] = set()
         for record in gradient_descent(
-            network, HostCost(self.cost).cost, lr=self.lr, max_steps=self.steps, tol=0,
-            record_every=max(1, self.steps // 5), weight_decay=self.decay, update=self.descent.update,
-        ):  # fmt: skip
+            network,
+            HostCost(self.cost).cost,
+            lr=self.lr,
+            max_steps=self.steps,
+            tol=0,
+            record_every=max(1, self.steps // 5),
+            weight_decay=self.decay,
+            update=self.descent.update,
+        ):
             lost |= {int(i) for i, why in zip(record.members, record.reasons, strict=True) if why == "diverged"}
             for i, a in zip(record.members, record.A, strict=True):
                 seen[i].append(a)

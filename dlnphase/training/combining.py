@@ -98,7 +98,13 @@ def _spread(rows: Sequence[RankTransition]) -> Spread:
     time, dwell = np.array([r.time for r in rows]), np.array([r.dwell for r in rows])
     several = len(rows) > 1
     return Spread(
-        rows[0].from_rank, rows[0].to_rank, len(rows),
-        float(time.mean()), float(time.std(ddof=1)) if several else 0.0, float(time.min()), float(time.max()),
-        float(dwell.mean()), float(dwell.std(ddof=1)) if several else 0.0,
-    )  # fmt: skip
+        rows[0].from_rank,
+        rows[0].to_rank,
+        len(rows),
+        float(time.mean()),
+        float(time.std(ddof=1)) if several else 0.0,
+        float(time.min()),
+        float(time.max()),
+        float(dwell.mean()),
+        float(dwell.std(ddof=1)) if several else 0.0,
+    )

@@ -137,9 +137,15 @@ def observed(
 
 
 def look_at(
-    layers: Sequence[np.ndarray], t: np.ndarray, step: np.ndarray, names: tuple[str, ...], cost: ConvexCost,
-    decay: float, *, member: int = 0,
-) -> Observed:  # fmt: skip
+    layers: Sequence[np.ndarray],
+    t: np.ndarray,
+    step: np.ndarray,
+    names: tuple[str, ...],
+    cost: ConvexCost,
+    decay: float,
+    *,
+    member: int = 0,
+) -> Observed:
     """What the observables say of some records of one path.
 
     Args:

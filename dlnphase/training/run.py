@@ -259,9 +259,16 @@ def _result(run: Run, going: UnderWay, clock: Clock) -> TrainResult:
     rtol = run.settings.rtol if run.settings.dynamics == "flow" else None
     unreached = _unreached(run) if run.settings.weight_decay else None
     context = Context(
-        cost, test, run.start.info, task_info(cost), run.settings.tol, rtol, _noise_question(run), unreached,
+        cost,
+        test,
+        run.start.info,
+        task_info(cost),
+        run.settings.tol,
+        rtol,
+        _noise_question(run),
+        unreached,
         descent=run.descent,
-    )  # fmt: skip
+    )
     seen = [i for i, path in enumerate(recorder.paths) if path.rows]
     if not seen:
         raise InputError("the first numbers of this run are already not finite: the start or the task is out of range")

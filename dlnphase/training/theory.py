@@ -63,9 +63,13 @@ def predict(
 
 
 def _escape(
-    path: MemberPath, row: RankTransition, network: NetworkInfo, task: TaskInfo, decay: float,
+    path: MemberPath,
+    row: RankTransition,
+    network: NetworkInfo,
+    task: TaskInfo,
+    decay: float,
     growth: Callable[[float], float | None] | None,
-) -> dict[str, Prediction]:  # fmt: skip
+) -> dict[str, Prediction]:
     """How the path leaves the origin: exponentially at rate s_1 for L = 2, after α^(−(L−2))/((L−2)s_1) for L ≥ 3.
 
     With weight decay at rate s_1 − λ for L = 2; for L ≥ 3 the size n of a layer obeys ṅ = s_1·n^(L−1) − λn, so that
