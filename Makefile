@@ -34,6 +34,7 @@ coverage: $(STAMP)  ## all tests, and the share of the package they run (at leas
 
 lint: $(STAMP)  ## style of every Python file, and the types of the package
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet dlnphase tests gauntlet tools bench
 	$(BIN)/mypy
 
 docs: $(STAMP)  ## the pages, into site/

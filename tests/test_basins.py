@@ -16,9 +16,14 @@ from dlnphase.training.recording import MemberPath
 
 MODES, DECAY, SIZE = (4.0, 1.1, 1.0), 0.4, 4  # barriers of the last two are at u(s − u³) = λ: u³ = 0.06 and 0.08
 RUN = {
-    "task": "factorization", "shape": "3x3", "singular_values": (4.0, 2.0, 1.0), "depth": 3, "width": 6, "gamma": 0.0,
+    "task": "factorization",
+    "shape": "3x3",
+    "singular_values": (4.0, 2.0, 1.0),
+    "depth": 3,
+    "width": 6,
+    "gamma": 0.0,
     "lr": 0.02,
-}  # fmt: skip
+}
 
 
 def quiet():

@@ -75,10 +75,14 @@ def test_a_classification_ends_where_scikit_learn_does(files):
 
 
 def test_the_same_samples_in_other_files_are_the_same_task(files):
-    runs = [train(files, name, *more) for name, more in {
-        "classes.npz": ("task", "classification"), "columns.npz": ("task", "classification"),
-        "table.csv": ("label_column", "animal"),
-    }.items()]  # fmt: skip
+    runs = [
+        train(files, name, *more)
+        for name, more in {
+            "classes.npz": ("task", "classification"),
+            "columns.npz": ("task", "classification"),
+            "table.csv": ("label_column", "animal"),
+        }.items()
+    ]
     for other in runs[1:]:
         assert other.config.task == "classification"
         np.testing.assert_allclose(other.trajectory.A[-1], runs[0].trajectory.A[-1], rtol=1e-12, atol=1e-14)
@@ -150,8 +154,18 @@ def test_huber_recovers_at_its_saddle_what_gross_errors_hide_from_squares(tmp_pa
 
 
 def test_signs_of_entries_are_completed(tmp_path):
-    settings = TrainSettings(cost="logistic", shape=(12, 12), rank=2, singular_values=(60.0, 50.0), depth=2, width=20,
-                             gamma=2.0, observed=0.7, rtol=1e-3, tol=0.05)  # fmt: skip
+    settings = TrainSettings(
+        cost="logistic",
+        shape=(12, 12),
+        rank=2,
+        singular_values=(60.0, 50.0),
+        depth=2,
+        width=20,
+        gamma=2.0,
+        observed=0.7,
+        rtol=1e-3,
+        tol=0.05,
+    )
     result = dlnphase.train(settings)
     assert result.task.cost == "logistic" and not result.task.attained and result.config.task == "completion"
     assert result.trajectory.test_accuracy.max() > 0.8  # of signs never seen

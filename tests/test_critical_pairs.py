@@ -116,10 +116,8 @@ def test_theory_that_is_a_bound_is_told_as_one(monkeypatch):
 def test_a_planted_minimum_fits_through_narrow_layers():
     """The least-squares matrix of a completion has full rank, but minima of rank 3 fit through a width of 5."""
     swept = sweep_gamma(
-        SweepSettings(
-            task="completion", shape=(10, 10), rank=3, gammas="1.0", widths="5", depth=3, seeds=1, jobs=1
-        )
-    )  # fmt: skip
+        SweepSettings(task="completion", shape=(10, 10), rank=3, gammas="1.0", widths="5", depth=3, seeds=1, jobs=1)
+    )
     assert not swept.failed
     assert swept.cells[0].distance_to_minimum.excess < 1e-16
 

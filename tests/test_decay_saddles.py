@@ -120,14 +120,18 @@ def test_the_least_of_weights_above_a_matrix_is_the_nearest_point():
     host = HostCost(factorization(np.diag([3.0, 1.5, 0.0]), CPU), Decay(0.3, 3))
     size = [decayed_size(s, 0.3, 3) for s in SIZES]
     frames = [np.eye(3)[:, :2], *(np.linalg.qr(rng.standard_normal((n, 2)))[0] for n in (5, 4)), np.eye(3)[:, :2]]
-    layers = [frames[k + 1] * np.cbrt(size) @ frames[k].T + 0.1 * rng.standard_normal((n, m))
-              for k, (n, m) in enumerate(((5, 3), (4, 5), (3, 4)))]  # fmt: skip
+    layers = [
+        frames[k + 1] * np.cbrt(size) @ frames[k].T + 0.1 * rng.standard_normal((n, m))
+        for k, (n, m) in enumerate(((5, 3), (4, 5), (3, 4)))
+    ]
     point = refine_matrix(product(layers), host, rank=2)
     visited, _ = refine_weights(layers, point, host)
 
     def distance(x):
-        turns = [torch.linalg.matrix_exp(torch.as_tensor(a - a.T)).numpy()
-                 for a in (x[:25].reshape(5, 5), x[25:].reshape(4, 4))]  # fmt: skip
+        turns = [
+            torch.linalg.matrix_exp(torch.as_tensor(a - a.T)).numpy()
+            for a in (x[:25].reshape(5, 5), x[25:].reshape(4, 4))
+        ]
         w1, w2, w3 = visited.weights
         turned = [turns[0] @ w1, turns[1] @ w2 @ turns[0].T, w3 @ turns[1].T]
         return sum(np.sum((a - b) ** 2) for a, b in zip(turned, layers, strict=True))
@@ -236,9 +240,12 @@ def test_classes_that_lie_apart_have_a_certified_minimum_with_decay(tmp_path, ca
         return p / p.sum(1, keepdims=True)
 
     a, least = nuclear_minimum(
-        lambda a: (odds(a) - np.eye(3)[y]).T @ x / 30, lambda a: -np.log(odds(a)[np.arange(30), y]).mean(),
-        (3, 4), decay, 1 / np.linalg.eigvalsh(x.T @ x / 30)[-1],
-    )  # fmt: skip
+        lambda a: (odds(a) - np.eye(3)[y]).T @ x / 30,
+        lambda a: -np.log(odds(a)[np.arange(30), y]).mean(),
+        (3, 4),
+        decay,
+        1 / np.linalg.eigvalsh(x.T @ x / 30)[-1],
+    )
     end, result = found.visits[-1], dlnphase.load(out)
     assert result.outcome.reached == "decayed-minimum" and result.outcome.margin is None
     assert result.outcome.reachable == pytest.approx(least, rel=1e-9)

@@ -139,9 +139,14 @@ def test_the_gradient_from_matrices_is_that_of_balanced_networks(hidden):
 
 def test_a_lazy_run_visits_no_saddle_and_says_so(tmp_path):
     trained(
-        tmp_path / "lazy", task="factorization", shape=(8, 6), singular_values=(0.7, 0.4, 0.2, 0.1),
-        depth=3, width=1000, gamma=0.7,
-    )  # fmt: skip
+        tmp_path / "lazy",
+        task="factorization",
+        shape=(8, 6),
+        singular_values=(0.7, 0.4, 0.2, 0.1),
+        depth=3,
+        width=1000,
+        gamma=0.7,
+    )
     for threshold in (0.25, 0.5):
         result = detect_saddles(DetectSettings(source=str(tmp_path / "lazy"), min_prominence=threshold, greedy=True))
         assert [v.kind for v in result.visits] == ["global-minimum"]

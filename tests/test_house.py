@@ -130,6 +130,14 @@ def test_what_must_be_there_is_so_by_its_type(room):
             assert not isinstance(node, ast.Assert), f"{path}:{node.lineno} asserts"
 
 
+def test_no_line_asks_the_formatter_to_stay_away():
+    off = re.compile("# fmt" + ":")
+    for path in (
+        p for folder in ("dlnphase", "tests", "gauntlet", "tools", "bench") for p in (ROOT / folder).rglob("*.py")
+    ):
+        assert not off.search(path.read_text()), path
+
+
 def test_files_and_functions_stay_small():
     for path in FILES:
         assert path.read_text().count("\n") <= 400, path

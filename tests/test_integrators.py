@@ -75,10 +75,24 @@ def test_it_is_stiffly_accurate_and_stable_at_infinity():
 # Rooted trees up to order five as nested tuples of their subtrees.
 LEAF = ()
 TREES = [
-    LEAF, (LEAF,), (LEAF,) * 2, ((LEAF,),), (LEAF,) * 3, (LEAF, (LEAF,)), ((LEAF,) * 2,), (((LEAF,),),),
-    (LEAF,) * 4, (LEAF, LEAF, (LEAF,)), (LEAF, (LEAF, LEAF)), (LEAF, ((LEAF,),)), ((LEAF,), (LEAF,)),
-    ((LEAF,) * 3,), ((LEAF, (LEAF,)),), (((LEAF, LEAF),),), ((((LEAF,),),),),
-]  # fmt: skip
+    LEAF,
+    (LEAF,),
+    (LEAF,) * 2,
+    ((LEAF,),),
+    (LEAF,) * 3,
+    (LEAF, (LEAF,)),
+    ((LEAF,) * 2,),
+    (((LEAF,),),),
+    (LEAF,) * 4,
+    (LEAF, LEAF, (LEAF,)),
+    (LEAF, (LEAF, LEAF)),
+    (LEAF, ((LEAF,),)),
+    ((LEAF,), (LEAF,)),
+    ((LEAF,) * 3,),
+    ((LEAF, (LEAF,)),),
+    (((LEAF, LEAF),),),
+    ((((LEAF,),),),),
+]
 
 
 def order_of(tree):
@@ -391,9 +405,11 @@ def test_a_span_moves_products_as_its_increments_move_layers(dims):
     moved = network.with_theta(network.theta + delta.theta)
     blocks = [
         (network.suffixes(), network.prefixes()),
-        ([m - s for m, s in zip(moved.suffixes(), network.suffixes(), strict=True)],
-         [m - p for m, p in zip(moved.prefixes(), network.prefixes(), strict=True)]),
-    ]  # fmt: skip
+        (
+            [m - s for m, s in zip(moved.suffixes(), network.suffixes(), strict=True)],
+            [m - p for m, p in zip(moved.prefixes(), network.prefixes(), strict=True)],
+        ),
+    ]
     for y, count in ((first, 1), (second, 2)):
         layers = [
             sum(

@@ -77,12 +77,17 @@ def invariants(network, start):
     below = start.outputs.T @ w3
     return np.stack(
         [
-            (on**2).sum((1, 2)), ((w2 @ on) ** 2).sum((1, 2)), ((below @ w2 @ on) ** 2).sum((1, 2)),
-            ((w1.transpose(0, 2, 1) @ on) ** 2).sum((1, 2)), ((w3 @ w2 @ on) ** 2).sum((1, 2)),
+            (on**2).sum((1, 2)),
+            ((w2 @ on) ** 2).sum((1, 2)),
+            ((below @ w2 @ on) ** 2).sum((1, 2)),
+            ((w1.transpose(0, 2, 1) @ on) ** 2).sum((1, 2)),
+            ((w3 @ w2 @ on) ** 2).sum((1, 2)),
             ((w1.transpose(0, 2, 1) @ w2.transpose(0, 2, 1) @ below.transpose(0, 2, 1)) ** 2).sum((1, 2)),
-            (w1**2).sum((1, 2)), (w2**2).sum((1, 2)), (w3**2).sum((1, 2)),
+            (w1**2).sum((1, 2)),
+            (w2**2).sum((1, 2)),
+            (w3**2).sum((1, 2)),
         ]
-    )  # fmt: skip
+    )
 
 
 def test_drawn_directly_they_have_the_law_of_projected_ones():
@@ -120,11 +125,12 @@ def test_modes_are_enough_where_nothing_else_is_learned():
     # No few of them: A(0) is to be unlearned, ∇C is not A − A*, the target has many, order 1 is exact, or cheap.
     gaps = completion(goal, np.abs(goal) < 0.1, BACKEND)
     others = (
-        (dims, factorization(goal, BACKEND), 1e-3), (dims, gaps, 1e-5),
+        (dims, factorization(goal, BACKEND), 1e-3),
+        (dims, gaps, 1e-5),
         (dims, factorization(goal + np.eye(150, 140), BACKEND), 1e-5),
         ((140, 600, 150), factorization(goal, BACKEND), 1e-5),
         ((40, 600, 600, 50), factorization(goal[:50, :40], BACKEND), 1e-5),
-    )  # fmt: skip
+    )
     assert all(few_modes(*other) == (None, 0.0) for other in others)
 
 
@@ -156,11 +162,15 @@ def test_a_run_tells_what_its_modes_tell_and_nothing_of_the_kernel_it_holds_a_pa
 @pytest.mark.parametrize(
     "more",
     [
-        {"dynamics": "gd"}, {"dynamics": "sgd", "batch_size": 20}, {"weight_decay": 0.1}, {"record": "products"},
-        {"tol": 1e-12}, {"tol": 0.0},
+        {"dynamics": "gd"},
+        {"dynamics": "sgd", "batch_size": 20},
+        {"weight_decay": 0.1},
+        {"record": "products"},
+        {"tol": 1e-12},
+        {"tol": 0.0},
     ],
     ids=lambda more: " ".join(f"{name}={value}" for name, value in more.items()),
-)  # fmt: skip
+)
 def test_few_modes_stand_for_the_ends_along_a_flow_of_the_whole_cost_alone(more):
     assert not _needs_ends(TrainSettings(task="factorization"))
     assert _needs_ends(TrainSettings(task="factorization", **more))

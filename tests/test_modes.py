@@ -196,9 +196,7 @@ def test_several_starts_are_averaged_and_no_path_is_told_that_nobody_took():
     assert [s.members for s in result.mode_spread] == [2, 2]
     assert [(s.time_min, s.time_max) for s in result.mode_spread] == [(t.min(), t.max()) for t in times.T]
     first, second = result.members
-    direct = dataclasses.replace(
-        second, rank_transitions=(dataclasses.replace(second.rank_transitions[0], to_rank=2),)
-    )  # fmt: skip
+    direct = dataclasses.replace(second, rank_transitions=(dataclasses.replace(second.rank_transitions[0], to_rank=2),))
     mixed = dataclasses.replace(result, members=(first, direct, first))
     words = train_sentence(mixed)
     assert words.startswith("2 of 3 starts went from saddle to saddle: rank 0 → 1 → 2, ")

@@ -92,9 +92,14 @@ def test_its_sentence_and_its_table_of_critical_points_say_what_kept_it(run):
 @pytest.mark.parametrize("dynamics", ["flow", "gd", "greedy"])
 def test_a_factorization_is_measured_above_the_tail_that_its_width_leaves(dynamics):
     settings = TrainSettings(
-        task="factorization", shape=(4, 4), singular_values=(4.0, 2.0, 1.0), width=2, depth=3, dynamics=dynamics,
+        task="factorization",
+        shape=(4, 4),
+        singular_values=(4.0, 2.0, 1.0),
+        width=2,
+        depth=3,
+        dynamics=dynamics,
         **({} if dynamics == "greedy" else {"gamma": 1.5}),
-    )  # fmt: skip
+    )
     result = train(settings)
     outcome = result.outcome
     assert (outcome.reason, outcome.reached, outcome.rank) == ("converged", "width-minimum", 2)
@@ -153,8 +158,10 @@ def test_a_saddle_of_the_rank_of_the_end_is_told(tmp_path):
     files = {"target": str(tmp_path / "target.npy"), "init_weights": str(tmp_path / "weights.npz")}
     result = train(TrainSettings(threads=1, **files))
     assert [(p.rank, pytest.approx(p.refined)) for p in result.theory.plateaus] == [
-        (0, 0.5 * (6.8**2 + 2.1**2 + 1.9**2)), (2, 0.5 * 2.1**2), (2, 0.5 * 1.9**2),
-    ]  # fmt: skip
+        (0, 0.5 * (6.8**2 + 2.1**2 + 1.9**2)),
+        (2, 0.5 * 2.1**2),
+        (2, 0.5 * 1.9**2),
+    ]
     assert [(t.from_rank, t.to_rank) for t in result.rank_transitions] == [(0, 2), (2, 2)]
     (tmp_path / "run").mkdir()
     save_train(result, tmp_path / "run")

@@ -291,8 +291,12 @@ def test_a_run_that_diverges_was_unstable():
     ],
 )
 def test_verdicts(values, verdict):
-    seen = Observed(np.zeros(len(values), int), np.arange(len(values)), np.arange(len(values)),
-                    {"sharpness": np.array(values, float)})  # fmt: skip
+    seen = Observed(
+        np.zeros(len(values), int),
+        np.arange(len(values)),
+        np.arange(len(values)),
+        {"sharpness": np.array(values, float)},
+    )
     told = sharpness_of(seen, "converged", lr=0.5)
     assert (told.limit, told.verdict) == (4.0, verdict)
     assert sharpness_of(seen, "diverged", lr=0.5).verdict == "unstable"
@@ -339,12 +343,20 @@ def test_a_reduced_network_of_two_layers_tells_what_the_full_one_does(tmp_path):
     rng = np.random.default_rng(0)
     np.savez(tmp_path / "start.npz", W1=0.3 * rng.standard_normal((40, 4)), W2=0.3 * rng.standard_normal((3, 40)))
     told = [
-        dlnphase.train(TrainSettings(
-            task="factorization", shape=(3, 4), rank=2, init_weights=str(tmp_path / "start.npz"), representation=kind,
-            krylov_order=order, record=("layers", "products", "norms", "balance", "hessian", "ntk"), max_steps=40,
-        )).observed
+        dlnphase.train(
+            TrainSettings(
+                task="factorization",
+                shape=(3, 4),
+                rank=2,
+                init_weights=str(tmp_path / "start.npz"),
+                representation=kind,
+                krylov_order=order,
+                record=("layers", "products", "norms", "balance", "hessian", "ntk"),
+                max_steps=40,
+            )
+        ).observed
         for kind, order in (("full", None), ("krylov", 1))
-    ]  # fmt: skip
+    ]
     full, reduced = told
     np.testing.assert_allclose(full.t[:3], reduced.t[:3], rtol=1e-6)
     for name in ("layer_norms", "balancedness", "hessian_extremes", "ntk_trace", "ntk_rate"):
@@ -392,8 +404,13 @@ def test_a_path_of_another_code_is_looked_at_as_ours_are(run, foreign, tmp_path)
     result = dlnphase.load(tmp_path / "a")
     found = result.observed
     assert result.files["observed"] == "observed.npz" and set(found.values) == {
-        "layer_norms", "sharpness", "ntk_trace", "ntk_change", "ntk_rate", "gradient_covariance",
-    }  # fmt: skip
+        "layer_norms",
+        "sharpness",
+        "ntk_trace",
+        "ntk_change",
+        "ntk_rate",
+        "gradient_covariance",
+    }
     assert found.step[0] == 0 and found.step[-1] == 899 and 50 < len(found.step) < 120
     assert (np.diff(found.step) > 0).all() and set(found.step % 2) == {0, 1}
     np.testing.assert_allclose(found.t, 0.01 * found.step)

@@ -65,14 +65,12 @@ RULES = {
     "gd": (Update(), lambda p: torch.optim.SGD(p, lr=0.01, foreach=False), 0.0),
     "gd with decay": (Update(), lambda p: torch.optim.SGD(p, lr=0.01, weight_decay=0.2, foreach=False), 0.2),
     "momentum": (HeavyBall(0.9), lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9, foreach=False), 0.0),
-    "momentum with decay": (
-        HeavyBall(0.9), lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9, weight_decay=0.2), 0.2
-    ),
+    "momentum with decay": (HeavyBall(0.9), lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9, weight_decay=0.2), 0.2),
     "adam": (Adam(0.9), lambda p: torch.optim.Adam(p, lr=0.01, foreach=False), 0.0),
     "adam with decay": (Adam(0.8), lambda p: torch.optim.Adam(p, lr=0.01, betas=(0.8, 0.999), weight_decay=0.2), 0.2),
     "muon": (Muon(0.9), lambda p: PlainMuon(p, 0.01, 0.9, 0.0), 0.0),
     "muon with decay": (Muon(0.5), lambda p: PlainMuon(p, 0.01, 0.5, 0.2), 0.2),
-}  # fmt: skip
+}
 
 
 def classified():
@@ -196,9 +194,16 @@ def test_stochastic_steps_use_each_draw_once_and_at_its_step(task):
     optimiser = torch.optim.SGD(layers, lr=0.01, momentum=0.8, weight_decay=0.1, foreach=False)
     other = Draws(cost.observations, np.array([0]), **noise)
     records = gradient_descent(
-        network, cost, lr=0.01, max_steps=1000, tol=0, record_every=1, weight_decay=0.1, update=HeavyBall(0.8),
+        network,
+        cost,
+        lr=0.01,
+        max_steps=1000,
+        tol=0,
+        record_every=1,
+        weight_decay=0.1,
+        update=HeavyBall(0.8),
         draws=Draws(cost.observations, np.array([0]), **noise),
-    )  # fmt: skip
+    )
     for k, record in enumerate(records):
         for mine, theirs in zip(record.weights(0), layers, strict=True):
             expected = theirs.detach().numpy()
@@ -240,9 +245,14 @@ def test_heavy_ball_leaves_the_origin_at_the_root_of_its_recursion():
     for beta in (0.5, 0.9):
         network = balanced_network(np.diag([1e-16, 0.0]), (2, 3, 2), CPU)
         records = gradient_descent(
-            network, factorization(np.diag([s, 0.5]), CPU), lr=lr, max_steps=61, tol=0, record_every=1,
+            network,
+            factorization(np.diag([s, 0.5]), CPU),
+            lr=lr,
+            max_steps=61,
+            tol=0,
+            record_every=1,
             update=HeavyBall(beta),
-        )  # fmt: skip
+        )
         a = {int(r.step[0]): float(r.A[0, 0, 0]) for r in records}
         root = max(np.roots([1, -(1 + beta + lr * s), beta]))
         assert np.sqrt(a[61] / a[60]) == pytest.approx(root, rel=1e-6)
@@ -311,7 +321,7 @@ def test_muon_lets_all_modes_grow_at_one_rate():
         ("--dynamics muon --krylov-order 2", "--representation: found krylov, but muon moves all directions"),
         ("--dynamics sgd --cost logistic --label-noise 1", "--label-noise: found 1 with a cost whose gradient is not"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_is_refused_in_one_line(words, told, tmp_path, capsys):
     assert run(["train", *words.split(), "--out", str(tmp_path / "run")]) == 2
     assert told in " ".join(capsys.readouterr().err.split())

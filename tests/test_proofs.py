@@ -83,10 +83,16 @@ def test_eckart_and_young_lie_inside_the_balls(depth):
             check_saddle(cost_arrays(ball), ball.minimum, given, **claim)
 
 
-@pytest.mark.parametrize(("kind", "shape"), [
-    ("completion", (6, 6)), ("completion", (10, 12)), ("completion", (20, 20)), ("sensing", (5, 4)),
-    ("regression", (5, 6)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "shape"),
+    [
+        ("completion", (6, 6)),
+        ("completion", (10, 12)),
+        ("completion", (20, 20)),
+        ("sensing", (5, 4)),
+        ("regression", (5, 6)),
+    ],
+)
 def test_saddles_of_every_cost_are_proved_and_checked(kind, shape):
     task = planted_task(kind, shape, (5.0, 3.0, 1.0), CPU, measurements=30 if kind == "sensing" else None)
     host, ball = HostCost(task.cost), ball_cost(task.cost)
@@ -135,8 +141,13 @@ def test_two_hundred_and_fifty_negative_controls_are_refused():
         assert any(proof.cost[0] - 1e-12 <= c <= proof.cost[1] + 1e-12 for c in true), why
         assert proof.rate[0] > 0
     assert refused >= 200
-    assert kinds == {"a repeated value", "a displaced centre", "a rank too high", "∇C = 0",
-                     "a rank above that of the point"}  # fmt: skip
+    assert kinds == {
+        "a repeated value",
+        "a displaced centre",
+        "a rank too high",
+        "∇C = 0",
+        "a rank above that of the point",
+    }
 
 
 def subsets(n, k):
@@ -283,10 +294,13 @@ def follows(document: ProofDocument):
                     return False  # no minimum can be that near
                 continue
             possible = [
-                (sum((s[i] ** 2 for i in range(2) if i not in kept), mpmath.mpf(0)) / 2 + document.cost.minimum,
-                 max(s[i] for i in range(2) if i not in kept))
-                for kept in subsets(2, c.rank) if len(kept) < 2
-            ]  # fmt: skip
+                (
+                    sum((s[i] ** 2 for i in range(2) if i not in kept), mpmath.mpf(0)) / 2 + document.cost.minimum,
+                    max(s[i] for i in range(2) if i not in kept),
+                )
+                for kept in subsets(2, c.rank)
+                if len(kept) < 2
+            ]
             if not any(c.cost[0] <= x <= c.cost[1] and c.rate[0] <= r <= c.rate[1] for x, r in possible):
                 return False
             if c.rank == 0:

@@ -133,10 +133,14 @@ def test_without_its_tail_a_prover_is_caught(monkeypatch):
         check_steps(*crippled(monkeypatch))
 
 
-@pytest.mark.parametrize("rate", [
-    lambda layers, reach, cost: -50.0,
-    lambda layers, reach, cost: parting_rate(layers, 0.0, cost),
-], ids=["no Hessian", "the Hessian at one point"])  # fmt: skip
+@pytest.mark.parametrize(
+    "rate",
+    [
+        lambda layers, reach, cost: -50.0,
+        lambda layers, reach, cost: parting_rate(layers, 0.0, cost),
+    ],
+    ids=["no Hessian", "the Hessian at one point"],
+)
 def test_without_its_bound_of_the_hessian_a_prover_is_caught(rate, monkeypatch):
     monkeypatch.setattr(prover, "parting_rate", rate)
     with pytest.raises(NotProved, match="step"):

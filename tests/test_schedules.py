@@ -97,11 +97,20 @@ def test_settings_take_a_list_and_give_it_back(name, text, value):
     assert TrainSettings.from_plain(settings.to_plain(), "config") == settings
 
 
-@pytest.mark.parametrize("flags", [
-    ("--lr", "0.1,0.01"), ("--lr", "5:0.1"), ("--lr", "0.1,5:0.01,5:0.001"), ("--lr", "0.1,-5:0.2"),
-    ("--lr", "0.1,5:0"), ("--lr", "auto,5:0.1"), ("--batch-size", "3,5:0"),
-    ("--batch-size", "3,5:1.5"), ("--batch-size", "3,5:1000"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--lr", "0.1,0.01"),
+        ("--lr", "5:0.1"),
+        ("--lr", "0.1,5:0.01,5:0.001"),
+        ("--lr", "0.1,-5:0.2"),
+        ("--lr", "0.1,5:0"),
+        ("--lr", "auto,5:0.1"),
+        ("--batch-size", "3,5:0"),
+        ("--batch-size", "3,5:1.5"),
+        ("--batch-size", "3,5:1000"),
+    ],
+)
 def test_a_list_that_says_nothing_is_refused_in_one_line(run, flags):
     code, out, err = run("train", "--dynamics", "sgd", *flags)
     assert code == 2 and out == "" and err.count("\n") == 1 and flags[0].strip("-") in err and "expected" in err

@@ -66,8 +66,10 @@ def test_jumps_up_and_down_are_counted_by_start_and_by_jump(several):
     told = distributions_of(made_up(several))
     assert told.starts == 6
     assert {(j.from_rank, j.to_rank): (j.jumps, j.made.starts, j.made.of) for j in told.jumps} == {
-        (0, 1): (6, 5, 6), (1, 0): (2, 2, 6), (1, 2): (3, 3, 6),
-    }  # fmt: skip
+        (0, 1): (6, 5, 6),
+        (1, 0): (2, 2, 6),
+        (1, 2): (3, 3, 6),
+    }
     assert (told.up.starts, told.down.starts, told.up.of) == (5, 2, 6)
     # the start that diverged ended nowhere
     assert {e.rank: (e.ended.starts, e.ended.of) for e in told.ends} == {0: (2, 5), 2: (3, 5)}

@@ -181,11 +181,21 @@ def test_parts_on_threads_of_their_own_go_on_to_the_same_bits():
 def test_a_tree_comes_back_as_it_was():
     whole = torch.arange(24.0, dtype=torch.float64).view(2, 3, 4)
     tree = {
-        "none": None, "number": float("nan"), "count": 3, "word": "x", "flag": True, "scalar": np.float64(0.1),
-        "nested": [1.5, (2, None), {3: [np.inf]}], "turned": np.arange(6.0).reshape(2, 3).T,
-        "mask": np.array([True, False]), "index": torch.tensor([1, 2]), "single": torch.ones(2, 1),
-        "turned tensor": whole.mT, "one of": whole[:1].mT, "spread": torch.ones(1, 3).expand(2, 3),
-    }  # fmt: skip
+        "none": None,
+        "number": float("nan"),
+        "count": 3,
+        "word": "x",
+        "flag": True,
+        "scalar": np.float64(0.1),
+        "nested": [1.5, (2, None), {3: [np.inf]}],
+        "turned": np.arange(6.0).reshape(2, 3).T,
+        "mask": np.array([True, False]),
+        "index": torch.tensor([1, 2]),
+        "single": torch.ones(2, 1),
+        "turned tensor": whole.mT,
+        "one of": whole[:1].mT,
+        "spread": torch.ones(1, 3).expand(2, 3),
+    }
     again = unpack({k: v.copy() for k, v in pack(tree).items()}, CPU)
     assert list(again) == list(tree) and again["nested"] == tree["nested"] and np.isnan(again["number"])
     assert [again[k] for k in ("none", "count", "word", "flag")] == [None, 3, "x", True]

@@ -142,10 +142,15 @@ def test_train_adds_the_dynamics(tmp_path):
     assert small.ntk_change.mean > 10 * lazy.ntk_change.mean
     one = train(
         TrainSettings(
-            task="completion", shape=(4, 4), singular_values=settings.singular_values, depth=3, width=30, gamma=2.0,
+            task="completion",
+            shape=(4, 4),
+            singular_values=settings.singular_values,
+            depth=3,
+            width=30,
+            gamma=2.0,
             seeds=2,
         )
-    )  # fmt: skip
+    )
     assert small.escape_time.values == tuple(m.rank_transitions[0].time for m in one.members)
     assert small.final_cost.values == tuple(m.outcome.cost for m in one.members)
 

@@ -136,8 +136,10 @@ def test_a_start_of_large_scale_converges_by_the_cost_of_the_task_not_by_its_own
 
 def test_a_zero_target_is_reached_from_a_start_of_full_rank():
     network = gaussian_network((4, 4, 4), 0.5, CPU, seed=4)
-    reasons = {m: [r.reasons[0] for r in gradient_flow(network, factorization(np.zeros((4, 4)), CPU), method=m)][-1]
-               for m in ("auto", "stiff", "stabilised")}  # fmt: skip
+    reasons = {
+        m: [r.reasons[0] for r in gradient_flow(network, factorization(np.zeros((4, 4)), CPU), method=m)][-1]
+        for m in ("auto", "stiff", "stabilised")
+    }
     assert set(reasons.values()) == {"converged"}
 
 

@@ -166,9 +166,16 @@ def test_descent_is_autograd_and_sgd_step_by_step(task, tmp_path):
     np.savez(tmp_path / "w.npz", **{f"W{k}": w for k, w in enumerate(layers, 1)})
     noise = {"noise": 0.1} if task in ("sensing", "regression") else {}
     settings = TrainSettings(
-        task=task, shape=(5, 4), singular_values=(2.0, 1.0), init_weights=str(tmp_path / "w.npz"), dynamics="gd",
-        lr=0.05, max_steps=1000, tol=0.0, **noise,
-    )  # fmt: skip
+        task=task,
+        shape=(5, 4),
+        singular_values=(2.0, 1.0),
+        init_weights=str(tmp_path / "w.npz"),
+        dynamics="gd",
+        lr=0.05,
+        max_steps=1000,
+        tol=0.0,
+        **noise,
+    )
     run = prepare(settings)
     seen = {}
     result = train(run, on_record=lambda r: seen.update({int(r.step[0]): (r.A[0].copy(), float(r.excess[0]))}))

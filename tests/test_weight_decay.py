@@ -134,9 +134,15 @@ def end_of(result):
 @pytest.mark.parametrize("dynamics", ["flow", "gd"])
 def test_two_layers_end_at_soft_thresholded_modes(dynamics):
     result = train(
-        task="factorization", shape=(5, 4), singular_values=(4.0, 2.0, 0.5), depth=2, width=20, weight_decay=0.8,
-        dynamics=dynamics, tol=1e-12,
-    )  # fmt: skip
+        task="factorization",
+        shape=(5, 4),
+        singular_values=(4.0, 2.0, 0.5),
+        depth=2,
+        width=20,
+        weight_decay=0.8,
+        dynamics=dynamics,
+        tol=1e-12,
+    )
     s = np.linalg.svd(end_of(result), compute_uv=False)
     assert s == pytest.approx([3.2, 1.2, 0.0, 0.0], abs=1e-5)
     assert (result.outcome.reason, result.outcome.rank, result.outcome.reached) == ("converged", 2, "decayed-minimum")
@@ -336,9 +342,13 @@ def test_a_reduced_network_is_the_full_one(dynamics, tmp_path):
     rng = np.random.default_rng(0)
     np.savez(tmp_path / "start.npz", W1=0.05 * rng.standard_normal((64, 4)), W2=0.05 * rng.standard_normal((5, 64)))
     common = {
-        "task": "factorization", "shape": (5, 4), "singular_values": (4.0, 2.0), "weight_decay": 0.5,
-        "init_weights": str(tmp_path / "start.npz"), **dynamics,
-    }  # fmt: skip
+        "task": "factorization",
+        "shape": (5, 4),
+        "singular_values": (4.0, 2.0),
+        "weight_decay": 0.5,
+        "init_weights": str(tmp_path / "start.npz"),
+        **dynamics,
+    }
     full, reduced = (train(**common, representation=kind) for kind in ("full", "krylov"))
     assert (full.network.hidden, reduced.network.hidden) == ((64,), (9,))
     assert reduced.outcome.time == pytest.approx(full.outcome.time, rel=1e-3)
@@ -361,9 +371,13 @@ def test_what_no_gradient_reaches_decays(tmp_path):
     shapes = {"W1": (40, 3), "W2": (40, 40), "W3": (3, 40)}
     np.savez(tmp_path / "start.npz", **{k: 40**-0.75 * rng.standard_normal(shape) for k, shape in shapes.items()})
     common = {
-        "task": "factorization", "shape": (3, 3), "singular_values": (3.0, 1.0), "weight_decay": 0.1,
-        "init_weights": str(tmp_path / "start.npz"), "rtol": 1e-5,
-    }  # fmt: skip
+        "task": "factorization",
+        "shape": (3, 3),
+        "singular_values": (3.0, 1.0),
+        "weight_decay": 0.1,
+        "init_weights": str(tmp_path / "start.npz"),
+        "rtol": 1e-5,
+    }
     reduction = {"representation": "krylov", "krylov_order": 2}
     full, reduced = (train(**common, **kind) for kind in ({"representation": "full"}, reduction))
     assert reduced.network.hidden[0] < 40
@@ -423,9 +437,15 @@ def test_several_starts_are_followed_at_once_and_each_ends_by_itself():
 def test_all_that_moves_in_a_run_goes_on_to_the_same_bits():
     """The ends among it: what was found of a minimum is part of the state."""
     settings = TrainSettings(
-        task="factorization", shape=(3, 3), singular_values=(3.0, 1.0), depth=3, width=12, gamma=1.2,
-        weight_decay=0.3, seeds=2,
-    )  # fmt: skip
+        task="factorization",
+        shape=(3, 3),
+        singular_values=(3.0, 1.0),
+        depth=3,
+        width=12,
+        gamma=1.2,
+        weight_decay=0.3,
+        seeds=2,
+    )
     prepared = prepare(settings)
 
     def follow(going, rounds):

@@ -7,9 +7,9 @@ and why, how it was left, how far it lies from the greedy path; with ``--prove``
 
 Open
 
-- `run.py` for the verb, from source to result;
-- `sources.py` for what a path may be read from, `checkpoints.py` for folders of checkpoints (a file format is a
-  line in setup/states.py), `trace.py` for the path of one network;
+- `run.py` for the verb, from source to result; `judging.py` for what is told of one visit;
+- `sources.py` for what a path may be read from, `own_run.py` for runs of ours, `checkpoints.py` for folders of
+  checkpoints (a file format is a line in setup/states.py), `trace.py` for the path of one network;
 - `speed.py`, `sparse.py` for how another code's time relates to ours and what records far apart may have
   missed; `notes.py` for what a reader should know of that;
 - `proofs.py` and `flow.py` for ``--prove`` and ``--check``: they hand over to proofs/;

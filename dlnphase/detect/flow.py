@@ -10,7 +10,7 @@ import numpy as np
 
 from dlnphase.backend import resolve_backend
 from dlnphase.critical import HostCost
-from dlnphase.detect.sources import PathSource
+from dlnphase.detect.trace import PathSource
 from dlnphase.errors import InputError
 from dlnphase.networks.products import Layers, product
 from dlnphase.proofs.balls import Undecided

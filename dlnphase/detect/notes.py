@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from dlnphase.critical.greedy import GreedyPoint
-from dlnphase.detect.sources import PathSource
+from dlnphase.detect.trace import PathSource
 from dlnphase.results.detect import PathInfo, VisitInfo
 
 

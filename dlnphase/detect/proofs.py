@@ -10,7 +10,7 @@ import numpy as np
 from dlnphase.costs.quadratic import QuadraticCost
 from dlnphase.critical import HostCost, MatrixPoint
 from dlnphase.detect.flow import prove_flow
-from dlnphase.detect.sources import PathSource
+from dlnphase.detect.trace import PathSource
 from dlnphase.errors import InputError
 from dlnphase.networks.products import Layers
 from dlnphase.proofs.balls import Undecided, flint

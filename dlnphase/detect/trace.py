@@ -1,15 +1,17 @@
-"""The path of one network, as ``detect-saddles`` looks at it."""
+"""The path of one network, as ``detect-saddles`` looks at it, and all the paths that a source holds."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from dlnphase.costs.tasks import Task
 from dlnphase.errors import InputError
 from dlnphase.networks.products import Layers
 from dlnphase.results.detect import PathInfo
+from dlnphase.settings.detect import DetectSettings
 
 
 def increasing(time: np.ndarray, where: str) -> np.ndarray:
@@ -63,3 +65,20 @@ def lacking_at(trace: MemberTrace, index: int, info: PathInfo) -> float:
         return 0.0
     whole = 2 * float(trace.penalty[index]) / info.weight_decay
     return float(np.sqrt(max(whole - sum(float(np.sum(w**2)) for w in weights), 0.0)))
+
+
+@dataclass(frozen=True)
+class PathSource:
+    """What SOURCE holds: the paths, the task they were trained on, and what is known of the network.
+
+    ``true_sizes`` is False where the hidden sizes are those of a reduction of a larger network, whose own nobody told.
+    ``layers`` are those of the first path at every record of ``rows`` (its times and steps), where all are at hand.
+    """
+
+    traces: tuple[MemberTrace, ...]
+    task: Task
+    info: PathInfo
+    settings: DetectSettings
+    true_sizes: bool = True
+    layers: Layers = field(default_factory=list)
+    rows: tuple[np.ndarray, np.ndarray] | None = None

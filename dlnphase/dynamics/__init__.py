@@ -8,9 +8,9 @@ members end, and a way to get their layers. Between two rounds a walk is a value
 Open
 
 - `records.py` for what a record and a walk are, `state.py` for how a walk is saved and goes on;
-- `flow.py` for gradient flow: the driver that owns time, frames and reasons to stop, and the table of its
-  methods; `stabilised_flow.py` for the first part of a path, without frames; steppers/ and stabilised/ for what
-  takes one step;
+- `flow.py` for gradient flow, its two parts and the table of its methods; `stabilised_flow.py` for the first part of
+  a path, without frames; `framed_flow.py` for what goes on as a batch: time, frames, reasons to stop; steppers/ and
+  stabilised/ for what takes one step;
 - `step_control.py` for how the next step size is found and when a run is over; `clocks.py` for times of a
   batch;
 - `frames.py`, `framed_cost.py`, `span.py`, `ends.py` for small components beside large ones: frames in which
