@@ -105,20 +105,7 @@ def greedy_path(
     Raises:
         InputError: for a depth below 2 or an ε outside (0, 0.5].
     """
-    path = GreedyPath(
-        cost,
-        depth,
-        width=width,
-        epsilon=epsilon,
-        rtol=rtol,
-        tol=tol,
-        max_time=max_time,
-        max_steps=max_steps,
-        check=check,
-        points=points,
-        weight_decay=weight_decay,
-    )
-    yield from path.records()
+    yield from GreedyPath(**locals()).records()
 
 
 @dataclass(slots=True, init=False, eq=False, repr=False)
@@ -189,9 +176,7 @@ class GreedyPath(Walk):
                 self.over = True
                 yield [self._still(here)]
         while not self.over:
-            self.orbit = self.orbit or self._orbit(
-                self.points[-1].point, self.epsilon, self.rtol, self.max_steps - self.steps
-            )
+            self.orbit = self.orbit or _Orbit(self, self.points[-1].point)
             for record, arrived in self.orbit.records():
                 yield [self._told(record, arrived)]
 
@@ -201,7 +186,7 @@ class GreedyPath(Walk):
         State.resume(self, state | {"orbit": None, "points": self.points})
         self.points[:] = [GreedyPoint(**(point | {"point": MatrixPoint(**point["point"])})) for point in points]
         if orbit is not None:
-            self.orbit = self._orbit(self.points[-1].point, self.epsilon, self.rtol, self.max_steps - self.steps)
+            self.orbit = _Orbit(self, self.points[-1].point)
             self.orbit.resume(orbit)
 
     def _told(self, record: Record, arrived: bool) -> Record:
@@ -246,17 +231,12 @@ class GreedyPath(Walk):
 
     def _same_from_smaller(self, start: MatrixPoint, reached: np.ndarray) -> bool | None:
         """Whether the orbit from a smaller ε ends in the same matrix; None where it was cut short of an end."""
-        orbit = self._orbit(start, self.epsilon / CHECK, max(self.rtol, CHECK_RTOL), self.max_steps)
+        orbit = _Orbit(self, start, again=True)
         ((last, arrived),) = deque(orbit.records(), maxlen=1)
         if not arrived and last.reasons[0] is not None:
             return None
         first, second = refine_matrix(reached, self.cost).A, refine_matrix(last.A[0], self.cost).A
         return bool(np.linalg.norm(first - second) <= SAME * np.linalg.norm(first))
-
-    def _orbit(self, start: MatrixPoint, epsilon: float, rtol: float, max_steps: int) -> _Orbit:
-        """From a critical matrix with one channel opened to the next critical point, in the time that is left."""
-        end = None if np.isinf(self.max_time) else max(self.max_time - self.time, np.finfo(float).tiny)
-        return _Orbit(self.cost, start, self.depth, epsilon, rtol, self.threshold, max(max_steps, 1), end)
 
     def _shifted(self, record: Record, arrived: bool) -> Record:
         """A record of one orbit as one of the path: time and work go on, layers have a fixed number of channels."""
@@ -272,27 +252,18 @@ class GreedyPath(Walk):
 
     def _still(self, here: GreedyPoint) -> Record:
         """The record of a path that ends where it starts: the origin is a minimum."""
-        shape = self.cost.shape
-        sizes = (shape[1], *([self.channels] * (self.depth - 1)), shape[0])
-        zero = np.zeros(1)
-        return Record(
-            np.zeros(1, dtype=int),
-            zero,
-            zero.astype(int),
-            zero.astype(int),
-            np.array([self.cost.excess(here.point.A)]),
-            zero,
-            here.point.A[None],
-            ["converged"],
-            lambda i: [np.zeros((n, m)) for m, n in pairwise(sizes)],
-            HELD if self._held else here.note,
-            penalty=zero if self.cost.decay else None,
-        )
+        (d_out, d_in), zero, none = self.cost.shape, np.zeros(1), np.zeros(1, dtype=int)
+        layers = [np.zeros((n, m)) for m, n in pairwise((d_in, *[self.channels] * (self.depth - 1), d_out))]
+        excess, note = np.array([self.cost.excess(here.point.A)]), HELD if self._held else here.note
+        columns, penalty = (none, zero, none, none, excess, zero, here.point.A[None]), zero if self.cost.decay else None
+        return Record(*columns, ["converged"], lambda i: layers, note, penalty=penalty)
 
 
 @dataclass(slots=True, init=False, eq=False, repr=False)
 class _Orbit(State):
-    """The flow out of one critical matrix.
+    """The flow of a path out of one critical matrix, one channel opened, in what is left of its steps and its time.
+
+    With ``again`` it is the check: from a smaller ε, followed with a wider tolerance.
 
     Attributes:
         largest: ‖∇𝓛‖ so far.
@@ -306,32 +277,23 @@ class _Orbit(State):
     largest: float
     next_look: float
 
-    def __init__(
-        self,
-        cost: HostCost,
-        start: MatrixPoint,
-        depth: int,
-        epsilon: float,
-        rtol: float,
-        threshold: float,
-        max_steps: int,
-        max_time: float | None,
-    ) -> None:
-        method = "stiff" if solvable(cost.cost) and cost.decay is None else "stabilised"
-        network = Network.of_arrays(opened(start, cost, depth, epsilon))
+    def __init__(self, path: GreedyPath, start: MatrixPoint, *, again: bool = False) -> None:
+        cost = path.cost
+        epsilon, rtol = (path.epsilon / CHECK, max(path.rtol, CHECK_RTOL)) if again else (path.epsilon, path.rtol)
+        left = None if np.isinf(path.max_time) else max(path.max_time - path.time, np.finfo(float).tiny)
         # The new channel is far above round-off, and the directions that carry exactly nothing have no frame to align.
         self.flow = GradientFlow(
-            network,
+            Network.of_arrays(opened(start, cost, path.depth, epsilon)),
             cost.cost,
             rtol=rtol,
             tol=0.0,
-            max_steps=max_steps,
-            max_time=max_time,
-            method=method,
+            max_steps=max(path.max_steps - (0 if again else path.steps), 1),
+            max_time=left,
+            method="stiff" if solvable(cost.cost) and cost.decay is None else "stabilised",
             align_frames=False,
             weight_decay=0.0 if cost.decay is None else cost.decay.rate,
         )
-        self.cost, self.rank, self.threshold = cost, start.rank + 1, threshold
+        self.cost, self.rank, self.threshold = cost, start.rank + 1, path.threshold
         self.largest, self.next_look = 0.0, np.inf
 
     def records(self) -> Iterator[tuple[Record, bool]]:

@@ -90,9 +90,8 @@ def _ends(scene: Scene, *, both: bool) -> list[SpectrumEnds]:
 def _ntk(scene: Scene) -> Arrays:
     net = scene.networks
     factors = net.ntk_factors()
-    trace = torch.stack(
-        [left.diagonal(dim1=-2, dim2=-1).sum(-1) * right.diagonal(dim1=-2, dim2=-1).sum(-1) for left, right in factors]
-    ).sum(0)
+    traces = [[m.diagonal(dim1=-2, dim2=-1).sum(-1) for m in pair] for pair in factors]
+    trace = torch.stack([left * right for left, right in traces]).sum(0)
     return {
         "ntk_trace": trace.numpy(),
         "ntk_change": relative_change(scene.first.ntk_factors(), factors).numpy(),

@@ -131,63 +131,43 @@ def visited_points(
     ]
     if path.tol is None:
         return found
-    a = path.matrices[last]
+    a, closing = path.matrices[last], Visit(last, last, last, 0.0)
     if host.decay is not None:  # it was followed until it was near a minimum that it could not leave
         point = refine_matrix(a, host)
-        held, end = (point if is_decayed_minimum(point, host, width) else None), point
-        return _closed(found, last, end, held, host, np.inf, within_tol=False)
+        kept = is_decayed_minimum(point, host, width)
+        return _closed(found, Visited(closing, point, point.rank, held=kept), host, np.inf)
     allowed = path.tol * yardstick(path.excess[0], host.excess(np.zeros_like(a)))
     held = _held_end(a, host, width, allowed)
     end = _end(a, host, max(allowed, path.excess[last])) if held is None else held
     by_itself = held is not None or (end.converged and refine_matrix(end.A, host, rank=end.rank).next_mode == 0)
     most = allowed + max(path.excess[last], host.excess(end.A)) * (1 + SAME)
-    return _closed(found, last, end, held, host, most, within_tol=not by_itself)
+    return _closed(found, Visited(closing, end, end.rank, not by_itself, held is not None), host, most)
 
 
-def _closed(
-    found: list[Visited],
-    last: int,
-    end: MatrixPoint,
-    held: MatrixPoint | None,
-    host: HostCost,
-    most: float,
-    *,
-    within_tol: bool,
-) -> list[Visited]:
+def _closed(found: list[Visited], closing: Visited, host: HostCost, most: float) -> list[Visited]:
     """The visits of a path that ends in one, which takes in those of the same point right before it.
 
     Args:
         most: excess cost up to which a critical point of the rank of the end is the end, as far as tol can tell. A
             narrow network may first rest at a saddle of that rank, with another mode in the place of one it ends with.
     """
-
-    def same(visited: Visited) -> bool:
-        at_end = visited.point.converged and visited.rank == end.rank and host.excess(visited.point.A) <= most
-        return visited.visit.index == last or at_end
-
-    enter, prominence = last, 0.0
-    while found and same(found[-1]):
-        visit = found.pop().visit
-        enter, prominence = visit.enter, max(prominence, visit.prominence)
-    closing = Visit(last, enter, last, prominence)
-    if held is not None:
-        return [*found, Visited(closing, held, held.rank, held=True)]
-    return [*found, Visited(closing, end, end.rank, within_tol=within_tol)]
+    last, enter, prominence = closing.visit.index, closing.visit.enter, closing.visit.prominence
+    while found:
+        before = found[-1]
+        at_end = before.point.converged and before.rank == closing.rank and host.excess(before.point.A) <= most
+        if before.visit.index != last and not at_end:
+            break
+        enter, prominence = before.visit.enter, max(prominence, before.visit.prominence)
+        found.pop()
+    return [*found, replace(closing, visit=Visit(last, enter, last, prominence))]
 
 
 def transitions(path: Path, minimum: float, visited: Sequence[Visited]) -> list[RankTransition]:
     """The rank transitions of a path: from each visit that counts to the next; C_min is ``minimum``."""
     real = [v for v in visited if v.counts]
-    return rank_transitions(
-        path.time,
-        path.step,
-        path.gradient_norm,
-        path.excess + minimum,
-        [v.visit for v in real],
-        [v.rank for v in real],
-        [np.linalg.svd(path.matrices[v.visit.index], compute_uv=False) for v in real],
-        path.between,
-    )
+    columns = path.time, path.step, path.gradient_norm, path.excess + minimum
+    spectra = [np.linalg.svd(path.matrices[v.visit.index], compute_uv=False) for v in real]
+    return rank_transitions(*columns, [v.visit for v in real], [v.rank for v in real], spectra, path.between)
 
 
 def matrix_rank(a: np.ndarray, point: MatrixPoint) -> int:

@@ -21,6 +21,7 @@ from dlnphase.results.proof import ProofDocument, ProvedEnd, ProvedPath, ProvedV
 from dlnphase.results.train import RUN_FILE, load_train
 from dlnphase.setup.build import build_start
 
+COLUMNS = ("steps", "radii", "excess", "slope")  # of a tube, lists in its file
 PATIENCE = 4.0  # the proof gives up after so many times the length of the path it was given
 
 
@@ -92,11 +93,8 @@ def _of_run(source: PathSource) -> Layers:
     path = Path(source.settings.sources[0])
     run = load_train(path / RUN_FILE if path.is_dir() else path)
     config, trace = run.config, source.traces[0]
-    for name, found, wanted in (
-        ("representation", run.network.representation, "full"),
-        ("dynamics", config.dynamics, "flow"),
-        ("dtype", config.dtype, "float64"),
-    ):
+    told = {"representation": run.network.representation, "dynamics": config.dynamics, "dtype": config.dtype}
+    for (name, found), wanted in zip(told.items(), ("full", "flow", "float64"), strict=True):
         if found != wanted:
             raise InputError(f"prove: a path needs a run with {name} {wanted}, found {found}")
     start = build_start(config, source.task.cost, resolve_backend("cpu"), config.seed)
@@ -111,16 +109,8 @@ def _of_run(source: PathSource) -> Layers:
 def _claims(theorem: Theorem | None, tube: Tube, member: int, reason: str) -> ProvedPath:
     visits = () if theorem is None else theorem.visits
     rows = tuple(
-        ProvedVisit(
-            v.saddle.chart.rank,
-            v.time,
-            v.distance,
-            v.node,
-            v.saddle.cost,
-            v.saddle.rate,
-            float(v.saddle.distance or 0.0),
-        )
-        for v in visits
+        ProvedVisit(s.chart.rank, v.time, v.distance, v.node, s.cost, s.rate, float(s.distance or 0.0))
+        for v, s in ((v, v.saddle) for v in visits)
     )
     end = ProvedEnd("refused", reason)
     if theorem is not None and theorem.end is not None:
@@ -137,14 +127,8 @@ def _arrays(tube: Tube) -> dict[str, np.ndarray]:
     first = tube.nodes[0]
     dims = [first[0].shape[2], *(w.shape[1] for w in first)]
     flat = [np.concatenate([w.reshape(tube.limbs, -1) for w in node], 1) for node in tube.nodes]
-    return {
-        "path_dims": np.array(dims),
-        "path_nodes": np.array(flat),
-        "path_steps": np.array(tube.steps),
-        "path_radii": np.array(tube.radii),
-        "path_excess": np.array(tube.excess),
-        "path_slope": np.array(tube.slope),
-    }
+    columns = {name: getattr(tube, name) for name in COLUMNS}
+    return {f"path_{name}": np.array(x) for name, x in ({"dims": dims, "nodes": flat} | columns).items()}
 
 
 def _continued(before: ProofDocument | None, weights: Layers) -> Tube:
@@ -155,22 +139,12 @@ def _continued(before: ProofDocument | None, weights: Layers) -> Tube:
         return fresh
     flat = arrays["path_nodes"]
     nodes = [_node(row, [w.shape for w in weights]) for row in flat]
-    tube = Tube(
-        flat.shape[1],
-        nodes,
-        arrays["path_steps"].tolist(),
-        arrays["path_radii"].tolist(),
-        arrays["path_excess"].tolist(),
-        arrays["path_slope"].tolist(),
-    )
+    tube = Tube(flat.shape[1], nodes, *(arrays[f"path_{name}"].tolist() for name in COLUMNS))
     same = all(np.array_equal(a[0], w) and not a[1:].any() for a, w in zip(nodes[0], weights, strict=True))
     return tube if same else fresh
 
 
 def _node(flat: np.ndarray, shapes: list[tuple[int, ...]]) -> Node:
-    out, at = [], 0
-    for shape in shapes:
-        size = int(np.prod(shape))
-        out.append(flat[:, at : at + size].reshape(len(flat), *shape).copy())
-        at += size
-    return out
+    ends = np.cumsum([int(np.prod(shape)) for shape in shapes])
+    parts = np.split(flat, ends[:-1], axis=1)
+    return [part.reshape(len(flat), *shape).copy() for part, shape in zip(parts, shapes, strict=True)]

@@ -37,16 +37,9 @@ def from_run(path: Path, settings: DetectSettings) -> PathSource:
     members = tuple(dict.fromkeys(int(m) for m in result.trajectory.member))
     lacking = norms_lacking(result.network, result.config, task.cost, members)
     traces = tuple(replace(_trace_of(result, member), lacking=lacking.get(member)) for member in members)
-    info = PathInfo(
-        "dlnphase train",
-        len(result.trajectory.t),
-        members,
-        result.network.depth,
-        hidden,
-        "recorded",
-        result.outcome.reason,
-        weight_decay=result.config.weight_decay,
-    )
+    network = result.network.depth, hidden
+    info = PathInfo("dlnphase train", len(result.trajectory.t), members, *network, "recorded", result.outcome.reason)
+    info = replace(info, weight_decay=result.config.weight_decay)
     return PathSource(traces, task, info, settings, known)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -145,58 +146,58 @@ def check_proof(document: ProofDocument, where: str, on_step: Callable[[int, int
     flint()
     if document.arrays is None:
         raise InputError(f"{where}: {document.files.get('arrays')} is missing beside it")
-    lines, good, claims = [], True, 0
+    lines, good, claims = list[str](), True, 0
     for visit in document.visits:
         if visit.claim.verdict != "proved":
             lines.append(f"visit {visit.visit}: refused when it was written ({visit.claim.reason}); nothing is claimed")
             continue
-        claims += 1
-        try:
-            lines.append(f"visit {visit.visit}: verified, {_check_visit(visit, document)}")
-        except NotProved as why:
-            good = False
-            lines.append(f"visit {visit.visit}: NOT verified, {why}")
-    if document.theorem is not None and (document.theorem.visits or document.theorem.end.verdict == "proved"):
-        claims += 1
-        try:
-            lines += _check_path(document.theorem, document, on_step)
-        except NotProved as why:
-            good = False
-            lines.append(f"path: NOT verified, {why}")
+        found, follows = _verdict(f"visit {visit.visit}", partial(_check_visit, visit, document))
+        lines, good, claims = lines + found, good and follows, claims + 1
+    theorem = document.theorem
+    if theorem is not None and (theorem.visits or theorem.end.verdict == "proved"):
+        found, follows = _verdict("path", partial(_check_path, theorem, document, on_step))
+        lines, good, claims = lines + found, good and follows, claims + 1
     changed = checksums(replace(document, sha256={})) != document.sha256
     return Checked(good and claims > 0, tuple(lines), changed)
 
 
+def _verdict(of: str, check: Callable[[], list[str]]) -> tuple[list[str], bool]:
+    """The lines of a claim that was checked, and whether it follows."""
+    try:
+        return [f"{of}: verified, {line}" for line in check()], True
+    except NotProved as why:
+        return [f"{of}: NOT verified, {why}"], False
+    except (KeyError, ValueError, IndexError, TypeError, ZeroDivisionError) as error:
+        return [f"{of}: NOT verified, the numbers it rests on are missing or do not fit ({error})"], False
+
+
 def _check_path(theorem: ProvedPath, document: ProofDocument, on_step: Callable[[int, int], None] | None) -> list[str]:
-    """The lines of a path whose every claim follows."""
+    """What follows of a path whose every claim does."""
     arrays, lines = document.arrays or {}, []
     cost, given = _part(arrays, "cost_"), _part(arrays, "path_")
-    try:
-        path = PathFile(given)
-        if (theorem.steps, theorem.bits, theorem.radius) != path.told():
-            raise NotProved("steps, bits or radius are not those of the nodes")
-        check_steps(cost, given, on_step=on_step)
-        rank, node = -1, -1
-        for i, v in enumerate(theorem.visits):
-            if not (v.rank > rank and v.node > node):
-                raise NotProved("the visits are not in the order of rising rank and time")
-            rank, node = v.rank, v.node
-            check_time(given, v.node, v.time)
-            own = _part(arrays, f"path{i}_") | path.leading(v.node)
-            check_saddle(cost, document.cost.minimum, own, rank=v.rank, value=v.cost, rate=v.rate, distance=v.from_node)
-            path.check_distance(v.node, v.from_node, v.distance)
-            lines.append(f"path: verified, a saddle of rank {v.rank} within {v.distance:.4g} at t = {v.time[0]:.6g}")
-        end = theorem.end
-        if end.verdict == "proved":
-            if end.distance is None or end.time is None:
-                raise NotProved("an end is claimed without its numbers")
-            check_time(given, len(path.steps), end.time)
-            check_end(cost, given, end.distance)
-            lines.append(f"path: verified, it converges to a global minimum within {end.distance:.4g}")
-        elif theorem.verdict == "proved":
-            raise NotProved("the theorem is claimed without an end")
-    except (KeyError, ValueError, IndexError, TypeError, ZeroDivisionError) as error:
-        raise NotProved(f"the numbers it rests on are missing or do not fit ({error})") from None
+    path = PathFile(given)
+    if (theorem.steps, theorem.bits, theorem.radius) != path.told():
+        raise NotProved("steps, bits or radius are not those of the nodes")
+    check_steps(cost, given, on_step=on_step)
+    rank, node, least = -1, -1, document.cost.minimum
+    for i, v in enumerate(theorem.visits):
+        if not (v.rank > rank and v.node > node):
+            raise NotProved("the visits are not in the order of rising rank and time")
+        rank, node = v.rank, v.node
+        check_time(given, v.node, v.time)
+        own = _part(arrays, f"path{i}_") | path.leading(v.node)
+        check_saddle(cost, least, own, rank=v.rank, value=v.cost, rate=v.rate, distance=v.from_node)
+        path.check_distance(v.node, v.from_node, v.distance)
+        lines.append(f"a saddle of rank {v.rank} within {v.distance:.4g} at t = {v.time[0]:.6g}")
+    end = theorem.end
+    if end.verdict == "proved":
+        if end.distance is None or end.time is None:
+            raise NotProved("an end is claimed without its numbers")
+        check_time(given, len(path.steps), end.time)
+        check_end(cost, given, end.distance)
+        lines.append(f"it converges to a global minimum within {end.distance:.4g}")
+    elif theorem.verdict == "proved":
+        raise NotProved("the theorem is claimed without an end")
     return lines
 
 
@@ -204,22 +205,20 @@ def _part(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray
     return {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
 
 
-def _check_visit(visit: VisitProof, document: ProofDocument) -> str:
+def _check_visit(visit: VisitProof, document: ProofDocument) -> list[str]:
+    """What follows of a visit whose claim does, a line of it."""
     arrays, claim = document.arrays or {}, visit.claim
     cost, given = _part(arrays, "cost_"), _part(arrays, f"visit{visit.visit}_")
     least = document.cost.minimum
-    try:
-        if visit.kind == "global-minimum":
-            if claim.rank is not None or claim.distance is None:
-                raise NotProved("a rank is claimed of a global minimum, or no distance")
-            if claim.cost != (least, least) or claim.rate != (0.0, 0.0):
-                raise NotProved("another cost or rate is claimed than a global minimum has")
-            check_minimum(cost, given, distance=claim.distance)
-            return f"a global minimum within {claim.distance:.4g}"
-        if visit.kind != "saddle" or claim.rank is None or claim.cost is None or claim.rate is None:
-            raise NotProved(f"found a claim of kind {visit.kind!r} without its numbers")
-        check_saddle(cost, least, given, rank=claim.rank, value=claim.cost, rate=claim.rate, distance=claim.distance)
-    except (KeyError, ValueError, IndexError, TypeError, ZeroDivisionError) as error:
-        raise NotProved(f"the numbers it rests on are missing or do not fit ({error})") from None
+    if visit.kind == "global-minimum":
+        if claim.rank is not None or claim.distance is None:
+            raise NotProved("a rank is claimed of a global minimum, or no distance")
+        if claim.cost != (least, least) or claim.rate != (0.0, 0.0):
+            raise NotProved("another cost or rate is claimed than a global minimum has")
+        check_minimum(cost, given, distance=claim.distance)
+        return [f"a global minimum within {claim.distance:.4g}"]
+    if visit.kind != "saddle" or claim.rank is None or claim.cost is None or claim.rate is None:
+        raise NotProved(f"found a claim of kind {visit.kind!r} without its numbers")
+    check_saddle(cost, least, given, rank=claim.rank, value=claim.cost, rate=claim.rate, distance=claim.distance)
     near = "" if claim.distance is None else f", within {claim.distance:.4g}"
-    return f"a saddle of rank {claim.rank}{near}"
+    return [f"a saddle of rank {claim.rank}{near}"]

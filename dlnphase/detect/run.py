@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -169,17 +170,9 @@ def _visits_of_all(
 def _greedy(source: PathSource, up_to: int, stop: Callable[[], bool]) -> list[GreedyPoint]:
     """The critical points of the greedy path up to this rank."""
     points: list[GreedyPoint] = []
-    width = min(source.info.hidden, default=None)
-    for _ in greedy_path(
-        source.task.cost,
-        source.info.depth,
-        width=width,
-        rtol=GREEDY_RTOL,
-        tol=GREEDY_TOL,
-        check=False,
-        points=points,
-        weight_decay=source.info.weight_decay,
-    ):
+    info, walk = source.info, partial(greedy_path, rtol=GREEDY_RTOL, tol=GREEDY_TOL, check=False, points=points)
+    width = min(info.hidden, default=None)
+    for _ in walk(source.task.cost, info.depth, width=width, weight_decay=info.weight_decay):
         if stop() or (points and points[-1].point.rank >= up_to):
             break
     return points

@@ -188,31 +188,15 @@ def _from_weights(
         norm = torch.linalg.vector_norm(slope, dim=1)
         parts.append((task.cost.excess(a).numpy(), norm.numpy(), a.numpy(), held.numpy()))
     excess, gradient, matrices, penalty = (np.concatenate(p) for p in zip(*parts, strict=True))
-    trace = MemberTrace(
-        0,
-        t,
-        step,
-        np.maximum(excess, 0.0),
-        gradient,
-        matrices,
-        lambda i: [w[i].astype(float) for w in layers],
-        penalty=penalty if decay else None,
-    )
+    columns = t, step, np.maximum(excess, 0.0), gradient, matrices
+    trace = MemberTrace(0, *columns, lambda i: [w[i].astype(float) for w in layers], penalty=penalty if decay else None)
     followed_too = {"rtol": FOLLOWED_RTOL, "decay": decay}
     speed = speed_factor(t, trace.objective, gradient) or followed_speed(trace, task.cost, **followed_too)
     hidden = tuple(w.shape[1] for w in layers[:-1])
-    info = PathInfo(
-        "weights",
-        t.size,
-        (0,),
-        len(layers),
-        hidden,
-        "computed from the weights",
-        spacing=_spacing(t),
-        speed=None if speed is None else speed.value,
-        speed_range=None if speed is None else (speed.low, speed.high),
-        weight_decay=decay,
-    )
+    info = PathInfo("weights", t.size, (0,), len(layers), hidden, "computed from the weights", spacing=_spacing(t))
+    info = replace(info, weight_decay=decay)
+    if speed is not None:
+        info = replace(info, speed=speed.value, speed_range=(speed.low, speed.high))
     factor = None if info.ours else info.speed
     trace = replace(trace, between=least_between(t, trace.objective, gradient, factor))
     if settings.between is not False:
@@ -250,16 +234,8 @@ def _from_matrices(
     trace = MemberTrace(0, t, step, excess, gradient, matrices, _none, penalty=penalty)
     trace = replace(trace, between=least_between(t, trace.objective, gradient))
     hidden = (width,) * (settings.depth - 1)
-    info = PathInfo(
-        "matrices",
-        t.size,
-        (0,),
-        settings.depth,
-        hidden,
-        "computed from A, layers taken as balanced",
-        spacing=_spacing(t),
-        weight_decay=decay,
-    )
+    words = "computed from A, layers taken as balanced"
+    info = PathInfo("matrices", t.size, (0,), settings.depth, hidden, words, spacing=_spacing(t), weight_decay=decay)
     return PathSource((trace,), task, info, settings)
 
 
