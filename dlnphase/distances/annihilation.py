@@ -25,8 +25,7 @@ from torch import Tensor
 
 DENSE_EIGEN = 400  # above this hidden size, eigenvectors come from a block Krylov space
 BLOCKS = 24
-SWEEPS, SWEEP_TOLERANCE = 400, 1e-7
-ROUGH_SWEEPS, ROUGH_TOLERANCE = 100, 3e-5
+SWEEPS, SWEEP_TOLERANCE = 100, 3e-5
 LEAST = 40  # sweeps before a small gain is taken for the end: after ten there may be a plateau
 EXACT_SWEEPS = 3
 EXACT_BELOW = 40  # hidden size up to which eigenvectors cost no more than a Rayleigh–Ritz step
@@ -47,13 +46,12 @@ class Kill:
     squared: Tensor
 
 
-def kill(layers: Sequence[Tensor], directions: Tensor, *, rough: bool = False) -> Kill:
+def kill(layers: Sequence[Tensor], directions: Tensor) -> Kill:
     """Cheapest change of M_1, …, M_k with M_k ⋯ M_1 V = 0.
 
     Args:
         layers: M_1, …, M_k, shapes (B, n_j, n_{j−1}).
         directions: V, shape (B, n_0, m), orthonormal columns.
-        rough: for k > 2, stop earlier: enough to rank candidates.
     """
     frames = [directions]
     current = directions
@@ -61,10 +59,9 @@ def kill(layers: Sequence[Tensor], directions: Tensor, *, rough: bool = False) -
         current = torch.linalg.qr(layer @ current)[0]
         frames.append(current)
     k = len(layers)
-    sweeps, tolerance = (ROUGH_SWEEPS, ROUGH_TOLERANCE) if rough else (SWEEPS, SWEEP_TOLERANCE)
     moves: list[Tensor | None] = [None] * k
     previous: Tensor | None = None
-    for sweep in range(1 if k <= 2 else sweeps):
+    for sweep in range(1 if k <= 2 else SWEEPS):
         for j in range(1, k):
             above, below = layers[j], layers[j - 1] @ frames[j - 1]
             if j + 1 < k:
@@ -74,7 +71,7 @@ def kill(layers: Sequence[Tensor], directions: Tensor, *, rough: bool = False) -
             else:
                 frames[j], moves[j] = _lowered(above, below, frames[j], moves[j])
         squared = _cost(layers, frames)
-        if previous is not None and sweep >= LEAST and bool(((previous - squared) <= tolerance * squared).all()):
+        if previous is not None and sweep >= LEAST and bool(((previous - squared) <= SWEEP_TOLERANCE * squared).all()):
             break
         previous = squared
     out = []

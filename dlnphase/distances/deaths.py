@@ -66,11 +66,11 @@ def gathered(places: Sequence[tuple[Death, int]], scale: Tensor) -> Death:
     return Death(network, pick([b.squared for b in batches]) * scale**2, first.splits, *lists)
 
 
-def uniform_death(network: Network, matrices: list[CriticalMatrix], split: int, *, rough: bool = False) -> Death:
+def uniform_death(network: Network, matrices: list[CriticalMatrix], split: int) -> Death:
     """All right directions die in the first ``split`` layers, all left ones in the others (one matrix per member)."""
     right, left = sides(matrices)
-    below = kill(network.weights[:split], right, rough=rough)
-    above = kill([w.mT for w in reversed(network.weights[split:])], left, rough=rough)
+    below = kill(network.weights[:split], right)
+    above = kill([w.mT for w in reversed(network.weights[split:])], left)
     dead = Network.from_weights([*below.layers, *(w.mT for w in reversed(above.layers))])
     spaces = [*below.frames, *reversed(above.frames)]
     spaces.insert(split, nothing(network, split))
@@ -89,8 +89,8 @@ def mode_costs(network: Network, matrices: list[CriticalMatrix], splits: tuple[i
     for i in range(right.shape[2]):
         row = []
         for split in splits:
-            below = kill(network.weights[:split], right[:, :, i : i + 1], rough=True)
-            above = kill([w.mT for w in reversed(network.weights[split:])], left[:, :, i : i + 1], rough=True)
+            below = kill(network.weights[:split], right[:, :, i : i + 1])
+            above = kill([w.mT for w in reversed(network.weights[split:])], left[:, :, i : i + 1])
             row.append(below.squared + above.squared)
         out.append(torch.stack(row, 1))
     return torch.stack(out, 1)

@@ -9,7 +9,7 @@ from dlnphase.distances.chains import Constraint, Term
 from dlnphase.distances.critical import CriticalMatrix
 from dlnphase.distances.deaths import Death
 from dlnphase.distances.nearest import FEASIBLE, ROUGHLY_RESTORED, restore
-from dlnphase.distances.starts import align_frames, carried, overlay
+from dlnphase.distances.starts import align_frames, carried, factors, overlay
 from dlnphase.networks.chain import Network
 
 
@@ -60,17 +60,11 @@ def _attained(origin: Network, there: Network, residual: Tensor) -> Tensor:
 
 def _balanced(death: Death, matrices: list[CriticalMatrix]) -> Network:
     """Balanced factors of what is kept, laid over the killed network outside its dead spaces."""
-    matrix = torch.stack([m.matrix for m in matrices])
-    u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
-    # What is kept may have more modes than a narrow layer lets through: then a start with the leading ones.
-    rank = min(max(1, int((s > 1e-12 * s[:, :1]).sum(1).amax())), *death.network.dims)
     layers = []
-    for index, w in enumerate(death.network.weights):
-        below, above = death.spaces[index], death.spaces[index + 1]
+    for w, below, above in zip(death.network.weights, death.spaces, death.spaces[1:], strict=False):
         w = w - (w @ below) @ below.mT
         layers.append(w - above @ (above.mT @ w))
-    root = s[:, :rank] ** (1 / death.network.depth)
-    network = Network.from_weights(layers)
-    begin = carried(network, vh[:, :rank].mT, u[:, :, :rank])
-    frames, _ = align_frames(network, [frame.unsqueeze(1) for frame in begin], root)
+    alive = Network.from_weights(layers)
+    u, root, v = factors(alive, torch.stack([m.matrix for m in matrices]))
+    frames, _ = align_frames(alive, [frame.unsqueeze(1) for frame in carried(alive, v, u)], root)
     return overlay(death.network, [frame[:, 0] for frame in frames], root)

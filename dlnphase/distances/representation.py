@@ -57,7 +57,7 @@ def choose(
         if best is not None and max(hidden) > LARGEST:
             return full if best.error > POOR and width <= LARGEST_FULL else best
         network = sample(depth, width, cost.shape, width**-0.5, k, backend, seed=seed, members=[member])
-        distance = float(uniform_death(network, matrices, depth // 2, rough=True).squared) ** 0.5
+        distance = float(uniform_death(network, matrices, depth // 2).squared) ** 0.5
         error = 1.0 if last is None else abs(distance / last - 1)
         best, last = Held(k, hidden, error, False), distance
         if error <= TOLERANCE:

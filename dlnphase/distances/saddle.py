@@ -50,7 +50,6 @@ class SaddleDistance(Batched):
         gradient_norm: ‖∇𝓛(θ)‖ at the point found, shape (B,).
         gradient_scale: (Σ_l ‖S_l‖²‖P_l‖²)^½·‖∇C(A_θ0)‖ at θ_0, the natural unit of the former, shape (B,).
         cost_gradient_norm: ‖∇C(A_θ)‖ > 0: the point is no minimum, shape (B,).
-        polished: candidates searched to the end, shape (B,).
         winner: name of the critical matrix, per member.
         layers: in which layers the dead directions die, in words, per member.
         network: the points themselves.
@@ -60,7 +59,6 @@ class SaddleDistance(Batched):
     gradient_norm: Tensor
     gradient_scale: Tensor
     cost_gradient_norm: Tensor
-    polished: Tensor
     winner: list[str]
     layers: list[str]
     network: Network
@@ -101,7 +99,6 @@ def distance_to_saddle(
         gradient_norm=point.gradient(slope).norm(dim=1),
         gradient_scale=scale,
         cost_gradient_norm=slope.flatten(1).norm(dim=1),
-        polished=search.polished,
         winner=[OTHER if o else ways[c].matrix.name if c >= 0 else "" for o, c in zip(other, chosen, strict=True)],
         layers=["" if o or c < 0 else ways[c].words() for o, c in zip(other, chosen, strict=True)],
         network=point,
@@ -136,7 +133,6 @@ class _Search:
         self.best = torch.full_like(self.bounds[:, 0], torch.inf)
         self.theta = network.theta.clone()
         self.chosen = [-1] * network.batch
-        self.polished = torch.zeros(network.batch, dtype=torch.long)
         self.gain = torch.ones_like(self.best)
         self.points: dict[Pair, _Point] = {}
 
@@ -180,7 +176,6 @@ class _Search:
                 key = self._key((member, choice))
                 gain = self.points[key].distance / starts[key].distance
                 self.gain[member] = min(float(self.gain[member]), gain)
-                self.polished[member] += 1
             pairs = [pair for pair in pairs if pair not in near] if near else []
 
     def _mix(self) -> None:

@@ -66,7 +66,7 @@ def aligned_factors(network: Network, matrix: Tensor, draws: Sequence[int]) -> l
     """
     firsts, rows = distinct(draws)
     part = network.select(firsts)
-    u, root, v = _factors(part, matrix)
+    u, root, v = factors(part, matrix.expand(part.batch, *matrix.shape))
     begin = [carried(part, v, u)]
     if network.depth > 2:
         rng = stream(0, "search")
@@ -85,10 +85,8 @@ def aligned_factors(network: Network, matrix: Tensor, draws: Sequence[int]) -> l
     return [Aligned([f[rows, which[rows]] for f in frames], root[rows], new[rows]) for which, new in chosen]
 
 
-def _factors(network: Network, matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(U, S^{1/L}, V) of the modes of a matrix that fit through the network, for every member."""
-    if matrix.ndim == 2:
-        matrix = matrix.expand(network.batch, *matrix.shape)
+def factors(network: Network, matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(U, S^{1/L}, V) of the modes that fit through the network, for a matrix a member."""
     u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
     rank = int((s > 1e-12 * s.amax().clamp_min(torch.finfo(s.dtype).tiny)).sum(1).amax())
     rank = min(max(rank, 1), *network.dims)  # modes at round-off may be more than a narrow layer lets through

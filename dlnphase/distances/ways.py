@@ -55,11 +55,11 @@ class Way:
 
     def words(self) -> str:
         """For people: which layers take the dead directions."""
-        if len(self.death.splits) == 1:
-            k = self.death.splits[0]
-            return f"right in W1…W{k}, left in W{k + 1}…W{self.death.network.depth}"
+        splits, depth = self.death.splits, self.death.network.depth
+        if len(splits) == 1:
+            return f"right in W1…W{splits[0]}, left in W{splits[0] + 1}…W{depth}"
         counts = [v.shape[2] for v in self.death.right]
-        return ", ".join(f"{n} with right in W1…W{k}" for n, k in zip(counts, self.death.splits, strict=True))
+        return ", ".join(f"{n} with right in W1…W{k}" for n, k in zip(counts, splits, strict=True))
 
 
 class SharedDraws:
@@ -101,7 +101,7 @@ def uniform_ways(network: Network, draws: SharedDraws, matrices: Sequence[Critic
             kept = torch.linalg.svdvals(matrix.matrix)[: min(matrix.matrix.shape) - matrix.dead]
             fitted = fitted + torch.as_tensor(least_cost_of_value(kept.cpu().numpy(), norms).sum(1)).to(fitted)
         for split in range(1, network.depth):
-            death = uniform_death(draws.network, [matrix] * draws.network.batch, split, rough=True)
+            death = uniform_death(draws.network, [matrix] * draws.network.batch, split)
             killed = death.squared.clamp_min(0)[draws.rows] * draws.factor**2
             ways.append(Way(matrix, death, (killed + fitted).sqrt()))
     return ways
