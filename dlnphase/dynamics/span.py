@@ -55,6 +55,24 @@ class Span:
         Returns (ΔS_l for all layers but the last, ΔP_l for all layers but the first, ΔA of shape (B, d_out, d_in)).
         """
         weights, depth = self.network.weights, self.network.depth
+        lower, right, a = self._upwards(y)
+        if depth == 1:
+            return [], [], a
+        change = right[-1][:, : self.network.shape[0]]
+        upper = [change]
+        for layer in range(depth - 2, 0, -1):
+            moved = (self.suffixes[layer] + change) @ self.above[layer].mT
+            change = torch.baddbmm(change @ weights[layer], moved, right[layer - 1])
+            upper.append(change)
+        return upper[::-1], lower, a
+
+    def change(self, y: Tensor) -> Tensor:
+        """ΔA alone, at half the cost of :meth:`move`."""
+        return self._upwards(y)[2]
+
+    def _upwards(self, y: Tensor) -> tuple[list[Tensor], list[Tensor], Tensor]:
+        """ΔP_l of all layers but the first, 𝕐ℙ_lᵀ, and ΔA."""
+        weights, depth = self.network.weights, self.network.depth
         d_out, d_in = self.network.shape
         if depth == 1:
             return [], [], y[:, :d_out, :d_in]
@@ -66,15 +84,7 @@ class Span:
             moved = right[layer - 1] @ (self.prefixes[layer] + change)
             change = torch.baddbmm(weights[layer] @ change, self.above[layer].mT, moved)
             lower.append(change)
-        last = right[-1][:, :d_out]
-        a = torch.baddbmm(weights[-1] @ change, last, self.prefixes[depth - 1] + change)
-        change = last
-        upper = [change]
-        for layer in range(depth - 2, 0, -1):
-            moved = (self.suffixes[layer] + change) @ self.above[layer].mT
-            change = torch.baddbmm(change @ weights[layer], moved, right[layer - 1])
-            upper.append(change)
-        return upper[::-1], lower, a
+        return lower, right, torch.baddbmm(weights[-1] @ change, right[-1][:, :d_out], self.prefixes[-2] + change)
 
     def admit(self, upper: list[Tensor], lower: list[Tensor]) -> None:
         """Store the changes of products at a stage as the next block."""

@@ -73,10 +73,9 @@ def step(
     stages[0, :, :d_out, :d_in] = -solver(point.g, None)
     for i in range(1, STAGES):
         shift, y = _combine(stages[:i], _SHIFT_AND_COUPLING[i])
-        upper, lower, change = span.move(shift)
         if held is not None:
-            _settle(shift, change, span, solver, held, STAGE_ROUNDS)
-            upper, lower, change = span.move(shift)
+            _settle(shift, span, solver, held, STAGE_ROUNDS)
+        upper, lower, change = span.move(shift)
         span.admit(upper, lower)
         g = cost.moved_gradient(point.a, point.g, change)
         # J_0ᵀg − J_iᵀg = −ΔS_iᵀ g P_iᵀ − S_0ᵀ g ΔP_iᵀ with P_i = P_0 + ΔP_i.
@@ -89,7 +88,7 @@ def step(
         stages[i] = y
     solution, error = _combine(stages, _SOLUTION_AND_ERROR)
     if held is not None:
-        _settle(solution, span.move(solution)[2], span, solver, held, RESULT_ROUNDS)
+        _settle(solution, span, solver, held, RESULT_ROUNDS)
     new = span.add_to(network.theta.clone(), solution)
     size = None if exact or growing else span.norm(error, scales)
     if size is None:
@@ -111,7 +110,7 @@ def _held(point: Point) -> Tensor | None:
     return held.clamp_max_(1.0)
 
 
-def _settle(y: Tensor, change: Tensor, span: Span, solver: StiffSolver, held: Tensor, rounds: int) -> None:
+def _settle(y: Tensor, span: Span, solver: StiffSolver, held: Tensor, rounds: int) -> None:
     """Take back, in place, what an increment 𝕐 bends the held entries of A by beyond first order.
 
     The matrix of a step knows the fast directions where it starts. Its stages move layers along tangents, of which the
@@ -122,12 +121,11 @@ def _settle(y: Tensor, change: Tensor, span: Span, solver: StiffSolver, held: Te
     Each round damps what is taken back by c K H / (1 + c K H), 1 where the flow is fast and of order h where it is not.
 
     Args:
-        change: ΔA under 𝕐, (B, d_out, d_in).
         held: see :func:`_held`.
         rounds: at least 1.
     """
-    d_out, d_in = change.shape[1:]
-    bent, nothing = (change - span.jvp(y)) * held, torch.zeros_like(change)
+    d_out, d_in = held.shape[1:]
+    bent, nothing = (span.change(y) - span.jvp(y)) * held, torch.zeros_like(held)
     back = solver(nothing, bent)
     for _ in range(rounds - 1):
         x = span.zero()
