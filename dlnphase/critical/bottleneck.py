@@ -15,7 +15,7 @@ from dlnphase.costs.quadratic import Cost
 from dlnphase.critical.hostcost import HostCost
 from dlnphase.critical.matrix import MatrixPoint, is_stable, refine_matrix
 
-SAME_COST = 1e-9  # relative difference below which a cost is the least one that a closed form tells
+SAME_COST = 1e-9  # relative difference below which a value is the least that a closed form tells
 
 
 def minimum_near(a: np.ndarray, host: HostCost, width: int) -> MatrixPoint | None:
@@ -40,4 +40,9 @@ def holds(point: MatrixPoint, host: HostCost, width: int) -> bool:
 def is_least(value: float, cost: Cost, width: int) -> bool:
     """Whether C = ``value`` is the least cost at this width, by the closed form; False where there is none."""
     least = cost.minimum_at_rank(width)
-    return least is not None and value - least <= SAME_COST * max(least, value)
+    return least is not None and reaches(value, least)
+
+
+def reaches(value: float, least: float) -> bool:
+    """Whether a value is the least there can be, to round-off."""
+    return value - least <= SAME_COST * max(least, value)

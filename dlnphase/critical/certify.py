@@ -24,12 +24,11 @@ from dlnphase.critical.decay import Decay
 from dlnphase.critical.decayed_modes import is_least_with_decay
 from dlnphase.critical.hostcost import HostCost
 from dlnphase.critical.manifold import equal_leading, top_pair
-from dlnphase.critical.matrix import MatrixPoint, is_stable
+from dlnphase.critical.matrix import ROUND_OFF, MatrixPoint, is_stable
 from dlnphase.critical.weights import ParameterPoint, natural_size
 from dlnphase.networks.products import Layers, product
 
 KINDS = ("strict-saddle", "degenerate-saddle", "global-minimum", "local-minimum", "not-critical", "uncertified")
-CRITICAL = 1e-12  # ‖∇𝓛(θ_c)‖ in natural units
 ZERO_CURVATURE = 1e-9  # eigenvalues above minus this, in natural units, are zero
 CHANNEL = 5e-3  # size ε^L of the new channel, in units of the size that the mode will grow to
 
@@ -87,7 +86,7 @@ def certify(point: ParameterPoint, cost: HostCost, *, hidden: Sequence[int] | No
         hidden: true hidden sizes where the weights are those of a reduced network.
     """
     depth, matrix = len(point.weights), point.point
-    if not matrix.converged or point.gradient_norm > CRITICAL:
+    if not matrix.converged or point.gradient_norm > ROUND_OFF:
         note = f"gradient {max(point.gradient_norm, matrix.gradient_norm):.1e} in natural units"
         if matrix.nearness > 0.1:
             note += f", {matrix.nearness:.2g} mode sizes away from the path"

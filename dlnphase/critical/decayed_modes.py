@@ -20,12 +20,12 @@ import numpy as np
 
 from dlnphase.costs.interface import Cost
 from dlnphase.costs.quadratic import QuadraticCost
+from dlnphase.critical.bottleneck import reaches
 from dlnphase.critical.decay import Decay
 from dlnphase.critical.hostcost import HostCost
 from dlnphase.critical.matrix import MatrixPoint
 
 BISECTIONS = 200  # of the interval of the larger root, to the last bit
-SAME = 1e-9  # relative difference below which a value is the least that can be
 
 
 def largest_decay(s: float, depth: int) -> float:
@@ -60,11 +60,16 @@ def is_factorization(cost: Cost) -> TypeGuard[QuadraticCost]:
     return isinstance(cost, QuadraticCost) and cost.hessian.is_identity
 
 
+def _target_modes(cost: Cost) -> np.ndarray | None:
+    """The singular values that a factorization learns; None for other costs."""
+    return np.linalg.svd(cost.minimizer.double().cpu().numpy(), compute_uv=False) if is_factorization(cost) else None
+
+
 def least_objective(cost: Cost, decay: float, depth: int, width: int) -> float | None:
     """The least C − C_min + (λ/2)‖θ‖² of a factorization at this width; None for other costs."""
-    if not is_factorization(cost):
+    s = _target_modes(cost)
+    if s is None:
         return None
-    s = np.linalg.svd(cost.minimizer.double().cpu().numpy(), compute_uv=False)
     sizes = np.array([decayed_size(float(x), decay, depth) for x in s])
     gains = 0.5 * s**2 - (0.5 * (s - sizes) ** 2 + 0.5 * decay * depth * sizes ** (2 / depth))
     return float(0.5 * np.sum(s**2) - np.sum(np.maximum(gains, 0.0)[:width]))
@@ -72,9 +77,9 @@ def least_objective(cost: Cost, decay: float, depth: int, width: int) -> float |
 
 def plateau_cost(cost: Cost, decay: float, depth: int, rank: int) -> float | None:
     """C where the leading modes of a factorization are learned and decayed; None where that is no critical point."""
-    if not is_factorization(cost):
+    s = _target_modes(cost)
+    if s is None:
         return None
-    s = np.linalg.svd(cost.minimizer.double().cpu().numpy(), compute_uv=False)
     sizes = [decayed_size(float(x), decay, depth) for x in s[:rank]]
     if 0.0 in sizes:
         return None
@@ -97,7 +102,7 @@ def is_least_with_decay(point: MatrixPoint, host: HostCost, decay: Decay, width:
     value = host.objective(point.A, np.linalg.svd(point.A, compute_uv=False)[: point.rank])
     least = least_objective(host.cost, decay.rate, decay.depth, width)
     if least is not None:
-        return value - least <= SAME * max(least, value)
+        return reaches(value, least)
     return point.rank == 0 and _holds_origin(host, decay)
 
 

@@ -26,7 +26,7 @@ from dlnphase.costs.quadratic import Cost
 from dlnphase.critical.decay import Decay
 from dlnphase.critical.hostcost import HostCost
 from dlnphase.critical.manifold import equal_leading
-from dlnphase.critical.matrix import MatrixPoint, is_stable, refine_matrix
+from dlnphase.critical.matrix import SAME, MatrixPoint, is_stable, refine_matrix
 from dlnphase.dynamics.flow import MAX_STEPS, GradientFlow, solvable
 from dlnphase.dynamics.records import Record, Walk
 from dlnphase.dynamics.state import Fixed, State
@@ -40,7 +40,6 @@ OPENED = 1e-4  # size ε^L that a new mode starts with, relative to what it will
 # its rank is within the second of A, in the units of ``MatrixPoint.nearness``; or when ‖∇𝓛‖ is below the third.
 NEARLY, CLOSE, ARRIVED = 1e-2, 1e-2, 1e-7
 CHECK, CHECK_RTOL = 3.0, 1e-3  # an orbit is checked by starting it from ε over this, followed with this tolerance
-SAME = 1e-6  # two matrices closer than this, relative to the larger, are the same critical point
 HELD = "with weight decay and three layers or more the origin is a local minimum: a start of vanishing size stays there"
 
 

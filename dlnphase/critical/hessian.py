@@ -25,7 +25,6 @@ from dlnphase.networks.chain import Network, split
 
 DENSE = 1200  # parameters up to which all eigenvalues are computed, from the columns of the matrix
 MAX_LANCZOS = 400
-LOOK_EVERY = 10  # products between two looks at what has converged
 SETTLED = 1e-12  # a Ritz pair with a residual below this, relative to ‖H‖, has converged
 MEMORY = 1 << 30  # bytes that a Lanczos basis may take
 
@@ -139,8 +138,8 @@ def lanczos(apply: Callable[[np.ndarray], np.ndarray], size: int, threshold: flo
         start = rng.standard_normal(size)
         return Eigenpairs(0.0, start / np.linalg.norm(start), 0, True, 0.0, 0.0)
     space = krylov_space(apply, first)
-    for count in space.grow():
-        if count % LOOK_EVERY == 0 and _settled(space, threshold):
+    for _ in space.grow():
+        if _settled(space, threshold):
             break
     values, small, _ = space.ritz()
     negative = int((values < -threshold).sum())

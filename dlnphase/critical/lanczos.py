@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from scipy.linalg import eigh_tridiagonal
 
+LOOK_EVERY = 5  # products between two looks at what came of them: a look decomposes a matrix of as many rows
 EXHAUSTED = 1e-13  # a vector of this length, relative to ‖H‖, is none: the space is closed
 
 
@@ -52,7 +53,10 @@ class KrylovSpace:
         return values, vectors, np.abs(self.beside[-1] * vectors[-1])
 
     def grow(self) -> Iterator[int]:
-        """Take in one vector more at each turn, and tell how many there are, until H leads no further or room ends."""
+        """Take in one vector after the other until H leads no further or room ends, with a turn now and then to look.
+
+        The last turn comes at the end; each tells how many vectors there are.
+        """
         while not self.closed and self._size < len(self._basis):
             self._basis[self._size] = self._next
             vector = self._basis[self._size]
@@ -67,4 +71,5 @@ class KrylovSpace:
             self.closed = bool(length <= EXHAUSTED * self.largest)
             if not self.closed:
                 self._next = image / length
-            yield self._size
+            if self.closed or self._size == len(self._basis) or self._size % LOOK_EVERY == 0:
+                yield self._size

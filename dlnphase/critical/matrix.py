@@ -35,7 +35,7 @@ EMPTY_MODE = 1e-13  # a mode smaller than this, relative to the largest, is none
 FIRST = 0.5  # radius of the first step of a search, as a share of the smallest mode …
 CAREFUL = 0.02  # … and where that led far away: along a bent valley a long step leaves for another critical point
 CLEARLY = 0.1  # nearness of a critical matrix beside which no other is searched for in such short steps
-SAME = 1e-6  # two critical matrices closer than this, relatively, are one
+SAME = 1e-6  # two critical matrices closer than this, relatively, are one: above what refinement leaves of a difference
 MAX_NEWTON, PATIENCE = 60, 10
 DENSE = 150  # dimension of a manifold up to which all eigenpairs of its Hessian cost less than products with it
 

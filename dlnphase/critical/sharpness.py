@@ -18,7 +18,6 @@ from dlnphase.critical.hessian import all_eigenpairs, hessian_operator, krylov_s
 from dlnphase.networks.chain import Network
 
 SMALL = 200  # parameters up to which all eigenvalues are computed
-LOOK_EVERY = 4  # products between two looks at what has converged
 FRESH = 0.3  # of a unit vector: what is new beside the eigenvector found last, so that another one can come up
 SETTLED = 1e-4  # residual of an eigenpair that counts as found, relative to ‖H‖: the value itself is far better
 
@@ -67,8 +66,8 @@ def spectrum_ends(
     start = fresh if near is None else near + FRESH * fresh
     space = krylov_space(hessian_operator(network, cost), start)
     used = [0, -1] if both else [-1]
-    for count in space.grow():
-        if count % LOOK_EVERY == 0 and space.ritz()[2][used].max() <= SETTLED * space.largest:
+    for _ in space.grow():
+        if space.ritz()[2][used].max() <= SETTLED * space.largest:
             break
     values, vectors, residuals = space.ritz()
     top = vectors[:, -1] @ space.basis

@@ -19,12 +19,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from dlnphase.costs.quadratic import QuadraticCost
-from dlnphase.critical.hostcost import HostCost
+from dlnphase.critical.hostcost import DISTINCT, HostCost
 from dlnphase.critical.matrix import refine_matrix
 from dlnphase.findings import Norms, Sparsity
 
 GAP = 1e-5  # relative duality gap asked for
-EMPTY = 1e-6  # a singular value below this, relative to the largest, is no mode
 MAX_ITERATIONS = 5_000
 BUDGET = 400_000_000  # d_out·d_in·min(d_out, d_in) times iterations
 LARGEST = 4096  # d_out·d_in above which no nuclear-norm minimiser is sought
@@ -50,14 +49,14 @@ class NuclearMinimum:
     def rank(self) -> int:
         """Number of modes: of singular values above 1e-6 of the largest, and above what the gap leaves open."""
         s = np.linalg.svd(self.A, compute_uv=False)
-        return int((s > max(EMPTY * s[0], self.gap * self.nuclear)).sum())
+        return int((s > max(DISTINCT * s[0], self.gap * self.nuclear)).sum())
 
 
 def norms_of(a: np.ndarray, depth: int, *, rank: int | None = None) -> Norms:
     """Rank, nuclear norm and Schatten-2/L quasi-norm of a matrix."""
     s = np.linalg.svd(np.asarray(a, dtype=float), compute_uv=False)
     if rank is None:
-        rank = int((s > EMPTY * s[0]).sum()) if s[0] > 0 else 0
+        rank = int((s > DISTINCT * s[0]).sum()) if s[0] > 0 else 0
     return Norms(rank, float(s.sum()), float(np.sum(s ** (2 / depth)) ** (depth / 2)))
 
 
@@ -129,7 +128,7 @@ def nuclear_minimum(cost: QuadraticCost, *, gap: float = GAP, max_iterations: in
     if scale == 0.0:
         return NuclearMinimum(center, 0.0, 0.0, 0)
     z, dual, step = center.copy(), np.zeros_like(center), scale
-    best = NuclearMinimum(center, _nuclear(center), np.inf, 0)
+    best = NuclearMinimum(center, float(np.linalg.norm(center, "nuc")), np.inf, 0)
     for iteration in range(1, max_iterations + 1):
         x = _shrink(z - dual, step)
         over = 1.6 * x + (1 - 1.6) * z  # over-relaxation
@@ -170,14 +169,10 @@ def _certified(
     multiplier = fixed(-dual / step)
     multiplier = multiplier / max(1.0, float(np.linalg.norm(multiplier, 2)))
     lower = float(np.sum(multiplier * center))
-    value = _nuclear(z)
+    value = float(np.linalg.norm(z, "nuc"))
     return NuclearMinimum(z, value, (value - lower) / value if value > 0 else 0.0, iteration)
 
 
 def _shrink(a: np.ndarray, by: float) -> np.ndarray:
     u, s, vt = np.linalg.svd(a, full_matrices=False)
     return (u * np.maximum(s - by, 0.0)) @ vt
-
-
-def _nuclear(a: np.ndarray) -> float:
-    return float(np.linalg.svd(a, compute_uv=False).sum())

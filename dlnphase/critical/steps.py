@@ -18,7 +18,6 @@ NULL_DIRECTION = 1e-9  # Hessian eigenvalues below this, relative to the largest
 FORCING = 1e-2  # part of the gradient that an undamped step from products may leave
 MAX_KRYLOV = 300  # products one step is worth
 MEMORY = 1 << 28  # bytes that a basis may take
-LOOK_EVERY = 5  # products between two looks at the step
 
 
 class EigenSteps:
@@ -71,8 +70,6 @@ class Krylov:
         most = max(min(MAX_KRYLOV, gradient.size, MEMORY // (8 * gradient.size)), 2)
         space = KrylovSpace(apply, gradient, most)
         for size in space.grow():
-            if not (space.closed or size == most or size % LOOK_EVERY == 0):
-                continue
             self._decompose(space.diagonal, space.beside)
             step = self._damped(0.0)
             left = float(np.linalg.norm(self._reduced @ step - self._norm * np.eye(size + 1, 1)[:, 0]))

@@ -18,6 +18,7 @@ from dlnphase.critical.hostcost import HostCost
 from dlnphase.critical.manifold import LowRank
 from dlnphase.critical.matrix import (
     EMPTY_MODE,
+    ROUND_OFF,
     SAME,
     MatrixPoint,
     allowed,
@@ -34,7 +35,6 @@ TRUNCATED = 100.0  # a rank whose truncation costs more than so many times the e
 LARGE = 1 << 16  # entries of A from which its decompositions are counted: a search at one rank takes a minute and more
 TRIES = 3  # ranks that are tried at the end of such an A
 NEAR_END = 0.1  # the end is at a minimum that is closer than this part of its smallest singular value
-CRITICAL = 1e-11  # gradients below this, in their natural unit, are zero
 STILL = 1e-10  # a path whose ‖∇𝓛‖ never exceeds this, in natural units of ∇C, does not move
 RANK_TOLERANCE = 1e-3  # numerical rank of a matrix that is near no critical point: singular values above this share
 
@@ -210,7 +210,7 @@ def _end(a: np.ndarray, host: HostCost, enough: float) -> MatrixPoint:
             continue
         point = refine_matrix(a, host, rank=rank)
         near = rank == 0 or point.distance <= NEAR_END * np.linalg.svd(point.A, compute_uv=False)[rank - 1]
-        if point.gradient_norm <= max(CRITICAL, resolved(host.resolution)) and near and host.excess(point.A) <= enough:
+        if point.gradient_norm <= max(ROUND_OFF, resolved(host.resolution)) and near and host.excess(point.A) <= enough:
             return replace(point, converged=True, next_mode=0.0)
     flat = LowRank.of(host.flat(a))
     cuts = _cuts(flat, lambda cut: host.excess(host.unflat(cut)), ranks)

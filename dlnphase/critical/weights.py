@@ -22,7 +22,7 @@ import numpy as np
 
 from dlnphase.critical.hostcost import HostCost
 from dlnphase.critical.manifold import top_pair
-from dlnphase.critical.matrix import ZERO_MODE, MatrixPoint
+from dlnphase.critical.matrix import ROUND_OFF, ZERO_MODE, MatrixPoint
 from dlnphase.networks.products import Layers, around_layers, balanced, product
 
 MAX_SWEEPS = 200
@@ -132,7 +132,7 @@ def nearest_point(weights: Layers, point: MatrixPoint, cost: HostCost) -> Parame
         built = _cut_and_refit(weights, point, modes, pairs)
         if built is not None:
             found = _finish(weights, built, point, cost, "nearest")
-            if found.gradient_norm <= 1e-12 and (best is None or found.distance < best.distance):
+            if found.gradient_norm <= ROUND_OFF and (best is None or found.distance < best.distance):
                 best = found
     return best if best is not None else minimal_point(weights, point, cost)
 
@@ -215,25 +215,18 @@ def _cut_and_refit(weights: Layers, point: MatrixPoint, modes: _Modes, pairs: li
 
 def _cut(weights: Layers, modes: _Modes, pairs: list[tuple[int, int]]) -> Layers:
     """Remove every mode on its left layer and on its right layer, and the null block on the side it is cut on."""
-    depth = len(weights)
     out = [w.copy() for w in weights]
-    left: dict[int, list[np.ndarray]] = {depth: list(modes.null_left.T) if modes.cut_left else []}
-    right: dict[int, list[np.ndarray]] = {1: [] if modes.cut_left else list(modes.null_right.T)}
-    for i, (a, b) in enumerate(pairs):
-        for layer, vector in _carried(weights, modes.left[:, i], from_left=True):
-            if layer == a:
-                left.setdefault(a, []).append(vector)
-        for layer, vector in _carried(weights, modes.right[:, i], from_left=False):
-            if layer == b:
-                right.setdefault(b, []).append(vector)
-    for layer, vectors in left.items():
-        if vectors:
-            q = _orthonormal(np.stack(vectors, 1))
-            out[layer - 1] = out[layer - 1] - q @ (q.T @ out[layer - 1])
-    for layer, vectors in right.items():
-        if vectors:
-            q = _orthonormal(np.stack(vectors, 1))
-            out[layer - 1] = out[layer - 1] - (out[layer - 1] @ q) @ q.T
+    null = modes.null_left if modes.cut_left else modes.null_right
+    for side, (vectors, end) in enumerate(((modes.left, len(weights)), (modes.right, 1))):
+        from_left = side == 0
+        gone: dict[int, list[np.ndarray]] = {end: list(null.T) if modes.cut_left is from_left else []}
+        for vector, pair in zip(vectors.T, pairs, strict=True):
+            carried = _carried(weights, vector, from_left=from_left)
+            gone.setdefault(pair[side], []).extend(v for layer, v in carried if layer == pair[side])
+        for layer, found in gone.items():
+            if found:
+                q, w = _orthonormal(np.stack(found, 1)), out[layer - 1]
+                out[layer - 1] = w - (q @ (q.T @ w) if from_left else (w @ q) @ q.T)
     return out
 
 

@@ -23,6 +23,7 @@ from dlnphase.critical import (
 from dlnphase.critical.certify import rotations
 from dlnphase.critical.escape import Escape, escape_of
 from dlnphase.critical.greedy import GreedyPoint
+from dlnphase.critical.matrix import SAME
 from dlnphase.critical.visited import Visited
 from dlnphase.detect.notes import unseen_ranks
 from dlnphase.detect.trace import MemberTrace, PathSource, lacking_at
@@ -31,8 +32,6 @@ from dlnphase.results.detect import CriticalPoint, CurvatureInfo, EscapeInfo, Gr
 
 if TYPE_CHECKING:
     from dlnphase.detect.proofs import Prover
-
-SAME = 1e-6  # relative distance below which a refined critical matrix is the greedy one
 
 
 @dataclass(frozen=True)

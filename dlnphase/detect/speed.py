@@ -22,7 +22,6 @@ from dlnphase.results.detect import SAME_SPEED
 LITTLE = 1.2  # factor by which ‖∇𝓛‖ may change between two records that are looked at
 CLEAR = 1e-3  # part of C − C_min that must be lost between them, so that round-off does not count
 ENOUGH = 8  # pairs of records below which nothing is told
-CONSTANT = SAME_SPEED  # relative spread (from a tenth to nine tenths of the pairs) up to which it is one constant
 STRETCHES = 12  # that are followed, evenly along the path
 FEW = 4  # stretches below which nothing is told
 FLOW_STEPS = 500  # in which the flow has to come from a record to the next
@@ -102,7 +101,7 @@ def objective_of(record: Record) -> float:
 def _constant(factors: np.ndarray) -> Speed | None:
     """What these have in common, where they agree."""
     low, middle, high = (float(q) for q in np.quantile(factors, (0.1, 0.5, 0.9)))
-    return Speed(middle, low, high) if high - low <= CONSTANT * middle else None
+    return Speed(middle, low, high) if high - low <= SAME_SPEED * middle else None
 
 
 def typical_speed(time: np.ndarray, excess: np.ndarray, gradient_norm: np.ndarray) -> float | None:

@@ -15,7 +15,9 @@ import numpy as np
 
 from dlnphase.errors import InputError
 
-PRECISION = 128  # bits of a midpoint; a proof that fails at this precision is tried at twice as many
+PRECISION = 128  # bits of a midpoint: enough that round-off never decides, few enough to be quick
+UP = 1 + 2.0**-40  # covers the rounding of eight thousand float operations on numbers of one sign
+SLACK = 1 + 2.0**-17  # claims are written a little larger, so that another way of computing them stays below
 
 Ball = Any  # flint.arb
 Balls = Any  # flint.arb_mat

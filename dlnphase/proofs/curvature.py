@@ -13,12 +13,11 @@ from itertools import pairwise
 import numpy as np
 
 from dlnphase.networks.products import Layers, around_layers
-from dlnphase.proofs.balls import Undecided, flint, upper
+from dlnphase.proofs.balls import UP, Undecided, flint, upper
 from dlnphase.proofs.minimum import first_bound, second_bound
 from dlnphase.proofs.quadratic import BallCost
 
 UNIT = 2.0**-53
-UP = 1 + 2.0**-40  # covers the rounding of a few dozen operations on numbers of one sign
 
 
 def eigenvalue_range(symmetric: np.ndarray, error: float) -> tuple[float, float]:

@@ -19,6 +19,7 @@ import numpy as np
 from dlnphase.networks.products import Layers, around_layers
 from dlnphase.proofs.balls import (
     PRECISION,
+    SLACK,
     Ball,
     Balls,
     Undecided,
@@ -36,7 +37,6 @@ from dlnphase.proofs.balls import (
 from dlnphase.proofs.quadratic import BallCost
 
 MAX_NEWTON = 60
-SLACK = 1 + 2.0**-17  # distances are written a little larger, so that another way of computing them stays below
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from dlnphase.networks.products import Layers, product
-from dlnphase.proofs.balls import Ball, Balls, Undecided, exact, flint, middle, norm_of, precision, upper
+from dlnphase.proofs.balls import SLACK, UP, Ball, Balls, Undecided, exact, flint, middle, norm_of, precision, upper
 from dlnphase.proofs.curvature import parting_rate, third_bound
 from dlnphase.proofs.minimum import EndProof, prove_end
 from dlnphase.proofs.quadratic import BallCost
@@ -23,7 +23,6 @@ from dlnphase.proofs.taylor import TaylorStep
 LIMB = 53  # bits of a float
 GUARD = 16  # bits of a ball beyond those of a node
 GROWTH = 0.01  # K₃·movement·h allowed in one step: what the tube's width may add to ln R
-SLACK = 1 + 2.0**-17  # radii are written a little larger, so that another way of computing them stays below
 UNCERTAIN = 2.0**-20  # R/‖θ̃‖ above which the proof starts again with another limb
 MOST_LIMBS = 12
 TRY_END = 20  # steps between two tries to end
@@ -153,7 +152,7 @@ def _follow(
 
 def about(node: Node, radius: float) -> float:
     """R of a node, about its leading floats."""
-    return (radius + sum(float(np.sum(np.abs(w[1:]))) for w in node)) * (1 + 2.0**-40)
+    return (radius + sum(float(np.sum(np.abs(w[1:]))) for w in node)) * UP
 
 
 def _advance(tube: Tube, cost: BallCost) -> float:

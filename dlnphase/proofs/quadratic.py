@@ -16,7 +16,7 @@ import numpy as np
 from dlnphase.costs.quadratic import Cost, QuadraticCost
 from dlnphase.costs.round_off import indistinct
 from dlnphase.errors import InputError
-from dlnphase.proofs.balls import Ball, Balls, exact, flint, inner, operator_norm, upper
+from dlnphase.proofs.balls import UP, Ball, Balls, exact, flint, inner, operator_norm, upper
 
 
 class BallCost(ABC):
@@ -45,7 +45,7 @@ class BallCost(ABC):
     @cached_property
     def majorant(self) -> float:
         """An upper bound of ‖F‖_F², by which rounding of float Hessians is measured."""
-        return float(np.sum(self.matrix**2)) * (1 + 2.0**-40)
+        return float(np.sum(self.matrix**2)) * UP
 
     @abstractmethod
     def _matrix(self) -> np.ndarray:

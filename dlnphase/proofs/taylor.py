@@ -12,11 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from dlnphase.proofs.balls import Balls, flint
+from dlnphase.proofs.balls import UP, Balls, flint
 from dlnphase.proofs.quadratic import BallCost
 from dlnphase.proofs.series import FlowSeries
 
-UP = 1 + 2.0**-40  # covers the rounding of sums and products of non-negative floats
 TINY = 1e-290  # covers what underflows in them
 
 
