@@ -26,7 +26,6 @@ from dlnphase.networks.batch import Batched
 from dlnphase.networks.chain import Network
 
 NEARER = 1e-6  # a start has to lead nearer by this share than those before it: it trades digits against Newton steps
-HOPELESS = 20.0  # a start whose first step is so many times the best distance is given up
 
 
 @dataclass(frozen=True)
@@ -108,15 +107,18 @@ def distance_to_minimum(
     best = Nearest(network.theta.clone(), far, far.clone(), far.clone(), torch.zeros_like(far, dtype=torch.long))
     winner = [0] * network.batch
     for choice, (_, aligned) in enumerate(starts):
-        start, reach = network, HOPELESS * best.distance
-        if aligned is not None:
-            start, reach = aligned.start(network), torch.where(aligned.other, reach, 0.0)
-        beat = best.distance * (1 - NEARER)  # a start that comes to where another led leaves off there
-        reached = nearest(network, start, constraint, tol=tol, max_steps=max_steps, reach=reach, to_beat=beat)
+        new = torch.ones_like(far, dtype=torch.bool) if aligned is None else aligned.other
+        members = torch.nonzero(new).flatten()
+        if not len(members):
+            continue
+        part = network.select(members)
+        start = part if aligned is None else aligned.select(members).start(part)
+        beat = best.distance[members] * (1 - NEARER)  # a start that comes to where another led leaves off there
+        reached = nearest(part, start, constraint.select(members), tol=tol, max_steps=max_steps, to_beat=beat)
         better = reached.distance < beat
         for field in fields(best):
-            getattr(best, field.name)[better] = getattr(reached, field.name)[better]
-        for member in torch.nonzero(better).flatten().tolist():
+            getattr(best, field.name)[members[better]] = getattr(reached, field.name)[better]
+        for member in members[better].tolist():
             winner[member] = choice
     point = network.with_theta(best.theta)
     return MinimumDistance(

@@ -115,7 +115,6 @@ def nearest(
     *,
     tol: float = 1e-7,
     max_steps: int = 60,
-    reach: Tensor | None = None,
     to_beat: Tensor | None = None,
 ) -> Nearest:
     """A local minimiser of ‖θ − θ_0‖ on the set {c = 0}, from one start per member.
@@ -126,7 +125,6 @@ def nearest(
         constraint: the set.
         tol: stop at stationarity ≤ tol.
         max_steps: Newton steps at most; what was reached is returned with its stationarity.
-        reach: shape (B,); members whose first step onto the set is longer than this are given up.
         to_beat: shape (B,); members that are roughly there and can no longer come nearer than this are left there.
     """
     together = max(1, CACHED // origin.theta.shape[1])
@@ -134,11 +132,12 @@ def nearest(
         found = []
         for part in torch.arange(origin.batch).split(together):
             some = origin.select(part), start.select(part), constraint.select(part)
-            near_by, limit = (None if x is None else x[part] for x in (reach, to_beat))
-            found.append(nearest(*some, tol=tol, max_steps=max_steps, reach=near_by, to_beat=limit))
+            limit = None if to_beat is None else to_beat[part]
+            found.append(nearest(*some, tol=tol, max_steps=max_steps, to_beat=limit))
         return Nearest(*(torch.cat([getattr(f, field.name) for f in found]) for field in fields(Nearest)))
     restored = ROUGHLY_RESTORED if tol >= ROUGH else RESTORED
-    theta, residual = _onto(start, constraint, reach, restored)
+    there, residual = restore(start, constraint, None, restored)
+    theta = there.theta.clone()
     distance = (theta - origin.theta).norm(dim=1)
     distance = torch.where(residual <= FEASIBLE, distance, torch.inf)
     stationarity = torch.full_like(distance, torch.inf)
@@ -168,20 +167,6 @@ def nearest(
         steps[active] += 1
         active = active[moved]
     return Nearest(theta, distance, residual, stationarity, steps)
-
-
-def _onto(start: Network, constraint: Constraint, reach: Tensor | None, restored: float) -> tuple[Tensor, Tensor]:
-    """The starts moved onto the set (B, P), and their residuals (B,): infinite where the first step is too long."""
-    lin, theta = constraint.at(start), start.theta.clone()
-    residual = torch.full_like(theta[:, 0], torch.inf)
-    near = torch.ones_like(residual, dtype=torch.bool)
-    if reach is not None:
-        near = ~(lin.vjp(lin.solve(lin.value)).norm(dim=1) > reach)
-    keep = torch.nonzero(near).flatten()
-    if len(keep):
-        on_set, residual[keep] = restore(start.select(keep), constraint.select(keep), None, restored)
-        theta[keep] = on_set.theta
-    return theta, residual
 
 
 def _newton_direction(lin: Linearization, multiplier: Tensor, gradient: Tensor, stationarity: Tensor) -> Tensor:
