@@ -7,6 +7,7 @@ loses half its digits, and the tests see it.
 import pytest
 import torch
 from hypothesis import settings
+from zygote import Zygote
 
 from dlnphase.backend import Backend, resolve_backend
 from dlnphase.cli import app, progress
@@ -49,3 +50,28 @@ def run(capfd, monkeypatch, tmp_path):
         return code, out, err
 
     return call
+
+
+@pytest.fixture(scope="session")
+def zygote():
+    """One process that forks commands, for all tests that strike them: to load everything takes seconds."""
+    process = Zygote(PYTHONHASHSEED="1")
+    yield process
+    process.close()
+
+
+@pytest.fixture(scope="session")
+def references(zygote, tmp_path_factory):
+    """Of every command of test_faults: its undisturbed result, its time and its file operations, with seed 0 and 1."""
+    from test_faults import COMMANDS, numbers, seeded
+
+    folder = tmp_path_factory.mktemp("whole")
+    zygote(*COMMANDS["train"].args, "--out", "source", cwd=folder)
+    found = {"source": folder / "source"}
+    for name, command in COMMANDS.items():
+        for seed in (0, 1):
+            done = zygote(*command.args, *seeded(name, seed), "--out", f"{name}{seed}", cwd=folder)
+            assert done["code"] == 0, done["err"]
+            found[name, seed] = numbers(folder / f"{name}{seed}", command), done
+        assert found[name, 0][0] != found[name, 1][0]
+    return found

@@ -8,12 +8,11 @@ SWEEP = COMMANDS["sweep"].args[:-2]
 
 
 @pytest.fixture(scope="module")
-def zygotes():
+def zygotes(zygote):
     """Two processes that hash strings differently, so that no set or dictionary has the same order by luck."""
-    processes = [Zygote(PYTHONHASHSEED=seed) for seed in ("1", "2")]
-    yield processes
-    for process in processes:
-        process.close()
+    other = Zygote(PYTHONHASHSEED="2")
+    yield zygote, other
+    other.close()
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from zygote import Zygote
 
 from dlnphase.results import to_document
 from dlnphase.results.detect import load_detect
@@ -55,28 +54,6 @@ COMMANDS = {
     ),
     "detect": Command(("detect-saddles", "source"), ("saddles.yaml", "saddles.npz"), load_detect, 2),
 }
-
-
-@pytest.fixture(scope="module")
-def zygote():
-    process = Zygote()
-    yield process
-    process.close()
-
-
-@pytest.fixture(scope="module")
-def references(zygote, tmp_path_factory):
-    """Of every command: its undisturbed result, how long it took and how many file operations, with seed 0 and 1."""
-    folder = tmp_path_factory.mktemp("whole")
-    zygote(*COMMANDS["train"].args, "--out", "source", cwd=folder)
-    found = {"source": folder / "source"}
-    for name, command in COMMANDS.items():
-        for seed in (0, 1):
-            done = zygote(*command.args, *seeded(name, seed), "--out", f"{name}{seed}", cwd=folder)
-            assert done["code"] == 0, done["err"]
-            found[name, seed] = numbers(folder / f"{name}{seed}", command), done
-        assert found[name, 0][0] != found[name, 1][0]
-    return found
 
 
 def seeded(name, seed):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from test_faults import COMMANDS, is_whole, numbers, references, seeded, tidy, zygote  # noqa: F401 - fixtures
+from test_faults import COMMANDS, is_whole, numbers, seeded, tidy
 from zygote import NO_SPACE
 
 from dlnphase.results.train import load_train
@@ -26,7 +26,7 @@ def one_line(err):
 
 @pytest.mark.parametrize("lasting", [False, True], ids=["once", "from then on"])
 @pytest.mark.parametrize("name", ["train", "sweep", "detect"])
-def test_no_space_at_any_file_operation(name, lasting, zygote, references, tmp_path):  # noqa: F811
+def test_no_space_at_any_file_operation(name, lasting, zygote, references, tmp_path):
     """The old result stays, or the new one is there; one line says so, and the next command goes on."""
     command, out = COMMANDS[name], tmp_path / "out"
     shutil.copytree(references["source"], tmp_path / "source")
@@ -109,7 +109,7 @@ def test_an_output_that_cannot_be_written_costs_no_result(tmp_path):
                 assert one_line(done.stderr) and "No space left on device" in done.stderr
 
 
-def test_the_second_process_is_told_and_the_first_is_unharmed(zygote, tmp_path):  # noqa: F811
+def test_the_second_process_is_told_and_the_first_is_unharmed(zygote, tmp_path):
     first = subprocess.Popen(
         [sys.executable, "-m", "dlnphase", *SMALL, "--dynamics", "gd", "--lr", "1e-7", "--out", "out"],
         cwd=tmp_path,
