@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from sweeping import FLAGS, LONG, LONG_CELLS, SMALL, never, spawn, troubled, wait_for_cells
 
+from dlnphase.cli import app
 from dlnphase.errors import RunError
 from dlnphase.settings import SweepSettings
 from dlnphase.sweep.cells import Job, run_job
@@ -53,8 +54,7 @@ def cluster(tmp_path):
 def expected(tmp_path_factory):
     """The long sweep without a cluster."""
     out = tmp_path_factory.mktemp("whole") / "run"
-    process = spawn(out, "--jobs", "1")
-    assert process.wait() == 0, process.stderr.read()
+    assert app.run([*LONG, "--out", str(out), "--jobs", "1"]) == 0
     return out
 
 
@@ -92,8 +92,7 @@ def test_a_scheduler_that_dies_fails_what_is_missing_and_a_later_resume_computes
     words = process.stderr.read()
     assert "the cluster gave it up (its scheduler is gone)" in words and "--resume tries these again" in words
     assert "Traceback" not in words and words.count("\n") == 1
-    again = spawn(out, "--resume", "--jobs", "1")
-    assert again.wait() == 0, again.stderr.read()
+    assert app.run([*LONG, "--out", str(out), "--resume", "--jobs", "1"]) == 0
     assert text(out) == text(expected)
 
 

@@ -53,10 +53,10 @@ def test_no_space_at_any_file_operation(name, lasting, zygote, references, tmp_p
 
 
 def mounted(folder, mount, *args):
-    """``dlnphase args`` in a folder on a file system that only it sees."""
+    """``python args`` in a folder on a file system that only it sees."""
     shell = f'{mount} && cd "$0" && shift 0 && "$@"; code=$?; echo "code $code"; ls -A . out 2>/dev/null'
     done = subprocess.run(
-        ["unshare", "-m", "sh", "-c", shell, str(folder), sys.executable, "-m", "dlnphase", *args],
+        ["unshare", "-m", "sh", "-c", shell, str(folder), sys.executable, *args],
         capture_output=True,
         text=True,
         env=ENVIRONMENT,
@@ -69,23 +69,23 @@ def mounted(folder, mount, *args):
 
 
 def test_a_disk_that_is_really_full(tmp_path):
-    done = mounted(tmp_path, "mount -t tmpfs -o size=16k none .", *SMALL, "--out", "out", "-q")
+    done = mounted(tmp_path, "mount -t tmpfs -o size=16k none .", "-m", "dlnphase", *SMALL, "--out", "out", "-q")
     assert "code 1\n" in done.stdout and one_line(done.stderr)
     assert "run.yaml: cannot be written (No space left on device)" in done.stderr
     assert ".part" not in done.stdout and "run.yaml" not in done.stdout
 
 
-def test_a_read_only_disk_is_told_before_the_work_and_can_be_read(tmp_path):
-    subprocess.run(
-        [sys.executable, "-m", "dlnphase", *SMALL, "--out", "out", "-q"], cwd=tmp_path, env=ENVIRONMENT, check=True
-    )
+def test_a_read_only_disk_is_told_before_the_work_and_can_be_read(references, tmp_path):
+    shutil.copytree(references["source"], tmp_path / "out")
     mount = "mount --bind . . && mount -o remount,ro,bind ."
-    for args in ([*SMALL, "--out", "out", "--overwrite"], [*SMALL, "--out", "new"]):
-        done = mounted(tmp_path, mount, *args)
-        assert "code 2\n" in done.stdout and one_line(done.stderr), done
-        assert "--out: " in done.stderr and "Read-only file system" in done.stderr
-    done = mounted(tmp_path, mount, "plot", "out", "--terminal")
-    assert "code 0\n" in done.stdout and done.stderr == ""
+    overwrite, new = ([*SMALL, "--out", "out", "--overwrite"], [*SMALL, "--out", "new"])
+    commands = [overwrite, new, ["plot", "out", "--terminal"]]
+    code = f"from dlnphase.cli import app\nprint('codes', [app.run(args) for args in {commands!r}])"
+    done = mounted(tmp_path, mount, "-c", code)
+    assert "codes [2, 2, 0]\n" in done.stdout, done
+    said = done.stderr.splitlines()
+    assert len(said) == 2 and all(line.startswith("dlnphase: --out: ") for line in said), said
+    assert all("Read-only file system" in line for line in said)
     assert is_whole(tmp_path / "out", COMMANDS["train"]) and tidy(tmp_path / "out", COMMANDS["train"])
 
 
