@@ -16,7 +16,7 @@ from typing import Any
 
 from dlnphase.cli.console import print_error
 
-INTERRUPTED = 130
+INTERRUPTED = 130  # exit code of a process that ended by Ctrl-C, as shells have it: 128 + SIGINT
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 NOTHING_SAVED = "interrupted before there was anything to save"
 

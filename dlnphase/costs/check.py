@@ -24,7 +24,7 @@ STEP = EPS ** (1 / 3)
 OFF = 100 * EPS ** (2 / 3)  # relative error of a central difference that is still round-off and third derivatives
 EXACT = 1e3 * EPS  # the same for two ways to compute one number
 SIZES = (0.1, 1.0, 10.0)  # of the entries of the matrices tried
-BATCH = 4
+BATCH = 4  # matrices at once: a cost that mixes members of a batch is found out by the second one already
 
 
 def check_cost(cost: Any, *, seed: int = 0) -> None:

@@ -19,6 +19,7 @@ from dlnphase.costs.round_off import indistinct, resolved
 if TYPE_CHECKING:
     from dlnphase.costs.interface import ConvexCost
 
+# Far above what is needed (Newton's method squares its error); what has not come by then is told as not found.
 MAX_NEWTON, MAX_CG, MAX_HALVINGS = 200, 1000, 40
 SETTLED = 1e-7  # a Newton step shorter than this part of A: the next error is its square
 DECREASE = 1e-4  # share of the decrease that the slope promises at which a step is taken (Armijo)

@@ -24,8 +24,9 @@ from dlnphase.networks.chain import Network
 RECORD_CHANGE = 0.02  # record when the excess cost or the gradient norm changed by this fraction …
 RECORD_STRETCH = 1.05  # … or the step count grew by this factor
 NOISY_STRETCH = 1.005  # with noise, which always changes something, by this one alone
+# Share of the largest stable step that `lr auto` takes: what curvature may still grow by against the number of steps.
 STABILITY_MARGIN = 0.5
-LANCZOS_STEPS = 30
+POWER_STEPS = 30  # power steps for the largest curvature: an estimate from below, which the margin makes up for
 
 
 def gradient_descent(
@@ -341,7 +342,7 @@ def _cost_top(cost: Cost, at: torch.Tensor, seed: int) -> float:
     """Largest eigenvalue of the Hessian of C at one matrix (1, d_out, d_in), by power iteration."""
     x = torch.as_tensor(stream(seed, "lanczos").standard_normal(tuple(at.shape)), dtype=at.dtype, device=at.device)
     top = 0.0
-    for _ in range(LANCZOS_STEPS):
+    for _ in range(POWER_STEPS):
         x = cost.apply_curvature(x / torch.linalg.vector_norm(x), at)
         top = float(torch.linalg.vector_norm(x))
         if top == 0.0:
@@ -356,7 +357,7 @@ def _gauss_newton_top(network: Network, cost: Cost, seed: int) -> float:
     rng = stream(seed, "lanczos")
     x = torch.as_tensor(rng.standard_normal(tuple(a.shape)), dtype=a.dtype, device=a.device)
     top = torch.zeros(a.shape[0], dtype=a.dtype, device=a.device)
-    for _ in range(LANCZOS_STEPS):
+    for _ in range(POWER_STEPS):
         x = cost.apply_curvature(network.jvp(network.gradient(x, prefixes, suffixes), prefixes, suffixes), a)
         top = torch.linalg.vector_norm(x, dim=(-2, -1))
         x = x / top.clamp_min(torch.finfo(x.dtype).tiny).view(-1, 1, 1)

@@ -32,7 +32,7 @@ from dlnphase.networks.chain import Network
 
 STEPPERS = {"stiff": rosenbrock, "explicit": dormand_prince}  # what takes the steps of a batch
 METHODS = ("auto", "stabilised", *STEPPERS)
-MAX_STEPS = 200_000
+MAX_STEPS = 200_000  # an end for paths that have none: the longest in docs/benchmarks.md takes 1 207
 LARGEST_SOLVE = 4096  # D above which the D × D solve of the stiff method is refused
 
 

@@ -15,12 +15,14 @@ from dlnphase.networks.chain import Network
 
 SAFETY, SHRINK, GROW = 0.9, 0.2, 4.0  # step-size control: margin, and the least and largest change in one step
 FIRST_STEP = 0.05  # first step, as a fraction of the time in which θ changes by its own size
+# A step below this is no step any more: 58 decades are left above the least number for products of two.
 SMALLEST_STEP = 1e-250
 END_OF_TIME = 1e100  # a flow that has not converged by then never will
 STALL = 2500  # steps without any fall of the excess cost after which round-off, not the flow, sets the step
+# Relative fall of the excess cost that counts as one: above round-off that adds up, below what any plateau shows.
 STALL_CHANGE = 1e-6
 DIVERGED = 1e6  # excess cost over its first value that no descent with a useful step reaches
-BISECTIONS = 40
+BISECTIONS = 40  # of the interval of one step: the end of a run is found to 1e-12 of it
 LANDED = 0.98  # share of the excess cost asked for by tol that a last step may reach down to: it says when it was met
 
 

@@ -15,6 +15,7 @@ from dlnphase.errors import InputError
 from dlnphase.networks.chain import Network, parameter_count
 from dlnphase.networks.products import balanced
 
+# Widths are sampled as floating-point numbers of entries: above, w and w + 1 draw the same network to 1e-12.
 WIDTH_LIMIT = 10**12
 
 

@@ -31,7 +31,7 @@ FAINT = "#BBBBBB"
 SEQUENCE = "cividis"  # ordered quantities: even in lightness, the same to all eyes
 LIGHTEST = 0.75  # how far along it lines go: beyond, they are hard to see on white, and on black when inverted
 DIVERGING = "PuOr"  # signed quantities: orange and purple, light in the middle
-MAX_COLUMNS = 3
+MAX_COLUMNS = 3  # panels side by side, below which their tick labels run into each other on a page
 SHARE = 0.82  # of the width of a panel with its labels: what the panel itself has
 
 

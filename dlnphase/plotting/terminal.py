@@ -20,10 +20,11 @@ from dlnphase.plotting.timeaxis import burst_clock, choose_axis
 from dlnphase.plotting.timeline import FLOOR, LOG_WORDS, members_of
 from dlnphase.settings.plot import PlotSettings
 
+# Rows and columns of a drawing, whatever the terminal; labels at the left axis.
 HEIGHT, MIN_WIDTH, MAX_WIDTH, TICKS = 18, 40, 120, 7
 MARKERS = ("*", "o", "x", "+", "#", "@")
 NUMBERS, ROWS = 6, 5  # columns of the numbers at the left, rows of title, frame and names
-MAX_CURVES = 6
+MAX_CURVES = len(MARKERS)
 
 Forward = Callable[[np.ndarray], np.ndarray]
 Curve = tuple[np.ndarray, np.ndarray, str]  # times, values, label

@@ -18,8 +18,8 @@ import yaml
 from dlnphase.errors import InputError
 from dlnphase.results.journal import settle
 
-MAX_BYTES = 256 * 2**20
-MAX_DEPTH = 40
+MAX_BYTES = 256 * 2**20  # a file whose values would take gigabytes is refused before it is read
+MAX_DEPTH = 40  # of lists in lists: results have eight levels, and a hostile file must not exhaust the stack
 FLOW_WIDTH = 110  # mappings of plain values, and lists of lists, that fit in so many characters stay on one line
 
 _CLoader: type = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

@@ -28,8 +28,8 @@ from dlnphase.costs.quadratic import Cost, QuadraticCost
 from dlnphase.dynamics.stabilised import Chain, Stepper, cheapest, tableaux
 from dlnphase.networks.chain import Network
 
-SAFETY = 3.0
-PILOT_RTOL = 1e-4
+SAFETY = 3.0  # between the error in the pilot's stretch and what is promised for the whole path (module text)
+PILOT_RTOL = 1e-4  # of one step, far below the disagreements of percents and less that it looks for
 PILOT_STEPS = 30  # accepted steps, of which the first burst takes about half, at any width and γ
 FIRST_STEP = 0.01  # as a fraction of the time in which θ changes by its own size
 TRIES = 30  # sizes of one step, after which the pilot gives up

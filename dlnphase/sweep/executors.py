@@ -26,9 +26,9 @@ from dlnphase.errors import InputError, describe
 from dlnphase.settings.sweep import SweepSettings
 
 SMALL = 12  # cells up to which other processes are not worth their start
-ATTEMPTS = 3
+ATTEMPTS = 3  # a worker may be killed for others' memory; a job that takes it down each time is at fault itself
 POLL = 0.2  # seconds between two looks at whether to stop
-CONNECT_SECONDS = 10
+CONNECT_SECONDS = 10  # until a scheduler that does not answer is given up: above what a loaded cluster takes
 
 Hook = Callable[[type[BaseException], BaseException, TracebackType | None], Any]
 Outcome = tuple[int, Any, str | None]  # number of the job, its value, or what went wrong

@@ -13,7 +13,7 @@ from dlnphase.findings import Distributions, Dwells, EndShare, JumpShare, RankJu
 from dlnphase.results.train import Member
 
 LEVEL = 0.95  # of the intervals, as their names say
-QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
+QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)  # of dwell times, as results name them
 
 
 def distributions_of(

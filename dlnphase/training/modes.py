@@ -19,7 +19,7 @@ from dlnphase.findings import Mode, ModeSpread
 
 HALF, LOW, HIGH = 0.5, 0.1, 0.9  # parts of the final size
 FLOOR = 1e-9  # singular values are looked at down to this part of their final size
-BISECTIONS = 60
+BISECTIONS = 60  # of a step: to the last bit of a time
 DOUBT = 0.02  # relative difference in time between the cubic and a straight line from which A is interpolated instead
 
 

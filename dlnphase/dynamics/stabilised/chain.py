@@ -23,7 +23,7 @@ from dlnphase.networks.products import products_above, products_below
 
 NUMPY_UP_TO = 150_000  # parameters; beyond, arithmetic outweighs calls
 FEWER = 2  # times as many inputs as outputs from which products are formed from the outputs
-POWER_ITERATIONS = 30
+POWER_ITERATIONS = 30  # at most, where the estimated curvature goes on changing; CURVATURE_MARGIN makes up for the rest
 POWER_CHANGE = 0.02  # relative change of the estimated curvature at which the iteration ends
 
 Array = Any  # numpy.ndarray or torch.Tensor
