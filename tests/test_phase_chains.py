@@ -298,7 +298,10 @@ def _mixed(width: int, members: list[int]) -> tuple[Network, CriticalMatrix, lis
     cost = factorization(np.diag([4.0, 3.2, 2.4, 1.6, 0.8]), CPU)
     matrix = next(m for m in critical_matrices(cost) if m.dead == 5)
     network = gaussian_network((5, width, width, 5), width**-0.5, CPU, members=members)
-    return network, matrix, [death for death, _ in mixed_ways(network, matrix) if death.right[0].shape[2] == 2]
+    ways = [way for way in mixed_ways(network, matrix) if way[0].right[0].shape[2] == 2]
+    (first, every), (second, told) = ways  # the second where it is another than the first: SAME tells them apart
+    assert every.all() and torch.equal(told, ((second.squared / first.squared - 1).abs() > 1e-6))
+    return network, matrix, [first, second]
 
 
 def test_no_search_finds_a_cheaper_mixed_death():

@@ -9,6 +9,7 @@ from dlnphase.detect.sparse import far_apart, followed
 from dlnphase.detect.speed import speed_factor
 from dlnphase.detect.trace import MemberTrace
 from dlnphase.distances.exponents import _verdict
+from dlnphase.distances.representation import choose
 
 CPU = resolve_backend("cpu")
 
@@ -67,3 +68,16 @@ def test_stretches_on_which_the_cost_hardly_falls_are_not_followed(fall, filled)
 def test_a_slope_that_still_moves_much_with_the_width_has_no_distance_to_the_asymptote(finite, verdict):
     """SETTLED: what the last local slopes change by is allowed for, unless the asymptote has not set in."""
     assert _verdict(0.5, (0.499, 0.501), finite, 0.5 + 0.9 * finite, []) == verdict
+
+
+@pytest.mark.parametrize(("size", "width", "full"), [(2, 64, True), (2, 65, False), (10, 100, True), (10, 150, False)])
+def test_a_network_is_held_in_full_where_a_reduction_leaves_little_out(size, width, full):
+    """FULL_BELOW and WORTHWHILE trade exact distances against the size of what is searched."""
+    held = choose(3, width, factorization(np.diag(np.linspace(1.0, 2.0, size)), CPU), CPU, seed=0, member=0)
+    assert (held.order is None) == full
+
+
+def test_the_order_of_a_reduction_is_the_first_at_which_distances_stand_still():
+    """TOLERANCE trades digits of a distance against the size of the network."""
+    held = choose(3, 10**6, factorization(np.diag([3.0, 1.5]), CPU), CPU, seed=0, member=0)
+    assert 3e-4 < held.error <= 2e-3 and max(held.hidden) < 40

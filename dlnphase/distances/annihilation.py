@@ -24,10 +24,10 @@ import torch
 from torch import Tensor
 
 DENSE_EIGEN = 400  # above this hidden size, eigenvectors come from a block Krylov space
-BLOCKS = 24
-SWEEPS, SWEEP_TOLERANCE = 100, 3e-5
+BLOCKS = 24  # of that space: more cost products with a layer, and digits come at a geometric rate
+SWEEPS, SWEEP_TOLERANCE = 100, 3e-5  # it starts a search and ranks candidates: 400 and 1e-7 changed no distance
 LEAST = 40  # sweeps before a small gain is taken for the end: after ten there may be a plateau
-EXACT_SWEEPS = 3
+EXACT_SWEEPS = 3  # without these (and EXACT_BELOW) saddles of four layers were found up to 9 % farther
 EXACT_BELOW = 40  # hidden size up to which eigenvectors cost no more than a Rayleigh–Ritz step
 
 

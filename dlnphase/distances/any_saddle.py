@@ -24,7 +24,7 @@ from dlnphase.networks.chain import Network
 PENALTIES = (1.0, 1e1, 1e2, 1e3, 1e4, 1e6, 1e8, 1e10)
 FIRM = 2  # penalties left out where a start is already of its kind
 STEPS = 8  # at each penalty
-NEWTON = 12
+NEWTON = 12  # steps at most; what has not reached CRITICAL by then is left out
 NULL_DIRECTION = 1e-5  # eigenvalues of the Hessian below this, over the largest, are tangent to the critical set
 CRITICAL = 1e-12  # ‖∇𝓛‖ in natural units
 NO_MINIMUM = 1e-4  # ‖∇C‖ over that at A = 0

@@ -27,8 +27,8 @@ from dlnphase.networks.products import products_above, products_below
 
 DENSE_LIMIT = 1600  # above this many equations that meet, JJᵀ is applied, not formed
 ORTHOGONAL = 1e-12  # inner products of orthonormal columns below this are round-off
-CG_TOLERANCE = 1e-13
-CG_STEPS = 400
+CG_TOLERANCE = 1e-13  # of the residual: projections are as exact as by a factorisation
+CG_STEPS = 400  # at most: time against projections of chains that are nearly singular
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 import numpy as np
 
 UNIT = float(np.finfo(float).eps) / 2  # u, the unit round-off of double precision
-SLACK = 1e-9
+SLACK = 1e-9  # wider by nine digits that nobody reads, for proofs that count no single operation of scalars
 WIDER = 10.0  # by so much more room is given where a factorisation refused
-ATTEMPTS = 8
+ATTEMPTS = 8  # after which the trivial bounds are given
 SMALLEST = 1e-200  # a Gram matrix below this could underflow on the way: only the trivial bounds are given then
 
 

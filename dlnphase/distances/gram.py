@@ -18,7 +18,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-RIDGES = (1e-14, 1e-12, 1e-10)
+RIDGES = (1e-14, 1e-12, 1e-10)  # the least that makes a singular gram matrix definite: more would blur the projection
 INVERTED = 32  # equations up to which the inverse is formed: it is asked for several times
 
 

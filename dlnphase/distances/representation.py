@@ -16,11 +16,11 @@ from dlnphase.networks.krylov import reduced_dims, sample
 from dlnphase.networks.representation import Representation
 from dlnphase.networks.sampling import hidden_dims
 
-TOLERANCE = 2e-3
+TOLERANCE = 2e-3  # relative change of a distance at the last order: digits against the third power of the size
 LARGEST = 200  # hidden sizes that the pilot may reach
 LARGEST_FULL = 600  # widths up to which a full network stands in where a reduction is too coarse
-POOR = 0.02  # too coarse
-FULL_BELOW = 64  # widths that are always held in full
+POOR = 0.02  # change at the last order from which a full network of LARGEST_FULL is worth its time
+FULL_BELOW = 64  # widths that are always held in full: there is little to leave out, and full is exact
 WORTHWHILE = 0.7  # a reduction that keeps more than this fraction of the width is not made
 
 

@@ -31,8 +31,8 @@ from dlnphase.networks.chain import Network
 GAP = 1e-5  # candidates that could be nearer by less than this fraction are not searched
 POOR = 0.1  # truncation error above which the network is too coarse for a fine search, and for mixed splits, which gain
 GAP_OF_POOR, POOR_TOL = 0.03, 3e-3  # less in wide layers; there the former is this, and stationarity this
-MARGIN = 0.98
-CHUNK = 64  # members searched in one batch
+MARGIN = 0.98  # of the largest share that polishing has left a distance: what may gain more is searched too
+CHUNK = 64  # members searched in one batch: memory against calls
 SMALL = 80  # parameters up to which saddles of any kind are searched as well
 NARROW = 3  # layers are narrow up to so many times the size of the matrix: searches from several starts end apart there
 OTHER = "another kind"

@@ -20,8 +20,8 @@ from dlnphase.networks.products import balanced
 
 DRAWS = 8  # frames drawn where the alignment may have several maxima
 HIGHER = 1e-6  # relative difference of the gain of an alignment that is another one
-SWEEPS = 40
-SWEEP_TOLERANCE = 1e-9
+SWEEPS = 40  # of an alignment, at most; the search goes on from wherever it stands
+SWEEP_TOLERANCE = 1e-9  # … which is over when its gain stands still: below HIGHER, so that maxima are told apart
 
 
 @dataclass(frozen=True)
