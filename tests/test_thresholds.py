@@ -45,14 +45,14 @@ def one_mode(a):
     weights = [[np.array([[x]]), np.array([[x]])] for x in np.sqrt(a)]
     norm = np.sqrt(2 * a) * (1 - a)
     columns = time, np.arange(2), 0.5 * (1 - a) ** 2, norm, a[:, None, None]
-    return MemberTrace(0, *columns, lambda i: weights[i]), factorization(np.array([[1.0]]), CPU)
+    return MemberTrace(*columns, weights=lambda i: weights[i]), factorization(np.array([[1.0]]), CPU)
 
 
 @pytest.mark.parametrize(("ratio", "apart"), [(1.4, False), (2.0, True)])
 def test_records_are_far_apart_where_the_gradient_changes_by_half_of_its_logarithm(ratio, apart):
     """JUMP trades integrations against bursts that stay unseen: below, the trapezoid between two records tells all."""
     time, excess, norm = falling(ratio, 4)
-    trace = MemberTrace(0, time, np.arange(4), excess, norm, np.zeros((4, 1, 1)), lambda i: None)
+    trace = MemberTrace(time, np.arange(4), excess, norm, np.zeros((4, 1, 1)))
     assert far_apart(trace).tolist() == [apart] * 3
 
 

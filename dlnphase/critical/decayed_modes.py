@@ -25,8 +25,6 @@ from dlnphase.critical.decay import Decay
 from dlnphase.critical.hostcost import HostCost
 from dlnphase.critical.matrix import MatrixPoint
 
-BISECTIONS = 200  # of the interval of the larger root, to the last bit
-
 
 def largest_decay(s: float, depth: int) -> float:
     """λ_max, from which on nothing but zero is left of a mode of size s."""
@@ -49,10 +47,9 @@ def decayed_size(s: float, decay: float, depth: int) -> float:
     if decay >= largest_decay(s, depth):
         return 0.0
     low, high = s * (depth - 2) / (2 * depth - 2), s  # λ = a^(1−2/L)(s − a) falls from its largest value to zero here
-    for _ in range(BISECTIONS):
-        middle = 0.5 * (low + high)
+    while low < (middle := 0.5 * (low + high)) < high:  # to the last bit
         low, high = (middle, high) if middle ** (1 - 2 / depth) * (s - middle) > decay else (low, middle)
-    return 0.5 * (low + high)
+    return middle
 
 
 def is_factorization(cost: Cost) -> TypeGuard[QuadraticCost]:

@@ -24,7 +24,7 @@ from dlnphase.critical.lanczos import KrylovSpace
 from dlnphase.networks.chain import Network, split
 
 DENSE = 1200  # parameters up to which all eigenvalues are computed, from the columns of the matrix
-MAX_LANCZOS = 400
+MAX_LANCZOS = 400  # vectors of a basis: more find eigenvalues nearer to zero, and each is made orthogonal to all
 SETTLED = 1e-12  # a Ritz pair with a residual below this, relative to ‖H‖, has converged
 MEMORY = 1 << 30  # bytes that a Lanczos basis may take
 

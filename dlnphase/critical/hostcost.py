@@ -15,7 +15,7 @@ from dlnphase.costs.round_off import indistinct, resolved
 from dlnphase.critical.decay import Decay
 
 DISTINCT = 1e-6  # modes smaller than this, relative to the largest, are taken as none
-MAX_NEWTON = 50
+MAX_NEWTON = 50  # steps to a minimum of a cost that is not quadratic, and halvings of one: both end before, or never
 DOUBLINGS = 60  # of a step along a matrix, after which the cost is taken to fall for ever
 
 
@@ -128,16 +128,16 @@ class HostCost:
         if self._project is None:
             return None
         seen = self._project(a)
-        u, s, vt = np.linalg.svd(self.flat(self.nearest_minimum(seen)), full_matrices=False)
+        u, s, vt = np.linalg.svd(self.lengths.flat(self.nearest_minimum(seen)), full_matrices=False)
         apart = max(DISTINCT, resolved(self.resolution)) * s[0]
         real = s > apart
-        learned = real & (np.einsum("ik,ij,kj->k", u, self.flat(seen), vt) > s / 2)
+        learned = real & (np.einsum("ik,ij,kj->k", u, self.lengths.flat(seen), vt) > s / 2)
         kept, left = s[learned], s[real & ~learned]
         equal = indistinct(self.resolution) * s[0]
         if kept.size and left.size and np.abs(kept[:, None] - left[None]).min() <= equal:
             return None
         frame = u[:, learned]
-        point = self.unflat((frame * kept) @ vt[learned])
+        point = self.lengths.unflat((frame * kept) @ vt[learned])
         if seen is not a:  # what no input sees may be anything in the same columns
             point = point + frame @ (frame.T @ (a - seen))
         return point, int(learned.sum())
@@ -211,23 +211,11 @@ class HostCost:
         image = self.curvature(d[None], a)[0] if self.is_quadratic else self.gradient(a) - self.gradient(b)
         return float(np.sqrt(max(np.sum(d * image), 0.0)))
 
-    # ---- lengths and flat coordinates ---------------------------------------------------------
-    def norm(self, v: np.ndarray) -> float:
-        """√⟨V, HV⟩ over the root of the mean curvature, which also counts for directions that H does not see."""
-        return self.lengths.norm(v)
-
-    def flat(self, a: np.ndarray) -> np.ndarray:
-        """A in coordinates in which the cost has no slow directions, where some keep the rank: A√Σ for a regression."""
-        return self.lengths.flat(a)
-
-    def unflat(self, a: np.ndarray) -> np.ndarray:
-        """The inverse of :meth:`flat`."""
-        return self.lengths.unflat(a)
-
+    # ---- in flat coordinates ------------------------------------------------------------------
     def flat_gradient(self, a: np.ndarray) -> np.ndarray:
-        """∇C in those coordinates, at A given in them."""
-        return self.unflat(self.gradient(self.unflat(a)))
+        """∇C in flat coordinates, at A given in them."""
+        return self.lengths.unflat(self.gradient(self.lengths.unflat(a)))
 
     def flat_curvature(self, v: np.ndarray, a: np.ndarray) -> np.ndarray:
-        """Hessian in those coordinates on a stack of matrices."""
-        return self.unflat(self.curvature(self.unflat(v), self.unflat(a)))
+        """Hessian in flat coordinates on a stack of matrices, at A given in them."""
+        return self.lengths.unflat(self.curvature(self.lengths.unflat(v), self.lengths.unflat(a)))

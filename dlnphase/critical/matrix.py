@@ -36,7 +36,7 @@ FIRST = 0.5  # radius of the first step of a search, as a share of the smallest 
 CAREFUL = 0.02  # … and where that led far away: along a bent valley a long step leaves for another critical point
 CLEARLY = 0.1  # nearness of a critical matrix beside which no other is searched for in such short steps
 SAME = 1e-6  # two critical matrices closer than this, relatively, are one: above what refinement leaves of a difference
-MAX_NEWTON, PATIENCE = 60, 10
+MAX_NEWTON, PATIENCE = 60, 10  # steps of a search; steps in which ‖grad‖ has to fall to a third: what a vain one costs
 DENSE = 150  # dimension of a manifold up to which all eigenpairs of its Hessian cost less than products with it
 
 
@@ -82,7 +82,7 @@ def refine_matrix(a: np.ndarray, cost: Cost | HostCost, *, rank: int | None = No
     host = cost if isinstance(cost, HostCost) else HostCost(cost)
     a = np.asarray(a, dtype=float)
     if rank is not None:
-        given = LowRank.of(host.flat(a))
+        given = LowRank.of(host.lengths.flat(a))
         point = _refined_carefully(a, given, host, _refine_at(a, given, host, rank))
         return point if point.converged else _nearer(point, _refine_at(a, given, host, rank, descend=True))
     if host.decay is not None:
@@ -93,7 +93,7 @@ def refine_matrix(a: np.ndarray, cost: Cost | HostCost, *, rank: int | None = No
         if point.converged:
             return point
     count = min(a.shape)
-    given = LowRank.of(host.flat(a))
+    given = LowRank.of(host.lengths.flat(a))
     full: MatrixPoint | None = None
     if host.settled:  # no lower rank to look for where a minimum of full rank is near
         full = _refine_at(a, given, host, count)
@@ -111,7 +111,7 @@ def refine_matrix(a: np.ndarray, cost: Cost | HostCost, *, rank: int | None = No
 
 def _of_all_ranks(a: np.ndarray, host: HostCost) -> list[MatrixPoint]:
     """The critical points of every rank that may be near; decay shrinks modes, so full rank is one like the others."""
-    given = LowRank.of(host.flat(a))
+    given = LowRank.of(host.lengths.flat(a))
     ranks, _ = _possible(given, host)
     found = _carefully(a, given, host, [_refine_at(a, given, host, rank) for rank in ranks])
     return found if any(p.converged for p in found) else [_refine_at(a, given, host, r, descend=True) for r in ranks]
@@ -192,7 +192,7 @@ def is_stable(point: MatrixPoint, cost: HostCost, *, strictly: bool = False) -> 
     """
     if point.rank == 0:
         return True
-    here = _Place(LowRank.of(cost.flat(point.A), point.rank), cost)
+    here = _Place(LowRank.of(cost.lengths.flat(point.A), point.rank), cost)
     if strictly:
         return here.frame.dimension <= DENSE_HESSIAN and here.eigenpairs().definite
     if here.frame.dimension <= DENSE:
@@ -231,7 +231,7 @@ class _Place:
 
     def objective(self) -> float:
         """What is minimised, above the minimum of the cost."""
-        return self.host.objective(self.host.unflat(self.point.matrix), self.point.s)
+        return self.host.objective(self.host.lengths.unflat(self.point.matrix), self.point.s)
 
     def product(self, x: np.ndarray) -> np.ndarray:
         """The Hessian on one tangent."""
@@ -271,7 +271,7 @@ def _refine_at(a: np.ndarray, given: LowRank, host: HostCost, rank: int, *, desc
     if rank == min(a.shape) and host.decay is None:
         return judge_matrix(a, host.nearest_minimum(a), host.minimum_rank(rank), host)
     found = _search(given, host, rank, descend=descend)
-    return judge_matrix(a, host.unflat(found.matrix), rank, host, found)
+    return judge_matrix(a, host.lengths.unflat(found.matrix), rank, host, found)
 
 
 def _carefully(a: np.ndarray, given: LowRank, host: HostCost, points: list[MatrixPoint]) -> list[MatrixPoint]:
@@ -288,7 +288,7 @@ def _refined_carefully(a: np.ndarray, given: LowRank, host: HostCost, point: Mat
     if point.converged or whole or not 0 < rank * (sum(a.shape) - rank) <= DENSE:
         return point
     found = _search(given, host, rank, descend=False, first=CAREFUL)
-    careful = judge_matrix(a, host.unflat(found.matrix), rank, host, found)
+    careful = judge_matrix(a, host.lengths.unflat(found.matrix), rank, host, found)
     return careful if careful.converged else point
 
 
@@ -323,7 +323,7 @@ def _searched(given: LowRank, host: HostCost, rank: int, descend: bool, first: f
             if here.norm > goal / 3 and not descend:
                 break  # Newton's method that is slow has no critical point to go to
             goal = here.norm
-        if host.norm(host.unflat(here.point.matrix - given.matrix)) > reach:
+        if host.lengths.norm(host.lengths.unflat(here.point.matrix - given.matrix)) > reach:
             break
         if model is None:
             model = here.model(radius, 0.01 * ROUND_OFF * unit)
@@ -355,7 +355,7 @@ def judge_matrix(
 ) -> MatrixPoint:
     """The point beside A; ``found`` is its decomposition in flat coordinates, where it is known."""
     g = host.gradient(point)
-    flat = found or LowRank.of(host.flat(point), rank)
+    flat = found or LowRank.of(host.lengths.flat(point), rank)
     plain = flat if host.is_flat else LowRank.of(point, rank)
     tangent = Frame(plain).gradient(host, g)
     norm = float(np.linalg.norm(tangent))
@@ -370,11 +370,11 @@ def judge_matrix(
         pair = -np.outer(u, v)
         bend = float(np.sum(pair * host.flat_curvature(pair[None], flat.matrix)[0]))
         size -= host.first
-        reach = host.stretch(point, host.unflat(pair), size, bend)
+        reach = host.stretch(point, host.lengths.unflat(pair), size, bend)
         reach = size / bend if np.isinf(reach) and bend > 0 else reach  # it falls for ever: the first scale it shows
-        units.append(reach * host.norm(host.unflat(pair)))
+        units.append(reach * host.lengths.norm(host.lengths.unflat(pair)))
     unit = min(units, default=np.inf)  # a minimum at rank 0 is the only critical point there is: anything is near it
-    nearness = host.norm(a - point) / unit if unit > 0 else np.inf
+    nearness = host.lengths.norm(a - point) / unit if unit > 0 else np.inf
     limit = NEAR_MINIMUM if at_minimum and rank < min(a.shape) else NEAR_SADDLE
     # What a cost of fewer digits measures of its own round-off cannot be fitted away.
     converged = norm <= max(ROUND_OFF, resolved(host.resolution)) * scale and nearness <= limit

@@ -24,7 +24,7 @@ from dlnphase.critical.matrix import refine_matrix
 from dlnphase.findings import Norms, Sparsity
 
 GAP = 1e-5  # relative duality gap asked for
-MAX_ITERATIONS = 5_000
+MAX_ITERATIONS = 5_000  # of the method of multipliers on a small matrix: time against the gap that is told
 BUDGET = 400_000_000  # d_out·d_in·min(d_out, d_in) times iterations
 LARGEST = 4096  # d_out·d_in above which no nuclear-norm minimiser is sought
 

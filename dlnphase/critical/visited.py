@@ -136,11 +136,13 @@ def visited_points(
         point = refine_matrix(a, host)
         kept = is_decayed_minimum(point, host, width)
         return _closed(found, Visited(closing, point, point.rank, held=kept), host, np.inf)
-    allowed = path.tol * yardstick(path.excess[0], host.excess(np.zeros_like(a)))
-    held = _held_end(a, host, width, allowed)
-    end = _end(a, host, max(allowed, path.excess[last])) if held is None else held
+    enough = path.tol * yardstick(path.excess[0], host.excess(np.zeros_like(a)))
+    held = minimum_near(a, host, width)
+    if held is not None and host.excess(held.A) <= enough:  # tol alone cannot tell it from C_min
+        held = None
+    end = _end(a, host, max(enough, path.excess[last])) if held is None else held
     by_itself = held is not None or (end.converged and refine_matrix(end.A, host, rank=end.rank).next_mode == 0)
-    most = allowed + max(path.excess[last], host.excess(end.A)) * (1 + SAME)
+    most = enough + max(path.excess[last], host.excess(end.A)) * (1 + SAME)
     return _closed(found, Visited(closing, end, end.rank, not by_itself, held is not None), host, most)
 
 
@@ -178,12 +180,6 @@ def matrix_rank(a: np.ndarray, point: MatrixPoint) -> int:
     return int((s > RANK_TOLERANCE * s[0]).sum())
 
 
-def _held_end(a: np.ndarray, host: HostCost, width: int, allowed: float) -> MatrixPoint | None:
-    """The minimum that a narrow network has come to, where it costs more than tol alone could tell from C_min."""
-    point = minimum_near(a, host, width)
-    return None if point is None or host.excess(point.A) <= allowed else point
-
-
 def _end(a: np.ndarray, host: HostCost, enough: float) -> MatrixPoint:
     """The critical point of least rank that the end A is near and that is a minimum as far as tol can tell.
 
@@ -212,11 +208,11 @@ def _end(a: np.ndarray, host: HostCost, enough: float) -> MatrixPoint:
         near = rank == 0 or point.distance <= NEAR_END * np.linalg.svd(point.A, compute_uv=False)[rank - 1]
         if point.gradient_norm <= max(ROUND_OFF, resolved(host.resolution)) and near and host.excess(point.A) <= enough:
             return replace(point, converged=True, next_mode=0.0)
-    flat = LowRank.of(host.flat(a))
-    cuts = _cuts(flat, lambda cut: host.excess(host.unflat(cut)), ranks)
+    flat = LowRank.of(host.lengths.flat(a))
+    cuts = _cuts(flat, lambda cut: host.excess(host.lengths.unflat(cut)), ranks)
     rank = next(rank for rank, left in cuts if rank == len(given.s) or left <= enough)
     return replace(
-        judge_matrix(a, host.unflat(flat.truncated(rank).matrix), rank, host), converged=False, next_mode=0.0
+        judge_matrix(a, host.lengths.unflat(flat.truncated(rank).matrix), rank, host), converged=False, next_mode=0.0
     )
 
 

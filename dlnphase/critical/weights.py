@@ -25,7 +25,7 @@ from dlnphase.critical.manifold import top_pair
 from dlnphase.critical.matrix import ROUND_OFF, ZERO_MODE, MatrixPoint
 from dlnphase.networks.products import Layers, around_layers, balanced, product
 
-MAX_SWEEPS = 200
+MAX_SWEEPS = 200  # of cutting and refitting, or of turning frames: what weights that settle slowly may cost
 CHEAPER = 0.5  # another pair of layers is taken when it costs less than this part of cutting W_L and W_1
 KERNEL = 1024  # entries of a goal up to which its tangent kernel is formed and solved as one dense matrix
 MAX_PRODUCTS = 100  # with a larger kernel that one step towards a goal is worth

@@ -112,4 +112,4 @@ def _trace_of(result: TrainResult, member: int) -> MemberTrace:
     penalty = None if trajectory.penalty is None else trajectory.penalty[rows].astype(float)
     between = None if trajectory.between is None else trajectory.between[rows][:-1].astype(float)
     a = trajectory.A[rows].astype(float)
-    return MemberTrace(member, t, step, excess, norm, a, weights, tol, penalty=penalty, between=between)
+    return MemberTrace(t, step, excess, norm, a, tol, between, penalty=penalty, weights=weights, member=member)

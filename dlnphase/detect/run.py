@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ from dlnphase.critical import (
 )
 from dlnphase.critical.decay import Decay
 from dlnphase.critical.greedy import GreedyPoint, greedy_path
-from dlnphase.critical.visited import Path, transitions, visited_points
+from dlnphase.critical.visited import transitions, visited_points
 from dlnphase.detect.judging import VisitedRecord, judged, spectrum
 from dlnphase.detect.notes import notes_on
 from dlnphase.detect.sources import read_source
@@ -155,9 +156,7 @@ def _visits_of_all(
     seen: list[VisitedRecord] = []
     rows: list[list[RankTransition]] = []
     for trace in source.traces:
-        columns = (trace.time, trace.step, trace.excess, trace.gradient_norm, trace.matrices)
-        width = min(source.info.hidden, default=None)
-        path = Path(*columns, tol=trace.tol, between=trace.between, width=width, penalty=trace.penalty)
+        path = replace(trace, width=min(source.info.hidden, default=None))
         visited = visited_points(path, host, min_prominence=source.settings.min_prominence, should_stop=stop)
         if visited is None:
             return seen, rows

@@ -189,7 +189,8 @@ def _from_weights(
         parts.append((task.cost.excess(a).numpy(), norm.numpy(), a.numpy(), held.numpy()))
     excess, gradient, matrices, penalty = (np.concatenate(p) for p in zip(*parts, strict=True))
     columns = t, step, np.maximum(excess, 0.0), gradient, matrices
-    trace = MemberTrace(0, *columns, lambda i: [w[i].astype(float) for w in layers], penalty=penalty if decay else None)
+    trace = MemberTrace(*columns, weights=lambda i: [w[i].astype(float) for w in layers])
+    trace = replace(trace, penalty=penalty) if decay else trace
     followed_too = {"rtol": FOLLOWED_RTOL, "decay": decay}
     speed = speed_factor(t, trace.objective, gradient) or followed_speed(trace, task.cost, **followed_too)
     hidden = tuple(w.shape[1] for w in layers[:-1])
@@ -231,7 +232,7 @@ def _from_matrices(
     decay, s = _decay_of(settings), np.linalg.svd(matrices, compute_uv=False)
     gradient = balanced_gradient(matrices, task.cost, settings.depth, decay)
     penalty = 0.5 * decay * settings.depth * np.sum(s ** (2 / settings.depth), axis=1) if decay else None
-    trace = MemberTrace(0, t, step, excess, gradient, matrices, _none, penalty=penalty)
+    trace = MemberTrace(t, step, excess, gradient, matrices, penalty=penalty)
     trace = replace(trace, between=least_between(t, trace.objective, gradient))
     hidden = (width,) * (settings.depth - 1)
     words = "computed from A, layers taken as balanced"
@@ -242,10 +243,6 @@ def _from_matrices(
 def _decay_of(settings: DetectSettings) -> float:
     """λ in units of our cost: a loss c times ours, beside (μ/2)‖θ‖², moves weights as ours beside (μ/2c)‖θ‖² does."""
     return (settings.weight_decay or 0.0) / settings.loss_scale
-
-
-def _none(record: int) -> None:
-    return None
 
 
 def balanced_gradient(matrices: np.ndarray, cost: ConvexCost, depth: int, decay: float = 0.0) -> np.ndarray:

@@ -104,7 +104,8 @@ def followed(
     time, step, excess, norm, held = (np.array([row[k] for row in rows], dtype=float) for k in range(5))
     matrices = np.stack([row[5] for row in rows])
     penalty = None if trace.penalty is None else held
-    path = MemberTrace(trace.member, time, step, excess, norm, matrices, weights_of, trace.tol, penalty=penalty)
+    columns, member = (time, step, excess, norm, matrices), trace.member
+    path = MemberTrace(*columns, trace.tol, penalty=penalty, weights=weights_of, member=member)
     return replace(path, between=least_between(time, path.objective, norm, speed)), filled, strayed
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from dlnphase.costs.tasks import Task
+from dlnphase.critical.visited import Path
 from dlnphase.errors import InputError
 from dlnphase.networks.products import Layers
 from dlnphase.results.detect import PathInfo
@@ -25,37 +26,21 @@ def increasing(time: np.ndarray, where: str) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class MemberTrace:
-    """The path of one network.
+class MemberTrace(Path):
+    """The path of one network with all its matrices, and what else a source holds of it.
 
     Attributes:
-        member: its number.
-        time, step, excess, gradient_norm: of the records, each (T,).
         matrices: A, (T, d_out, d_in).
         weights: record number → layers, or None where the source holds none.
-        tol: what the run converged to, relative to its start; None where it did not, or nobody says.
-        penalty: (λ/2)‖θ‖², (T,), of a path with weight decay, whose ‖∇𝓛‖ is that of C + (λ/2)‖θ‖²; None without.
+        member: its number.
         lacking: norm of the weights that a reduced network lacks, which without weight decay never move; None where
             nobody can tell.
-        between: what ‖∇𝓛‖ reaches at least between each record and the next, (T−1,); for records that lie far apart.
     """
 
-    member: int
-    time: np.ndarray
-    step: np.ndarray
-    excess: np.ndarray
-    gradient_norm: np.ndarray
     matrices: np.ndarray
-    weights: Callable[[int], Layers | None]
-    tol: float | None = None
-    between: np.ndarray | None = None
-    penalty: np.ndarray | None = None
+    weights: Callable[[int], Layers | None] = lambda record: None
+    member: int = 0
     lacking: float | None = 0.0
-
-    @property
-    def objective(self) -> np.ndarray:
-        """What its flow makes fall, above C_min: (T,)."""
-        return self.excess if self.penalty is None else self.excess + self.penalty
 
 
 def lacking_at(trace: MemberTrace, index: int, info: PathInfo) -> float:

@@ -17,7 +17,7 @@ from dlnphase.proofs.balls import UP, Undecided, flint, upper
 from dlnphase.proofs.minimum import first_bound, second_bound
 from dlnphase.proofs.quadratic import BallCost
 
-UNIT = 2.0**-53
+UNIT = 2.0**-53  # relative rounding of one float operation
 
 
 def eigenvalue_range(symmetric: np.ndarray, error: float) -> tuple[float, float]:

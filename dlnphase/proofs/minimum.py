@@ -36,7 +36,7 @@ from dlnphase.proofs.balls import (
 )
 from dlnphase.proofs.quadratic import BallCost
 
-MAX_NEWTON = 60
+MAX_NEWTON = 60  # float steps towards a minimum before one is proved near: they end before, where they no longer help
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ LIMB = 53  # bits of a float
 GUARD = 16  # bits of a ball beyond those of a node
 GROWTH = 0.01  # K₃·movement·h allowed in one step: what the tube's width may add to ln R
 UNCERTAIN = 2.0**-20  # R/‖θ̃‖ above which the proof starts again with another limb
-MOST_LIMBS = 12
+MOST_LIMBS = 12  # 636 bits: a path that asks for more is refused while there is patience left
 TRY_END = 20  # steps between two tries to end
 
 Node = list[np.ndarray]  # per layer (limbs, n_l, n_{l−1})

@@ -76,7 +76,7 @@ class _End(State):
         return excess - self.least <= enough
 
     def _search(self, a: np.ndarray) -> None:
-        flat = self.host.flat(a)
+        flat = self.host.lengths.flat(a)
         g = self.host.flat_gradient(flat)
         whole = float(np.linalg.norm(g))
         part = float(np.linalg.norm(Frame(LowRank.of(flat, self.width)).coordinates(g))) / whole if whole else np.inf
