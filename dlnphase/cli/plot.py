@@ -75,15 +75,12 @@ def _drawn_so(directory: Path, settings: PlotSettings) -> bool:
 
 def _there(directory: Path, call: Call[PlotSettings]) -> PlotResult | None:
     """The figures that are there, if they were drawn with the same settings and none has been lost."""
-    from dlnphase.results import refuse_different
+    from dlnphase.results import there
     from dlnphase.results.plot import FIGURES_FILE, load_plot
 
-    if not (directory / FIGURES_FILE).exists():
-        return None
-    result = load_plot(directory)
-    refuse_different(result.config.identity(), call.settings.identity(), str(directory))
-    whole = all((directory / name).exists() for figure in result.figures for name in figure.files)
-    return result if whole else None
+    result = there(directory, FIGURES_FILE, load_plot, call.settings)
+    names = [name for figure in result.figures for name in figure.files] if result is not None else []
+    return result if all((directory / name).exists() for name in names) else None
 
 
 def _show(result: PlotResult, directory: Path, call: Call[PlotSettings]) -> None:

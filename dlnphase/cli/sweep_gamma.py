@@ -39,8 +39,8 @@ def sweep_gamma_cli(call: Call[SweepSettings]) -> int:
         from dlnphase.sweep.executors import warm_up
 
         warm_up(call.settings)
-        from dlnphase.results import OutputDirectory, mode_of
-        from dlnphase.results.sweep import SWEEP_FILE
+        from dlnphase.results import OutputDirectory, mode_of, there
+        from dlnphase.results.sweep import SWEEP_FILE, load_sweep
         from dlnphase.sweep.run import prepare, sweep_failed
 
         mode = mode_of(call.overwrite, call.resume)
@@ -49,7 +49,7 @@ def sweep_gamma_cli(call: Call[SweepSettings]) -> int:
     directory = call.directory(plan.settings)
     with Interrupts() as stop:
         with OutputDirectory(directory, main=SWEEP_FILE, mode=mode) as out:
-            result = _there(directory, plan) if call.resume else None
+            result = there(directory, SWEEP_FILE, load_sweep, plan.settings) if call.resume else None
             if result is not None and result.complete and not result.failed:
                 line.say(f"nothing left to do: {directory} holds the whole sweep")
                 out.forget_previous()
@@ -62,18 +62,6 @@ def sweep_gamma_cli(call: Call[SweepSettings]) -> int:
         if not result.complete:
             return INTERRUPTED
         return stop.code(1 if sweep_failed(result) else 0, directory)
-
-
-def _there(directory: Path, plan: Plan) -> SweepResult | None:
-    """The sweep that is there, if the same settings led to it."""
-    from dlnphase.results import refuse_different
-    from dlnphase.results.sweep import SWEEP_FILE, load_sweep
-
-    if not (directory / SWEEP_FILE).exists():
-        return None
-    result = load_sweep(directory)
-    refuse_different(result.config.identity(), plan.settings.identity(), str(directory))
-    return result
 
 
 def _run(plan: Plan, done: tuple[Cell, ...], out: OutputDirectory, line: LiveLine, stop: Interrupts) -> SweepResult:

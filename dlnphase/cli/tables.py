@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dlnphase.findings import DecayTheory, ModeSpread, Noise, NoiseFloor
-from dlnphase.results.cells import MISSING, number, percent
+from dlnphase.results.cells import MISSING, cost, number, percent
 from dlnphase.results.train import Spread, TrainResult
 from dlnphase.training.sentences import train_sentence
 
@@ -194,12 +194,12 @@ def _left_by_noise(noise: Noise, floor: NoiseFloor) -> str:
 
 
 def _plateaus(result: TrainResult) -> Table:
-    shown = result.theory.plateaus
+    shown, unit = result.theory.plateaus, result.outcome.initial_cost
     columns = {
         "rank": [str(p.rank) for p in shown],
         "measured": [number(p.measured, 6) for p in shown],
-        "at the critical point": [number(_zero(p.refined, result), 6) for p in shown],
-        "theory": [number(None if p.predicted is None else _zero(p.predicted, result), 6) for p in shown],
+        "at the critical point": [cost(p.refined, unit, 6) for p in shown],
+        "theory": [cost(p.predicted, unit, 6) for p in shown],
     }
     if result.task.name_it:  # beside a cost that is not squared, what it is good for
         del columns["theory"]
@@ -239,11 +239,6 @@ def _decay(result: TrainResult, decay: DecayTheory) -> Table:
 def _over(result: TrainResult) -> str:
     """In a title: over how many starts the numbers are means."""
     return f" (mean over {len(result.members)} starts)" if result.members else ""
-
-
-def _zero(cost: float, result: TrainResult) -> float:
-    """Round-off of an exact fit is shown as 0."""
-    return 0.0 if abs(cost) < 1e-24 * max(result.outcome.initial_cost, 1e-300) else cost
 
 
 def _predictions(result: TrainResult) -> Table:

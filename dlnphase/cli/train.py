@@ -147,15 +147,12 @@ def _kept(keeper: Keeper, call: Call[TrainSettings]) -> SavedRun | None:
 
 def _finished(directory: Path, run: Run) -> TrainResult | None:
     """The result that is there, if the same settings led to it and it needs no more work."""
-    from dlnphase.results import refuse_different
+    from dlnphase.results import there
     from dlnphase.results.train import RUN_FILE, load_train
     from dlnphase.training.keeping import ALONE
 
-    if not (directory / RUN_FILE).exists():
-        return None
-    result = load_train(directory)
-    refuse_different(result.config.identity(), run.settings.identity(), str(directory), ALONE)
-    return None if result.outcome.reason == "interrupted" else result
+    result = there(directory, RUN_FILE, load_train, run.settings, ALONE)
+    return None if result is None or result.outcome.reason == "interrupted" else result
 
 
 def _follow(run: Run, line: LiveLine, stop: Interrupts, keeper: Keeper, kept: SavedRun | None) -> TrainResult:

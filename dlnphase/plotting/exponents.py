@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dlnphase.errors import InputError
 from dlnphase.findings import Exponent
 from dlnphase.plotting.data import FigureData, data_of
 from dlnphase.plotting.distances import checked_sweeps
-from dlnphase.plotting.sources import ResultSource, caption_lines
+from dlnphase.plotting.sources import ResultSource, caption_lines, needed
 from dlnphase.plotting.style import FAINT, THEORY, Look, captioned, legend_of_all, letters, marker_style, new_figure
 from dlnphase.plotting.timeline import Arrangement
 from dlnphase.results.sweep import SweepResult
@@ -68,9 +67,7 @@ def data(sources: Sequence[ResultSource]) -> FigureData:
 def with_slopes(sources: Sequence[ResultSource]) -> list[ResultSource]:
     """The sweeps that have slopes; InputError where none has."""
     sweeps = [s for s in checked_sweeps(sources, "exponents") if s.result.exponents]
-    if not sweeps:
-        raise InputError("kind: the figure exponents has nothing to draw, a slope takes two finished widths")
-    return sweeps
+    return needed(sweeps, "kind: the figure exponents has nothing to draw, a slope takes two finished widths")
 
 
 def _slopes(result: SweepResult, name: str) -> tuple[np.ndarray, list[Exponent], np.ndarray, np.ndarray]:

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dlnphase.errors import InputError
 from dlnphase.observables import ARRAYS
 from dlnphase.plotting.data import FigureData, data_of
-from dlnphase.plotting.sources import ResultSource, caption_lines, detections_of, runs_of
+from dlnphase.plotting.sources import ResultSource, caption_lines, detections_of, needed, runs_of
 from dlnphase.plotting.style import FAINT, Look, captioned, letters, line_style, new_figure, panel_grid
 from dlnphase.plotting.timeaxis import EARLY, apply_axis, choose_axis
 from dlnphase.plotting.timeline import Arrangement, axis_words, logarithmic
@@ -20,6 +19,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+NONE = "kind: observed shows what --record looked at, found none"
+
+
 def shows(sources: Sequence[ResultSource]) -> list[ResultSource]:
     """The runs and paths of other codes among the sources that looked at something that is drawn."""
     return [s for s in [*runs_of(sources), *detections_of(sources)] if s.result.observed is not None and _arrays(s)]
@@ -27,7 +29,7 @@ def shows(sources: Sequence[ResultSource]) -> list[ResultSource]:
 
 def figure(sources: Sequence[ResultSource], look: Look, arrangement: Arrangement) -> Figure:
     """Every array of every run that has some."""
-    runs = _needed(sources)
+    runs = needed(shows(sources), NONE)
     runs_of(runs, need="observed")
     panels = [(source, name) for source in runs for name in _arrays(source)]
     rows, columns = panel_grid(len(panels))
@@ -50,7 +52,7 @@ def figure(sources: Sequence[ResultSource], look: Look, arrangement: Arrangement
 def data(sources: Sequence[ResultSource]) -> FigureData:
     """Every number; ``index`` counts the entries of one record from 1, in the order of the array."""
     rows = []
-    for source in _needed(sources):
+    for source in needed(shows(sources), NONE):
         seen, its = source.result.observed, []
         for name in _arrays(source):
             flat = seen.values[name].reshape(len(seen.t), -1)
@@ -79,13 +81,6 @@ def _set_time(axes: Axes, source: ResultSource, wanted: str) -> None:
 def _arrays(source: ResultSource) -> list[str]:
     """Those that are drawn, in order: no weights, and no residuals."""
     return [name for name, array in ARRAYS.items() if array.label and name in source.result.observed.values]
-
-
-def _needed(sources: Sequence[ResultSource]) -> list[ResultSource]:
-    runs = shows(sources)
-    if not runs:
-        raise InputError("kind: observed shows what --record looked at, found none")
-    return runs
 
 
 def _draw(axes: Axes, source: ResultSource, name: str) -> None:

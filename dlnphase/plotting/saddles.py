@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dlnphase.errors import InputError
 from dlnphase.plotting.data import FigureData, data_of
-from dlnphase.plotting.sources import ResultSource, caption_lines, detections_of, runs_of
+from dlnphase.plotting.sources import ResultSource, caption_lines, detections_of, needed, runs_of
 from dlnphase.plotting.style import (
     FAINT,
     Look,
@@ -106,9 +105,7 @@ def _quantities(visit: VisitInfo) -> list[tuple[str, float | None]]:
 def _shown(sources: Sequence[ResultSource]) -> list[ResultSource]:
     """The detections, or the runs where there is none, that visit something."""
     shown = [s for s in detections_of(sources) or runs_of(sources, need="saddles") if _visits_something(s)]
-    if not shown:
-        raise InputError("kind: the figure saddles has nothing to draw, no source visits a critical point")
-    return shown
+    return needed(shown, "kind: the figure saddles has nothing to draw, no source visits a critical point")
 
 
 def _visits_something(source: ResultSource) -> bool:

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dlnphase.errors import InputError
 from dlnphase.findings import Sharpness
 from dlnphase.plotting.data import FigureData, data_of
-from dlnphase.plotting.sources import ResultSource, runs_of
+from dlnphase.plotting.sources import ResultSource, needed, runs_of
 from dlnphase.plotting.style import THEORY, Look, line_style
 from dlnphase.plotting.timeline import Arrangement, logarithmic, timeline_figure
 from dlnphase.results.observed import OBSERVED_FILE
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+NONE = "kind: sharpness shows runs with a step (--dynamics gd) or with --record sharpness, found none"
 WORDS = "Measured at the points, in the weights as they are held."
 
 
@@ -31,7 +31,7 @@ def shows(sources: Sequence[ResultSource]) -> list[ResultSource]:
 
 def figure(sources: Sequence[ResultSource], look: Look, arrangement: Arrangement) -> Figure:
     """Sharpness against time, every run that looked at it."""
-    runs = runs_of(_needed(sources), need="sharpness")
+    runs = runs_of(needed(shows(sources), NONE), need="sharpness")
     label = r"largest eigenvalue of $\nabla^2\mathcal{L}$"
     return timeline_figure(runs, look, arrangement, draw, overlay=True, ylabel=label, words=[WORDS])
 
@@ -39,7 +39,7 @@ def figure(sources: Sequence[ResultSource], look: Look, arrangement: Arrangement
 def data(sources: Sequence[ResultSource]) -> FigureData:
     """Every record that was looked at, with the limit."""
     rows = []
-    for source in _needed(sources):
+    for source in needed(shows(sources), NONE):
         seen, told = source.result.observed, source.result.sharpness
         columns = seen.member.tolist(), seen.t.tolist(), seen.step.tolist(), seen.values["sharpness"]
         rows.append((source, [(*record, _limit(told, record[1])) for record in zip(*columns, strict=True)]))
@@ -51,15 +51,6 @@ def _limit(told: Sharpness | None, time: float) -> float | None:
     if told is None or told.limit is None:
         return None
     return [told.limits[0].limit, *(c.limit for c in told.limits if c.time <= time)][-1] if told.limits else told.limit
-
-
-def _needed(sources: Sequence[ResultSource]) -> list[ResultSource]:
-    runs = shows(sources)
-    if not runs:
-        raise InputError(
-            "kind: sharpness shows runs with a step (--dynamics gd) or with --record sharpness, found none"
-        )
-    return runs
 
 
 def draw(axes: Axes, source: ResultSource, position: int | None, time: str) -> None:

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from dlnphase.errors import InputError
 from dlnphase.findings import counted
@@ -20,6 +20,7 @@ from dlnphase.results.schema import split_schema
 from dlnphase.results.sweep import SWEEP_FILE, load_sweep
 from dlnphase.results.train import RUN_FILE, STATE_FILE, TrainResult, load_train
 
+T = TypeVar("T")
 READERS: dict[str, Callable[[Path], Any]] = {
     "dlnphase/train": load_train,
     "dlnphase/detect-saddles": load_detect,
@@ -116,6 +117,13 @@ def detections_of(sources: Sequence[ResultSource]) -> list[ResultSource]:
 def sweeps_of(sources: Sequence[ResultSource]) -> list[ResultSource]:
     """The sweeps among them."""
     return [s for s in sources if s.kind == "sweep-gamma"]
+
+
+def needed(found: list[T], words: str) -> list[T]:
+    """What was found for a figure; InputError with these words where that is nothing."""
+    if not found:
+        raise InputError(words)
+    return found
 
 
 def caption_lines(sources: Sequence[ResultSource], *, panels: bool = False) -> list[str]:

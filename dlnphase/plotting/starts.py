@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dlnphase.errors import InputError
 from dlnphase.findings import Distributions, StartShare
 from dlnphase.plotting.data import FigureData, data_of
-from dlnphase.plotting.sources import ResultSource, caption_lines
+from dlnphase.plotting.sources import ResultSource, caption_lines, needed
 from dlnphase.plotting.style import Look, captioned, legend_of_all, letters, line_style, new_figure, whole_numbers
 from dlnphase.plotting.timeline import Arrangement
 from dlnphase.results.train import TrainResult
@@ -72,9 +71,7 @@ def _needed(sources: Sequence[ResultSource]) -> list[tuple[ResultSource, Distrib
     """The runs of several starts with what they say, or, in a file of before that was told, what their members say."""
     told = ((s, s.result.distributions or distributions_of(s.result.members)) for s in shows(sources))
     runs = [(source, its) for source, its in told if its is not None]
-    if not runs:
-        raise InputError("kind: starts shows runs of several starts (train --seeds N), found none")
-    return runs
+    return needed(runs, "kind: starts shows runs of several starts (train --seeds N), found none")
 
 
 def _draw_dwells(axes: Axes, result: TrainResult, told: Distributions) -> None:

@@ -8,7 +8,7 @@ In short, for a new command:
 1. declare a frozen dataclass with ``SCHEMA: ClassVar[str]``, a ``config`` (settings) and a ``provenance``;
 2. ``with OutputDirectory(path, main="x.yaml", mode=mode_of(overwrite, resume)) as out:`` around the work;
 3. ``commit(out.path, {"x.npz": npz_bytes(arrays), "x.yaml": result_text(result)}, main="x.yaml")``;
-4. ``load_result(path, Cls)`` reads it back; ``refuse_different(old_config, new_config, path)`` guards ``--resume``.
+4. ``load_result(path, Cls)`` reads it back; ``there(path, "x.yaml", load, settings)`` guards ``--resume``.
 
 Open
 
@@ -33,7 +33,7 @@ Keep
 from dlnphase.results.codec import decode, encode, json_ready, memory_only
 from dlnphase.results.files import npz_bytes, read_npz
 from dlnphase.results.journal import commit, settle, write_atomic
-from dlnphase.results.outdir import Mode, OutputDirectory, mode_of, refuse_different
+from dlnphase.results.outdir import Mode, OutputDirectory, mode_of, refuse_different, there
 from dlnphase.results.provenance import Clock, Provenance
 from dlnphase.results.schema import UPGRADES, load_document, load_result, result_text, to_document
 from dlnphase.results.yamlfile import dump_yaml, parse_yaml, read_yaml
@@ -60,6 +60,7 @@ __all__ = [
     "refuse_different",
     "result_text",
     "settle",
+    "there",
     "to_document",
     "write_atomic",
 ]

@@ -18,18 +18,29 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, TypeVar
 
 from dlnphase.errors import InputError, RunError
 from dlnphase.results.journal import PART, remove_leftovers, settle
 from dlnphase.results.locks import Taken, locked
+from dlnphase.settings.table import Settings
 
 Mode = Literal["new", "overwrite", "resume"]
 LOCK = ".dlnphase.lock"
 PREVIOUS = "kept-by-overwrite"
+
+
+class _Configured(Protocol):
+    """A result that says which settings led to it."""
+
+    @property
+    def config(self) -> Settings: ...
+
+
+R = TypeVar("R", bound=_Configured)
 
 
 def mode_of(overwrite: bool, resume: bool) -> Mode:
@@ -169,6 +180,25 @@ def _link(source: Path, target: Path) -> None:
             os.replace(half, target)
         finally:
             half.unlink(missing_ok=True)
+
+
+def there(directory: Path, main: str, load: Callable[[Path], R], settings: Settings, hint: str = "") -> R | None:
+    """The result that is in a directory, if the same settings led to it; None where there is none.
+
+    Args:
+        main: its main file.
+        load: reads it.
+        settings: those that go on with it.
+        hint: what to do about others, for the message.
+
+    Raises:
+        InputError: when it cannot be read, or other settings led to it.
+    """
+    if not (directory / main).exists():
+        return None
+    result = load(directory)
+    refuse_different(result.config.identity(), settings.identity(), str(directory), hint)
+    return result
 
 
 def refuse_different(before: Mapping[str, Any], now: Mapping[str, Any], where: str, hint: str = "") -> None:

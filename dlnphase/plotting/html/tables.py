@@ -149,14 +149,8 @@ def _first_theory(result: TrainResult) -> Theory:
 def _plateaus(result: TrainResult) -> Table:
     shown = _first_theory(result).plateaus
     unit = max((p.measured for p in shown), default=1.0)
-    rows = [
-        [
-            str(p.rank),
-            *(_cost(c, unit) for c in (p.measured, p.refined, p.predicted)),
-            number(p.learning_coefficient, 6),
-        ]
-        for p in shown
-    ]
+    costs = [[_cost(c, unit) for c in (p.measured, p.refined, p.predicted)] for p in shown]
+    rows = [[str(p.rank), *its, number(p.learning_coefficient, 6)] for p, its in zip(shown, costs, strict=True)]
     title = "Cost at the visits" + (" of the first start" if result.members else "")
     names = ("rank", "measured", "at the critical point", "theory: least cost of that rank", "λ")
     words = "λ: learning coefficient of a network of these widths that computes a matrix of that rank (Aoyagi 2024)."
@@ -196,15 +190,8 @@ def _visits(result: DetectResult) -> Table:
     for v in result.visits:
         times = [number(t) for t in (v.time.enter, v.time.closest, v.time.exit)]
         distances = [number(d, 3) for d in (v.distance, v.nearest_distance, v.matrix_distance)]
-        rows.append(
-            [
-                *visit_cells(result, v),
-                *times,
-                f"{v.prominence:.1f}",
-                _cost(v.cost, cells.largest_cost(result)),
-                *distances,
-            ]
-        )
+        cost = _cost(v.cost, cells.largest_cost(result))
+        rows.append([*visit_cells(result, v), *times, f"{v.prominence:.1f}", cost, *distances])
     names = ("enter", "closest", "exit", "decades", "cost", "‖θ − θ_c‖", "nearest found", "‖A − A_c‖")
     words = " ".join(dict.fromkeys(f"{v.note[0].upper()}{v.note[1:]}." for v in result.visits if v.note))
     return Table("Visits", [*visit_names(result), *names], rows, words)
