@@ -77,21 +77,10 @@ LEAF = ()
 TREES = [
     LEAF,
     (LEAF,),
-    (LEAF,) * 2,
-    ((LEAF,),),
-    (LEAF,) * 3,
-    (LEAF, (LEAF,)),
-    ((LEAF,) * 2,),
-    (((LEAF,),),),
-    (LEAF,) * 4,
-    (LEAF, LEAF, (LEAF,)),
-    (LEAF, (LEAF, LEAF)),
-    (LEAF, ((LEAF,),)),
-    ((LEAF,), (LEAF,)),
-    ((LEAF,) * 3,),
-    ((LEAF, (LEAF,)),),
-    (((LEAF, LEAF),),),
-    ((((LEAF,),),),),
+    *((LEAF,) * 2, ((LEAF,),)),
+    *((LEAF,) * 3, (LEAF, (LEAF,)), ((LEAF,) * 2,), (((LEAF,),),)),
+    *((LEAF,) * 4, (LEAF, LEAF, (LEAF,)), (LEAF, (LEAF, LEAF)), (LEAF, ((LEAF,),)), ((LEAF,), (LEAF,))),
+    *(((LEAF,) * 3,), ((LEAF, (LEAF,)),), (((LEAF, LEAF),),), ((((LEAF,),),),)),
 ]
 
 

@@ -18,17 +18,10 @@ from dlnphase.networks.chain import Network, parameter_count, split
 CPU = resolve_backend("cpu")
 # L = 1 … 6; rows, columns and single entries; narrow, uneven and wide hidden layers; d_out < d_in and the reverse.
 DIMS = [
-    (3, 2),
-    (1, 1),
-    (1, 4),
-    (4, 1),
-    (3, 5, 2),
-    (2, 1, 3),
-    (1, 6, 1),
-    (4, 2, 6, 3),
-    (2, 7, 3, 5),
-    (3, 4, 4, 4, 2),
-    (1, 3, 2, 3, 4),
+    *((3, 2), (1, 1), (1, 4), (4, 1)),
+    *((3, 5, 2), (2, 1, 3), (1, 6, 1)),
+    *((4, 2, 6, 3), (2, 7, 3, 5)),
+    *((3, 4, 4, 4, 2), (1, 3, 2, 3, 4)),
     (2, 3, 4, 3, 2, 4),
     (4, 3, 3, 3, 3, 3, 2),
 ]
