@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import platform
 import subprocess
@@ -97,8 +98,12 @@ def _version(package: str) -> str:
     return str(loaded) if loaded is not None else importlib.metadata.version(package)
 
 
+@functools.cache
 def checkout_commit() -> str | None:
-    """Short commit of the git checkout this package lies in, with ``+`` for uncommitted changes; None outside one."""
+    """Short commit of the git checkout this package lies in, with ``+`` for uncommitted changes; None outside one.
+
+    Asked once: what runs is what was loaded, whatever becomes of the checkout afterwards.
+    """
     root = Path(dlnphase.__file__).resolve().parent.parent
     if not (root / ".git").exists():
         return None
