@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from dlnphase.errors import InputError
 from dlnphase.results import dump_yaml, parse_yaml
-from dlnphase.settings import TrainSettings, default_words, options, resolve
+from dlnphase.settings import SweepSettings, TrainSettings, default_words, options, resolve
 from dlnphase.settings.common import TASK_NAMES
 from dlnphase.settings.dynamics import DYNAMICS_NAMES
 from dlnphase.settings.parse import integer, integers, members, number, numbers, shape
@@ -170,3 +170,13 @@ def test_settings_are_resolved_without_an_open_value(tmp_path):
         Planted.of(TrainSettings(target=str(tmp_path / "own.npy"), task="completion"))
     with pytest.raises(InputError, match="depth: missing"):
         GaussianStart.of(TrainSettings(init_weights=str(tmp_path / "own.npz")))
+
+
+def test_a_list_or_a_sweep_longer_than_anybody_means_is_refused():
+    """MAX_ITEMS and MAX_CELLS trade what may be asked for against a typing error that would take all memory."""
+    assert len(TrainSettings(seeds=100_000).seeds) == 100_000
+    with pytest.raises(InputError, match="seeds"):
+        TrainSettings(seeds=100_001)
+    assert len(SweepSettings(gammas="0.001:1:0.001", widths="1001:2000").gammas) == 1000
+    with pytest.raises(InputError, match="at most 1000000 cells"):
+        SweepSettings(gammas="0.001:1:0.001", widths="1000:2000")

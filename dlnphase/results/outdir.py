@@ -37,7 +37,9 @@ class _Configured(Protocol):
     """A result that says which settings led to it."""
 
     @property
-    def config(self) -> Settings: ...
+    def config(self) -> Settings:
+        """Those it was computed with."""
+        ...
 
 
 R = TypeVar("R", bound=_Configured)
