@@ -19,7 +19,7 @@ from dlnphase.networks.batch import Batched
 from dlnphase.networks.chain import Network
 
 ROUNDS = 400  # of three sweeps; most members need fewer than twenty
-FARTHEST = 100.0  # of an extrapolation, in steps
+FARTHEST = 100.0  # of an extrapolation, in steps; without any (1) the same deaths take up to twice the time
 TOLERANCE = 1e-9  # a member stands still when a sweep lowers its cost by less than this share
 TURNS = 4  # steps of b for each of E and F, which cost far more
 
