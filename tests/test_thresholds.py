@@ -5,6 +5,10 @@ import pytest
 
 from dlnphase.backend import resolve_backend
 from dlnphase.costs.quadratic import factorization
+from dlnphase.critical import HostCost, certify, refine_matrix, refine_weights
+from dlnphase.critical.curvature import touched_frames
+from dlnphase.critical.escape import _rate, growth_time
+from dlnphase.critical.lanczos import KrylovSpace
 from dlnphase.detect.sparse import far_apart, followed
 from dlnphase.detect.speed import speed_factor
 from dlnphase.detect.trace import MemberTrace
@@ -81,3 +85,38 @@ def test_the_order_of_a_reduction_is_the_first_at_which_distances_stand_still():
     """TOLERANCE trades digits of a distance against the size of the network."""
     held = choose(3, 10**6, factorization(np.diag([3.0, 1.5]), CPU), CPU, seed=0, member=0)
     assert 3e-4 < held.error <= 2e-3 and max(held.hidden) < 40
+
+
+# ---- critical points -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("late", "told"), [(1e8, True), (1e11, False)])
+def test_a_growth_is_timed_where_the_clock_resolves_it(late, told):
+    """RESOLVED trades rates of late escapes against ones made of the last digits of t."""
+    amplitude = np.array([0.001, 0.02, 0.2])
+    time = late + np.array([0.0, growth_time(0.001, 0.02, 2), growth_time(0.001, 0.2, 2)])
+    rate = _rate(time, amplitude, 2, 1.0, 2, None)
+    assert (rate == pytest.approx(1.0, rel=1e-6)) if told else rate is None
+
+
+@pytest.mark.parametrize(("size", "touched"), [(1e-10, 2), (1e-14, 1)])
+def test_what_layers_hold_beside_round_off_is_touched(size, touched):
+    """TOUCHED: counted as free, a channel of size 1e-10 would have its curvature left out; 1e-14 is round-off."""
+    layer = np.diag([1.0, size])
+    assert touched_frames([layer, layer])[1].shape[1] == touched
+
+
+@pytest.mark.parametrize(("beside", "count"), [(1e-11, 2), (1e-15, 1)])
+def test_a_krylov_space_is_closed_by_round_off_alone(beside, count):
+    """EXHAUSTED: a part of 1e-11 in another eigenvector leads on; beyond round-off there is noise to follow."""
+    space = KrylovSpace(lambda x: np.array([1.0, 2.0, 3.0]) * x, np.array([1.0, beside, 0.0]), 3)
+    assert list(space.grow())[-1] == count and space.closed
+
+
+@pytest.mark.parametrize(("left", "kind"), [(1e-7, "strict-saddle"), (1e-10, "degenerate-saddle")])
+def test_curvature_counts_above_the_round_off_of_a_certificate(left, kind):
+    """ZERO_CURVATURE: the curvature along a mode of 1e-7 that is left, L = 2, is more than round-off of the Hessian."""
+    host = HostCost(factorization(np.diag([1.0, left]), CPU))
+    point = refine_matrix(np.diag([1.0, 0.0]), host, rank=1)
+    visited, _ = refine_weights([np.eye(3, 2) * [1.0, 0.0], np.eye(2, 3) * [[1.0], [0.0]]], point, host)
+    assert certify(visited, host).kind == kind
