@@ -138,6 +138,29 @@ def test_no_line_asks_the_formatter_to_stay_away():
         assert not off.search(path.read_text()), path
 
 
+@pytest.mark.parametrize("room", sorted({unit(path) for path in FILES}))
+def test_a_number_with_a_name_says_what_it_is(room):
+    """What it trades, or where it comes from, in a comment beside it or right above."""
+    for path in (path for path in FILES if unit(path) == room):
+        lines = path.read_text().splitlines()
+        for node in ast.parse(path.read_text()).body:
+            value = getattr(node, "value", None) if isinstance(node, (ast.Assign, ast.AnnAssign)) else None
+            parts = value.elts if isinstance(value, ast.Tuple) else [value]
+            if value is None or not parts or not all(_is_number(part) for part in parts):
+                continue
+            said = [
+                *lines[node.lineno - 1 : node.end_lineno],
+                *(x for x in lines[node.lineno - 2 :][:1] if x[:1] == "#"),
+            ]
+            assert any("#" in line for line in said), f"{path}:{node.lineno} {lines[node.lineno - 1]}"
+
+
+def _is_number(node):
+    """Whether an expression is made of numbers alone."""
+    leaves = [n for n in ast.walk(node) if not isinstance(n, (ast.operator, ast.unaryop, ast.BinOp, ast.UnaryOp))]
+    return all(isinstance(n, ast.Constant) and isinstance(n.value, (int, float)) for n in leaves)
+
+
 def test_files_and_functions_stay_small():
     for path in FILES:
         assert path.read_text().count("\n") <= 400, path

@@ -33,7 +33,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 COMMANDS = ("dlnphase.cli.train", "dlnphase.cli.sweep_gamma", "dlnphase.cli.detect_saddles", "dlnphase.cli.plot")
 
-DONE, FAILED, USAGE = 0, 1, 2
+DONE, FAILED, USAGE = 0, 1, 2  # exit codes: the contract of scripts
 NO_MEMORY = "not enough memory for these settings"
 TORCH_NO_MEMORY = ("not enough memory", "can't allocate memory", "out of memory")  # how torch says it
 

@@ -21,16 +21,16 @@ from dlnphase.costs.quadratic import QuadraticCost
 from dlnphase.critical.hessian import hessian_vector_product
 from dlnphase.networks.chain import Network
 
-PENALTIES = (1.0, 1e1, 1e2, 1e3, 1e4, 1e6, 1e8, 1e10)
+PENALTIES = (1.0, 1e1, 1e2, 1e3, 1e4, 1e6, 1e8, 1e10)  # of ‖∇𝓛‖²: firmer by degrees, so that a start turns slowly
 FIRM = 2  # penalties left out where a start is already of its kind
 STEPS = 8  # at each penalty
 NEWTON = 12  # steps at most; what has not reached CRITICAL by then is left out
 NULL_DIRECTION = 1e-5  # eigenvalues of the Hessian below this, over the largest, are tangent to the critical set
 CRITICAL = 1e-12  # ‖∇𝓛‖ in natural units
 NO_MINIMUM = 1e-4  # ‖∇C‖ over that at A = 0
-NOISES = (0.1, 0.3, 0.6, 1.0)
+NOISES = (0.1, 0.3, 0.6, 1.0)  # of random starts, in sizes of the network: nearby saddles, and those behind them
 STARTS_EACH = 3  # random starts of each size of noise around either centre
-SHRUNK = (0.0, 0.3, 0.6, 0.9)
+SHRUNK = (0.0, 0.3, 0.6, 0.9)  # parts to which a mode, or a hidden unit, is shrunk in a start
 CHUNK = 16_000_000  # numbers in the directions of one batch of Hessians
 
 

@@ -24,7 +24,7 @@ from dlnphase.distances.completions import schatten
 from dlnphase.distances.facts import facts_of
 from dlnphase.networks.chain import Network
 
-GAMMA_CRITICAL = 1.0
+GAMMA_CRITICAL = 1.0  # docs/theory.md: below, d_m → 0 and d_s does not; above, the other way round
 
 
 def kappa(depth: int) -> float:

@@ -10,7 +10,7 @@ from dlnphase.settings.common import MachineSettings, TaskSettings
 from dlnphase.settings.parse import auto_or, boolean, integer, integers, members, number, numbers, optional, text
 from dlnphase.settings.table import again, option
 
-DEFAULT_SHAPE = (5, 5)
+DEFAULT_SHAPE = (5, 5)  # small: exponents in w do not depend on it, and the wait for them does
 MAX_CELLS = 1_000_000  # a sweep with more is a typing error
 TOP_SINGULAR_VALUE = 4.0  # of the default target: at γ = 1 its modes are about as far from lazy as from active
 

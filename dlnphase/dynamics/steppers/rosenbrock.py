@@ -15,9 +15,8 @@ from dlnphase.dynamics.sizes import scaled_norm, with_grown_ends
 from dlnphase.dynamics.span import Span
 from dlnphase.dynamics.steppers.stiff_solver import Point, StiffSolver, seen
 
-ORDER = 3
-EMBEDDED_ORDER = 2
-GAMMA = 4.3586652150845900e-01
+ORDER, EMBEDDED_ORDER, STAGES = 3, 2, 4  # of the method
+GAMMA = 4.3586652150845900e-01  # the root of γ³ − 3γ² + 3γ/2 − 1/6 that makes it L-stable
 # k_i form of the paper; the kernel uses the transformed stages u = Γ k, which need no product with the Jacobian.
 _ALPHA = np.array(
     [
@@ -42,7 +41,6 @@ A = _ALPHA @ _INVERSE
 C = np.diag(np.diag(_INVERSE)) - _INVERSE
 M = _B @ _INVERSE
 E = (_B - _B_EMBEDDED) @ _INVERSE
-STAGES = 4
 SETTLED_FROM = 5  # layers from which plateaus are so long that a stage may not bend A where it is held
 STAGE_ROUNDS, RESULT_ROUNDS = 1, 2  # of the damping by c K H / (1 + c K H) ~ h, which keep the order of the method
 # C_ij/h · u_j · γh = C_ij γ u_j: the coupling needs no step size.
