@@ -6,9 +6,12 @@ import pytest
 from dlnphase.backend import resolve_backend
 from dlnphase.costs.quadratic import factorization
 from dlnphase.critical import HostCost, certify, refine_matrix, refine_weights
+from dlnphase.critical.bottleneck import reaches
 from dlnphase.critical.curvature import touched_frames
 from dlnphase.critical.escape import _rate, growth_time
 from dlnphase.critical.lanczos import KrylovSpace
+from dlnphase.critical.manifold import LowRank, equal_leading
+from dlnphase.critical.matrix import _possible
 from dlnphase.detect.sparse import far_apart, followed
 from dlnphase.detect.speed import speed_factor
 from dlnphase.detect.trace import MemberTrace
@@ -120,3 +123,29 @@ def test_curvature_counts_above_the_round_off_of_a_certificate(left, kind):
     point = refine_matrix(np.diag([1.0, 0.0]), host, rank=1)
     visited, _ = refine_weights([np.eye(3, 2) * [1.0, 0.0], np.eye(2, 3) * [[1.0], [0.0]]], point, host)
     assert certify(visited, host).kind == kind
+
+
+@pytest.mark.parametrize(("apart", "ties"), [(1e-7, 2), (1e-5, 1)])
+def test_modes_that_refinement_cannot_tell_apart_are_tied(apart, ties):
+    """TIE: which of two equal modes is learned next is not decided; of two that differ by 1e-5 it is the larger."""
+    assert equal_leading(np.array([1.0, 1.0 - apart, 0.5])) == ties
+
+
+@pytest.mark.parametrize(("mode", "ranks"), [(1e-12, [0, 1, 2]), (1e-14, [0, 1])])
+def test_a_rank_is_looked_at_where_its_mode_is_more_than_round_off(mode, ranks):
+    """EMPTY_MODE trades searches along round-off against critical points with a tiny mode."""
+    host = HostCost(factorization(np.eye(2), CPU))
+    assert _possible(LowRank.of(np.diag([1.0, mode])), host)[0] == ranks
+
+
+@pytest.mark.parametrize(("mode", "rank"), [(1e-5, 2), (1e-7, 1)])
+def test_modes_of_a_target_are_told_from_what_it_was_rounded_by(mode, rank):
+    """DISTINCT: a mode of 1e-5 is there to be learned; one of 1e-7 may be the rounding of numbers in a file."""
+    target = np.diag([1.0, mode])
+    assert HostCost(factorization(target, CPU)).nearest_modes(target)[1] == rank
+
+
+@pytest.mark.parametrize(("above", "least"), [(1e-10, True), (1e-8, False)])
+def test_a_least_value_is_reached_to_round_off(above, least):
+    """SAME_COST: a minimum is called global where its cost is the least one, and not where it is 1e-8 above it."""
+    assert reaches(1.0 + above, 1.0) is least
