@@ -21,7 +21,7 @@ from dlnphase.dynamics.stabilised_flow import StabilisedFlow
 from dlnphase.dynamics.step_control import Limits
 from dlnphase.networks.chain import Network
 from dlnphase.networks.krylov import sample
-from dlnphase.networks.products import balanced
+from dlnphase.networks.products import balanced, product
 from dlnphase.training import modes
 
 CPU = resolve_backend("cpu")
@@ -250,3 +250,19 @@ def test_the_nearest_critical_weights_need_no_dense_tangent_kernel(monkeypatch, 
         assert found.gradient_norm < 1e-12 and found.form == same.form
         assert found.distance == pytest.approx(same.distance, rel=1e-9)
     assert {found.form for found in dense} == {"minimal", "nearest"}
+
+
+def test_layers_far_from_balanced_reach_a_large_goal_as_near_as_a_dense_solve_does(monkeypatch):
+    """Where the first and the last layer say little of the kernel, products with it do not solve it: it is formed."""
+    n, rng = 16, np.random.default_rng(3)
+    goal, cores = np.diag(np.linspace(2, 1, n)), [rng.standard_normal((n, n)) / n**0.5 + np.eye(n) for _ in range(3)]
+    cores.append(goal @ np.linalg.inv(product(cores)))
+    cores = [w + 0.1 * np.linalg.norm(w, 2) / 3 * rng.standard_normal((n, n)) / n**0.5 for w in cores]
+    moved = []
+    for kernel, largest in ((weights.KERNEL, 0), (0, weights.LARGEST_KERNEL), (0, 0)):
+        monkeypatch.setattr(weights, "KERNEL", kernel)
+        monkeypatch.setattr(weights, "LARGEST_KERNEL", largest)
+        reached = weights._refit(cores, goal)
+        assert np.abs(product(reached) - goal).max() < 1e-12
+        moved.append(np.sqrt(sum(np.sum((a - b) ** 2) for a, b in zip(reached, cores, strict=True))))
+    assert moved[1] == pytest.approx(moved[0], rel=0.01) and moved[2] > 10 * moved[0]

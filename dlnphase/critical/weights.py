@@ -28,7 +28,9 @@ from dlnphase.networks.products import Layers, around_layers, balanced, product
 MAX_SWEEPS = 200  # of cutting and refitting, or of turning frames: what weights that settle slowly may cost
 CHEAPER = 0.5  # another pair of layers is taken when it costs less than this part of cutting W_L and W_1
 KERNEL = 1024  # entries of a goal up to which its tangent kernel is formed and solved as one dense matrix
-MAX_PRODUCTS = 100  # with a larger kernel that one step towards a goal is worth
+LARGEST_KERNEL = 2048  # up to which that is done where products do not solve it: layers may be far from balanced
+MAX_PRODUCTS = 100  # with a larger kernel that one step towards a goal is worth; balanced layers need ten
+UNSOLVED = 1e-6  # part of what is missing from which on products are taken not to solve it
 SOLVED = 1e-13  # part of what is missing that such a step may leave; the next one takes it
 RANK_DEFECT = 1e-12  # eigenvalues of a tangent kernel below this, relative to the largest, are directions of no change
 BULK = 0.3  # unused channels larger than this, in units of a learned layer, belong to the critical point
@@ -252,11 +254,11 @@ def _of_kernel(left: Layers, right: Layers, defect: np.ndarray) -> np.ndarray:
 
     Conjugate gradients where the kernel is large, preconditioned by the terms of the first and the last layer, of which
     one factor each is 1: their sum is inverted by two eigen-decompositions. Where layers are balanced the other L − 2
-    terms are no larger than it (weighted means of both), so that some ten products are enough.
+    terms are no larger than it (weighted means of both), so that some ten products are enough. Where they are not, the
+    dense matrix is solved after all while it fits; beyond, what is left over is left to the next step.
     """
     if defect.size <= KERNEL:
-        kernel = sum(np.kron(a, b) for a, b in zip(left, right, strict=True))
-        return np.linalg.lstsq(kernel, defect.ravel(), rcond=RANK_DEFECT)[0].reshape(defect.shape)
+        return np.linalg.lstsq(_kernel(left, right), defect.ravel(), rcond=RANK_DEFECT)[0].reshape(defect.shape)
     (rows, x), (columns, y) = np.linalg.eigh(left[0]), np.linalg.eigh(right[-1])
     sums = rows[:, None] + columns
     known = sums > RANK_DEFECT * sums.max()
@@ -274,7 +276,15 @@ def _of_kernel(left: Layers, right: Layers, defect: np.ndarray) -> np.ndarray:
         image = sum((a @ direction @ b for a, b in zip(left, right, strict=True)), np.zeros_like(defect))
         step = size / float(np.sum(direction * image))
         found, rest = found + step * direction, rest - step * image
+    if float(np.linalg.norm(rest)) > UNSOLVED / SOLVED * enough and defect.size <= LARGEST_KERNEL:
+        inverse = np.linalg.pinv(_kernel(left, right), rcond=RANK_DEFECT, hermitian=True)
+        return (inverse @ defect.ravel()).reshape(defect.shape)
     return found
+
+
+def _kernel(left: Layers, right: Layers) -> np.ndarray:
+    """Σ_l left_l ⊗ right_l on row-major entries."""
+    return sum((np.kron(a, b) for a, b in zip(left, right, strict=True)), np.zeros(()))
 
 
 def _refit(cores: Layers, goal: np.ndarray) -> Layers:
