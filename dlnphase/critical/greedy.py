@@ -104,7 +104,19 @@ def greedy_path(
     Raises:
         InputError: for a depth below 2 or an ε outside (0, 0.5].
     """
-    yield from GreedyPath(**locals()).records()
+    yield from GreedyPath(
+        cost,
+        depth,
+        width=width,
+        epsilon=epsilon,
+        rtol=rtol,
+        tol=tol,
+        max_time=max_time,
+        max_steps=max_steps,
+        check=check,
+        points=points,
+        weight_decay=weight_decay,
+    ).records()
 
 
 @dataclass(slots=True, init=False, eq=False, repr=False)

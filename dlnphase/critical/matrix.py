@@ -14,7 +14,7 @@ Minima may form a continuum that holds points of every rank; of those, the small
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -293,12 +293,12 @@ def _refined_carefully(a: np.ndarray, given: LowRank, host: HostCost, point: Mat
 
 
 def _search(given: LowRank, host: HostCost, rank: int, *, descend: bool, first: float = FIRST) -> LowRank:
-    """What :func:`_searched` comes to, which is remembered."""
+    """What :func:`_searched` comes to, which is remembered by its factors: a large matrix itself takes much more room."""
     key = given.mark, rank, descend, first
     if key not in host.searched:
-        host.searched[key] = _searched(given, host, rank, descend, first)
+        host.searched[key] = replace(_searched(given, host, rank, descend, first))
     found: LowRank = host.searched[key]
-    return found
+    return replace(found)
 
 
 def _searched(given: LowRank, host: HostCost, rank: int, descend: bool, first: float) -> LowRank:
