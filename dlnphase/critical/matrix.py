@@ -293,7 +293,7 @@ def _refined_carefully(a: np.ndarray, given: LowRank, host: HostCost, point: Mat
 
 
 def _search(given: LowRank, host: HostCost, rank: int, *, descend: bool, first: float = FIRST) -> LowRank:
-    """What :func:`_searched` comes to, which is remembered by its factors: a large matrix itself takes much more room."""
+    """What :func:`_searched` comes to, which is remembered, by its factors: a large matrix takes more room."""
     key = given.mark, rank, descend, first
     if key not in host.searched:
         host.searched[key] = replace(_searched(given, host, rank, descend, first))

@@ -10,6 +10,7 @@ Candidates are searched in the order of their bounds until no bound is below the
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -250,10 +251,15 @@ class _Search:
         return float(self.draws.factor[pair[0]]) if self.ways[pair[1]].scales else 1.0
 
     def _record(self, pair: Pair, point: _Point) -> None:
-        """Keep the nearest point of each kind, and the nearest of all."""
+        """Keep the nearest point of each kind, and the nearest of all.
+
+        What was searched further takes the place of what it began with: that is off its set by what a rough search
+        leaves, and may seem nearer than it is.
+        """
         (member, choice), factor = pair, self._factor(pair)
         self.points[self._key(pair)] = point
-        if point.distance * factor < float(self.best[member]):
+        further = self.chosen[member] == choice and math.isfinite(point.distance)
+        if further or point.distance * factor < float(self.best[member]):
             self.best[member], self.theta[member] = point.distance * factor, point.theta * factor
             self.chosen[member] = choice
 
